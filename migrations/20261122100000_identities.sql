@@ -1,0 +1,265 @@
+-- The table that a frontend writes to, what it refuses, and what may follow what.
+-- Closed until 20261122100200_access.sql opens it.
+
+do $migration$
+begin
+  -- Two migrations at once: the second one waits, then finds the version and changes nothing.
+  perform pg_advisory_xact_lock(hashtextextended('watcher.migrations', 0));
+  create schema if not exists watcher;
+  revoke all on schema watcher from public;
+  create table if not exists watcher.migrations (
+    version text primary key,
+    applied_at timestamptz not null default now()
+  );
+  if exists (select from watcher.migrations where version = '20261122100000') then
+    return;
+  end if;
+
+  if to_regclass('public.trained_identities') is not null then
+    raise exception using
+      errcode = 'duplicate_table',
+      message = 'The table public.trained_identities exists already, so nothing was changed: move it aside with '
+        '"alter table public.trained_identities rename to trained_identities_before_watcher;", then migrate again.';
+  end if;
+
+
+  -- Refusals in words. Each function is the whole truth about its column: null means accepted, and the checks of
+  -- the table ask nothing else. Characters are listed by code point, for btrim and [[:cntrl:]] miss most of them.
+
+  create function watcher.refusal_of_name(name text) returns text
+  language plpgsql immutable parallel safe set search_path = '' as $function$
+  declare
+    white constant text := '\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000';
+    -- Controls, line separators, bidi marks and zero-width characters, anywhere.
+    hidden constant text := '\u0001-\u001F\u007F-\u009F\u00AD\u034F\u061C\u180E\u200B\u200E\u200F\u2028-\u202E\u2060-\u206F\uFEFF\uFFF9-\uFFFB';
+    -- Persian names and some emoji need these two, so they are refused only at an end.
+    joiners constant text := '\u200C\u200D';
+    -- Fillers, blanks and variation selectors: fine beside something that shows.
+    blank constant text := '\u115F\u1160\u17B4\u17B5\u180B-\u180D\u180F\u2800\u3164\uFE00-\uFE0F\uFFA0\U0001D159\U0001D173-\U0001D17A\U000E0000-\U000E01EF';
+    found text;
+  begin
+    if name is null or name = '' then
+      return 'The name is empty; please enter one.';
+    end if;
+    if char_length(name) > 100 then
+      return format('The name has %s characters; at most 100 are allowed.', char_length(name));
+    end if;
+    if name !~ ('[^' || white || hidden || joiners || blank || ']') then
+      return 'The name shows nothing; please enter one that can be read.';
+    end if;
+    if name ~ ('^[' || white || ']|[' || white || ']$') then
+      return 'The name begins or ends with a space; please remove it.';
+    end if;
+    found := substring(name from '[' || hidden || ']|^[' || joiners || ']|[' || joiners || ']$');
+    if found is not null then
+      return format('The name holds a character that cannot be seen (U+%s); please type the name again.',
+        upper(lpad(to_hex(ascii(found)), 4, '0')));
+    end if;
+    return null;
+  end
+  $function$;
+
+  -- "Image 3 (beach.jpg)", whatever the path holds.
+  create function watcher.image_in_words(number bigint, path text) returns text
+  language sql immutable parallel safe set search_path = '' as $function$
+    select format('Image %s (%s)', number,
+      left(regexp_replace(regexp_replace(path, '^.*/', ''), '[^[:alnum:] ._()+@=-]', '?', 'g'), 80))
+  $function$;
+
+  create function watcher.refusal_of_paths(user_id uuid, paths text[]) returns text
+  language plpgsql immutable parallel safe set search_path = '' as $function$
+  declare
+    number integer;
+    path text;
+    twin integer;
+  begin
+    if paths is null or cardinality(paths) = 0 then
+      return 'No images were given; 3 to 40 are needed.';
+    end if;
+    if array_ndims(paths) <> 1 or array_lower(paths, 1) <> 1 then
+      return 'The images must be given as one plain list of paths.';
+    end if;
+    if cardinality(paths) not between 3 and 40 then
+      return format('%s images were given; 3 to 40 are needed.', cardinality(paths));
+    end if;
+    for number in 1 .. cardinality(paths) loop
+      path := paths[number];
+      if path is null then
+        return format('Image %s has no path.', number);
+      end if;
+      if not starts_with(path, user_id::text || '/') then
+        return watcher.image_in_words(number, path) || ' lies outside your own folder; upload it under your user id.';
+      end if;
+      if char_length(path) > 512 then
+        return watcher.image_in_words(number, path) || ' has a path of more than 512 characters.';
+      end if;
+      if path !~ '^[A-Za-z0-9 ._()+@=/-]+$' then
+        return watcher.image_in_words(number, path)
+          || ' has a path with other characters than A-Z a-z 0-9 space . _ ( ) + @ = and -.';
+      end if;
+      -- A segment that is empty, begins with a dot or a space, or ends with a space.
+      if path ~ '(^|/)([/ .]|$)| (/|$)' then
+        return watcher.image_in_words(number, path)
+          || ' has a path with a part that is empty, begins with a dot, or begins or ends with a space.';
+      end if;
+      if cardinality(string_to_array(path, '/')) > 6 then
+        return watcher.image_in_words(number, path) || ' lies more than 5 folders deep.';
+      end if;
+      twin := array_position(paths, path);
+      if twin < number then
+        return format('%s is given twice: it is also image %s.', watcher.image_in_words(number, path), twin);
+      end if;
+    end loop;
+    return null;
+  end
+  $function$;
+
+
+  create table public.trained_identities (
+    id uuid primary key default gen_random_uuid(),
+    user_id uuid not null default auth.uid() references auth.users (id) on delete cascade,
+    identity_name text not null
+      constraint identity_name_is_readable check (watcher.refusal_of_name(identity_name) is null),
+    image_paths text[] not null,
+    num_training_images integer not null generated always as (cardinality(image_paths)) stored,
+    status text not null default 'pending'
+      constraint status_is_known check (status in ('pending', 'publishing', 'published', 'failed')),
+    model_id text,
+    images_published integer not null default 0,
+    training_config jsonb,
+    next_attempt_at timestamptz,
+    huggingface_repo_url text,
+    commit_sha text,
+    published_at timestamptz,
+    error_code text constraint error_code_is_a_word check (error_code ~ '^[a-z_]+$'),
+    error_message text,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint image_paths_are_the_users_own check (watcher.refusal_of_paths(user_id, image_paths) is null),
+    constraint progress_is_within_bounds check (images_published between 0 and num_training_images),
+    constraint only_pending_rows_wait check (next_attempt_at is null or status = 'pending'),
+    constraint published_rows_say_where check (
+      num_nulls(huggingface_repo_url, commit_sha, published_at) = case status when 'published' then 0 else 3 end
+    ),
+    constraint published_rows_are_whole check (
+      status <> 'published'
+      or (model_id is not null and training_config is not null and images_published = num_training_images)
+    ),
+    constraint failed_rows_say_why check (
+      num_nulls(error_code, error_message) = case status when 'failed' then 0 else 2 end
+    )
+  );
+  alter table public.trained_identities enable row level security;
+
+  comment on table public.trained_identities is
+    'One row an identity: the frontend inserts it as pending, the watcher publishes it.';
+  comment on column public.trained_identities.next_attempt_at is 'While pending: trying again at this time.';
+
+  create index trained_identities_by_user on public.trained_identities (user_id, created_at);
+  create index trained_identities_open_by_user on public.trained_identities (user_id)
+    where status in ('pending', 'publishing');
+  create index trained_identities_deferred on public.trained_identities (next_attempt_at)
+    where status = 'pending' and next_attempt_at is not null;
+  create index trained_identities_publishing on public.trained_identities (id) where status = 'publishing';
+  create index trained_identities_failed on public.trained_identities (updated_at) where status = 'failed';
+  create index trained_identities_published on public.trained_identities (published_at) where status = 'published';
+
+
+  -- At most 20 open rows a user. The lock makes those that come at once count one after the other.
+  create function watcher.limit_open_rows(owner uuid) returns void
+  language plpgsql security definer set search_path = '' as $function$
+  begin
+    perform pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0));
+    if 20 <= (
+      select count(*) from public.trained_identities
+      where user_id = owner and status in ('pending', 'publishing')
+    ) then
+      raise exception using errcode = 'check_violation', message =
+        'You have 20 identities waiting or being published, which is as many as can be at once; '
+        'please try again when one of them is done.';
+    end if;
+  end
+  $function$;
+
+  create function watcher.on_insert() returns trigger
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    refusal text;
+  begin
+    -- A forged status or user is refused by row-level security, which speaks after this trigger.
+    if new.status <> 'pending' or new.user_id is distinct from coalesce((select auth.uid()), new.user_id) then
+      return new;
+    end if;
+    refusal := coalesce(
+      watcher.refusal_of_name(new.identity_name), watcher.refusal_of_paths(new.user_id, new.image_paths)
+    );
+    if refusal is null then
+      select watcher.image_in_words(number, path) || ' has not been uploaded; upload it, then try again.' into refusal
+      from unnest(new.image_paths) with ordinality as given (path, number)
+      where not exists (
+        select from storage.objects where bucket_id = 'identity-images' and name = given.path
+      )
+      order by number limit 1;
+    end if;
+    if refusal is not null then
+      raise exception using errcode = 'check_violation', message = refusal;
+    end if;
+    perform watcher.limit_open_rows(new.user_id);
+    return new;
+  end
+  $function$;
+
+  create trigger a_refuse_in_words before insert on public.trained_identities
+    for each row execute function watcher.on_insert();
+
+
+  -- What may follow what: the only place that says so.
+  create function watcher.on_update() returns trigger
+  language plpgsql security definer set search_path = '' as $function$
+  begin
+    new.updated_at := now();
+    if new.status = old.status then
+      return new;
+    end if;
+    if (old.status, new.status) not in (
+      ('pending', 'publishing'),    -- claim
+      ('publishing', 'published'),  -- complete
+      ('publishing', 'failed'),     -- fail
+      ('publishing', 'pending'),    -- defer, release
+      ('pending', 'failed'),        -- the budget is spent and there is no repo to look at
+      ('failed', 'pending')         -- a user's retry, replay
+    ) then
+      raise exception using errcode = 'check_violation',
+        message = format('An identity that is %s cannot become %s.', old.status, new.status);
+    end if;
+    if old.status = 'failed' then
+      -- Whoever is signed in is bound by the limit; the operator's replay is not.
+      if (select auth.uid()) is not null then
+        perform watcher.limit_open_rows(new.user_id);
+      end if;
+      new.error_code := null;
+      new.error_message := null;
+      new.images_published := 0;
+      new.next_attempt_at := null;
+    end if;
+    return new;
+  end
+  $function$;
+
+  create trigger a_guard_transitions before update on public.trained_identities
+    for each row execute function watcher.on_update();
+
+
+  -- One row, touched to see whether Realtime delivers.
+  create table public.watcher_pulse (
+    id boolean primary key default true check (id),
+    beats bigint not null default 0,
+    beaten_at timestamptz not null default now()
+  );
+  alter table public.watcher_pulse enable row level security;
+  comment on table public.watcher_pulse is 'Touched by the watcher to see whether Realtime delivers.';
+  insert into public.watcher_pulse default values;
+
+  insert into watcher.migrations (version) values ('20261122100000');
+end
+$migration$;

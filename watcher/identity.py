@@ -1,0 +1,62 @@
+"""The nouns: pure values, known to every room."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["pending", "publishing", "published", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One row of `trained_identities`, as far as it decides what is published."""
+
+    id: str
+    user_id: str
+    name: str
+    image_paths: tuple[str, ...]
+    created_at: str
+    """UTC, whole seconds, for example 2025-10-26T12:00:00Z."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One stored file of an identity, as it lies in the spool."""
+
+    number: int
+    """Its place in the row, from 1."""
+    path: str
+    """Its key in the bucket."""
+    file: Path
+    extension: Literal["jpg", "png"]
+    """What the bytes are, whatever the key says."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """Hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on one row, proven by the number of the attempt."""
+
+    attempt: int
+    identity: Identity
+    model_id: str | None
+    """The repo's name, once one has been reserved."""
+    look_only: bool
+    """The budget is spent: look at the Hub, tidy up, and end the row."""
+    exhausted: str | None
+    """With `look_only`: the sentence to fail the row with."""
+    unannounced: bool
+    """Never tried, and older than a live feed would leave it."""
+    waited_seconds: float
+    """Since the row fell due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What came of an attempt that succeeded."""
+
+    url: str
+    commit_sha: str
