@@ -165,11 +165,17 @@ begin
   create index trained_identities_published on public.trained_identities (published_at) where status = 'published';
 
 
-  -- At most 20 open rows a user. The lock makes those that come at once count one after the other.
+  -- Makes the changes of one user come one after the other, until the end of the transaction.
+  create function watcher.queue_up(owner uuid) returns void
+  language sql security definer set search_path = '' as $function$
+    select pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0))
+  $function$;
+
+  -- At most 20 open rows a user, also when they come at once.
   create function watcher.limit_open_rows(owner uuid) returns void
   language plpgsql security definer set search_path = '' as $function$
   begin
-    perform pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0));
+    perform watcher.queue_up(owner);
     if 20 <= (
       select count(*) from public.trained_identities
       where user_id = owner and status in ('pending', 'publishing')
@@ -187,7 +193,7 @@ begin
     refusal text;
   begin
     -- A forged status or user is refused by row-level security, which speaks after this trigger.
-    if new.status <> 'pending' or new.user_id is distinct from coalesce((select auth.uid()), new.user_id) then
+    if new.status is distinct from 'pending' or new.user_id is distinct from coalesce((select auth.uid()), new.user_id) then
       return new;
     end if;
     refusal := coalesce(
@@ -213,26 +219,23 @@ begin
     for each row execute function watcher.on_insert();
 
 
-  -- What may follow what: the only place that says so.
+  -- Before any row is locked: two retries of one user, each with a row that the other wants, would wait for ever.
+  create function watcher.before_update() returns trigger
+  language plpgsql security definer set search_path = '' as $function$
+  begin
+    perform watcher.queue_up((select auth.uid()));
+    return null;
+  end
+  $function$;
+
+  create trigger a_queue_up before update on public.trained_identities
+    for each statement execute function watcher.before_update();
+
   create function watcher.on_update() returns trigger
   language plpgsql security definer set search_path = '' as $function$
   begin
     new.updated_at := now();
-    if new.status = old.status then
-      return new;
-    end if;
-    if (old.status, new.status) not in (
-      ('pending', 'publishing'),    -- claim
-      ('publishing', 'published'),  -- complete
-      ('publishing', 'failed'),     -- fail
-      ('publishing', 'pending'),    -- defer, release
-      ('pending', 'failed'),        -- the budget is spent and there is no repo to look at
-      ('failed', 'pending')         -- a user's retry, replay
-    ) then
-      raise exception using errcode = 'check_violation',
-        message = format('An identity that is %s cannot become %s.', old.status, new.status);
-    end if;
-    if old.status = 'failed' then
+    if old.status = 'failed' and new.status = 'pending' then
       -- Whoever is signed in is bound by the limit; the operator's replay is not.
       if (select auth.uid()) is not null then
         perform watcher.limit_open_rows(new.user_id);
@@ -246,8 +249,32 @@ begin
   end
   $function$;
 
-  create trigger a_guard_transitions before update on public.trained_identities
+  create trigger b_begin_anew before update on public.trained_identities
     for each row execute function watcher.on_update();
+
+
+  -- What may follow what: the only place that says so. After the update, so that row-level security, which refuses a
+  -- forged status, speaks first.
+  create function watcher.guard_transition() returns trigger
+  language plpgsql security definer set search_path = '' as $function$
+  begin
+    if (old.status, new.status) not in (
+      ('pending', 'publishing'),    -- claim
+      ('publishing', 'published'),  -- complete
+      ('publishing', 'failed'),     -- fail
+      ('publishing', 'pending'),    -- defer, release
+      ('pending', 'failed'),        -- the budget is spent and there is no repo to look at
+      ('failed', 'pending')         -- a user's retry, replay
+    ) then
+      raise exception using errcode = 'check_violation',
+        message = format('An identity that is %s cannot become %s.', old.status, new.status);
+    end if;
+    return null;
+  end
+  $function$;
+
+  create trigger a_guard_transitions after update on public.trained_identities
+    for each row when (old.status <> new.status) execute function watcher.guard_transition();
 
 
   -- One row, touched to see whether Realtime delivers.

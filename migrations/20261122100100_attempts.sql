@@ -100,8 +100,8 @@ begin
         if tg_op = 'INSERT' or old.status = 'failed' then
           -- Fair between users: each further open row of one user queues half a minute later than it came.
           turn := turn + (
-            select 30 * (count(*) - 1) from public.trained_identities
-            where user_id = new.user_id and status in ('pending', 'publishing')
+            select 30 * count(*) from public.trained_identities t join watcher.open_rows o on o.identity_id = t.id
+            where t.user_id = new.user_id and t.status in ('pending', 'publishing')
           ) * interval '1 second';
         end if;
       end if;
@@ -207,15 +207,17 @@ begin
       exit when wanted = 0 or jsonb_array_length(claims) > 0;
       exit when pass = 2 and not watcher.queue_strays();
       for due in
-        select candidates.id, candidates.since from (
-          (select o.identity_id as id, o.turn_at as since from watcher.open_rows o
+        -- What a dead run or a lost answer left behind comes first; the rest in the order it became due.
+        select id, min(since) as since from (
+          (select o.identity_id as id, o.turn_at as since, false as at_once from watcher.open_rows o
             where o.turn_at is not null order by o.turn_at limit 4 * wanted + 64)
           union all
-          (select t.id, t.next_attempt_at from public.trained_identities t
+          (select t.id, t.next_attempt_at, false from public.trained_identities t
             where t.status = 'pending' and t.next_attempt_at <= now()
             order by t.next_attempt_at limit 4 * wanted + 64)
           union all
-          (select t.id, coalesce(a.lease_expires_at, t.updated_at) from public.trained_identities t
+          (select t.id, coalesce(a.lease_expires_at, t.updated_at), coalesce(a.lease_expires_at > now(), false)
+            from public.trained_identities t
             left join watcher.attempts a on a.identity_id = t.id and a.ended_at is null
             where t.status = 'publishing' and (
               a.number is null
@@ -224,7 +226,8 @@ begin
               or (p_predecessor_is_dead and a.instance = p_instance and a.run_id <> p_run)
             ))
         ) candidates
-        order by candidates.since
+        group by id
+        order by bool_or(at_once) desc, min(since)
       loop
         exit when jsonb_array_length(claims) >= wanted;
 
@@ -237,7 +240,7 @@ begin
         from public.trained_identities t join watcher.open_rows o on o.identity_id = t.id where t.id = due.id;
         continue when not found;
 
-        lost_answer := held.run_id = p_run and held.number <> all (holding);
+        lost_answer := held.run_id = p_run and held.number <> all (holding) and held.lease_expires_at > now();
         silent := held.number is not null and not lost_answer;
         continue when line.status not in ('pending', 'publishing');
         continue when line.status = 'pending' and line.next_attempt_at > now();

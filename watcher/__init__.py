@@ -1,3 +1,14 @@
 """Watcher turns a row in Supabase into a private Hugging Face repo."""
 
+import os
+
 __version__ = "0.1.0"
+
+# huggingface_hub 2.4 reads these when it is imported, so they are set before anything can import it.
+os.environ.update(
+    # LFS: 51 MB of memory where Xet takes 950 for the same row, and errors that have types.
+    HF_HUB_DISABLE_XET="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    # Also spares the request to /api/agent-harnesses and the file that it leaves in the home directory.
+    HF_HUB_DISABLE_TELEMETRY="1",
+)

@@ -48,10 +48,10 @@ class Claim:
     """The budget is spent: look at the Hub, tidy up, and end the row."""
     exhausted: str | None
     """With `look_only`: the sentence to fail the row with."""
-    unannounced: bool
-    """Never tried, and older than a live feed would leave it."""
-    waited_seconds: float
-    """Since the row fell due."""
+    never_tried: bool
+    """No attempt was ever made on this row before."""
+    age: float
+    """Seconds since the row was inserted."""
 
 
 @dataclass(frozen=True, slots=True)

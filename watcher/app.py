@@ -1,0 +1,78 @@
+"""The one place where the parts meet: settings become a running daemon."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+
+import httpx
+from supabase import AsyncClient, AsyncClientOptions
+
+from watcher.attempt import Attempts
+from watcher.daemon import Daemon
+from watcher.hub import Hub
+from watcher.images import Images
+from watcher.lease import Leases
+from watcher.publisher import Publisher
+from watcher.retry import Retry
+from watcher.rows import Rows
+from watcher.settings import Settings
+from watcher.spool import Spool
+
+_TIMEOUT = httpx.Timeout(10, connect=5)
+# A bucket may take its time before the first byte of an image.
+_IMAGE_TIMEOUT = httpx.Timeout(30, connect=5, pool=None)
+
+
+async def run(settings: Settings) -> None:
+    """Run the daemon until SIGTERM or SIGINT; raises Misconfigured."""
+    key = settings.supabase_key.get_secret_value()
+    retry = Retry()
+    spool = Spool(settings.spool)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(spool.locked())
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=_TIMEOUT))
+        image_http = await stack.enter_async_context(
+            httpx.AsyncClient(timeout=_IMAGE_TIMEOUT, limits=httpx.Limits(max_connections=settings.fetches))
+        )
+        rows = Rows(supabase_client(settings.supabase_url, key, http))
+        hub = Hub(
+            endpoint=settings.hf_endpoint,
+            token=settings.hf_token.get_secret_value(),
+            namespace=settings.hf_namespace,
+        )
+        stack.callback(hub.close)
+        leases = Leases(rows, length=settings.lease, renewal=settings.renewal)
+        images = Images(image_http, url=settings.supabase_url, key=key, fetches=settings.fetches, retry=retry)
+        publisher = Publisher(rows=rows, hub=hub, images=images, spool=spool, retry=retry)
+
+        async def look() -> None:
+            await rows.check_version()
+            await hub.first_look()
+
+        async def probe() -> None:
+            spool.check_room()
+            await look()
+
+        daemon = Daemon(
+            settings=settings,
+            rows=rows,
+            leases=leases,
+            attempts=Attempts(rows=rows, leases=leases, publisher=publisher, retry=retry),
+            first_look=look,
+            probe=probe,
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, daemon.stop)
+        await daemon.run()
+
+
+def supabase_client(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
+    """Make a client that shares `http` for everything, retries nothing by itself and never signs in."""
+    return AsyncClient(
+        url,
+        key,
+        AsyncClientOptions(
+            auto_refresh_token=False, persist_session=False, postgrest_client_retry=False, httpx_client=http
+        ),
+    )

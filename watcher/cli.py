@@ -1,0 +1,137 @@
+"""The commands: parse, build, call, print.
+
+Exit codes: 0 done; 1 it could not be done just now; 2 the command was used wrongly; 78 something is set up wrongly,
+and trying again will not help (systemd does not restart then).
+"""
+
+import asyncio
+import logging
+import os
+import shlex
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from watcher import __version__, migrate, settings
+from watcher.errors import Misconfigured, WatcherError
+from watcher.log import configure
+
+EX_CONFIG = 78
+
+
+def main() -> None:
+    """Run a command and end the process with its exit code."""
+    try:
+        cli(standalone_mode=False)
+        code = 0
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except click.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except Misconfigured as error:
+        click.echo(f"watcher: {error}", err=True)
+        code = EX_CONFIG
+    except WatcherError as error:
+        click.echo(f"watcher: {error}", err=True)
+        code = 1
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A thread that waits for the Hub cannot be cancelled, and the interpreter would wait for it.
+    os._exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="watcher")
+def cli() -> None:
+    """Turn rows in Supabase into private Hugging Face repos."""
+
+
+@cli.command()
+def run() -> None:
+    """Publish rows until told to stop (SIGTERM).
+
+    Exits with 78 if something is set up wrongly.
+    """
+    from watcher.app import run as run_app
+
+    loaded = settings.load()
+    configure(loaded.log_level, loaded.log_format, loaded.secrets, instance=loaded.instance)
+    asyncio.run(run_app(loaded))
+
+
+@cli.command("migrate")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Only write the files into this folder, for `supabase db push`.",
+)
+def migrate_(into: Path | None) -> None:
+    """Bring the database to the schema that this version needs.
+
+    Without --into the migrations are applied over SUPABASE_DB_URL, as the role postgres.
+    """
+    if into is not None:
+        for file in migrate.copy(into):
+            click.echo(f"Wrote {file}")
+        return
+    done = 0
+    for version in migrate.apply(settings.load_database().db_url.get_secret_value()):
+        click.echo(f"Applied {version}")
+        done += 1
+    if not done:
+        click.echo("Nothing to do: the database has every migration.")
+
+
+@cli.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), help="Keep everything in this folder."
+)
+@click.option("--port", default=54321, show_default=True, help="Supabase's port; 0 takes a free one.")
+@click.option("--hub-port", default=54380, show_default=True, help="The Hub's port; 0 takes a free one.")
+@click.option("--control-port", default=0, help="The port on which faults are asked for; 0 takes a free one.")
+def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> None:
+    """Run a Supabase and a Hub on this machine until Ctrl-C.
+
+    Prints the settings of everything here as lines that a shell can source.
+    """
+    from watcher.sandbox import Sandbox
+
+    box = Sandbox(data=data, supabase_port=port, hub_port=hub_port, control_port=control_port)
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    with box:
+        for _version in migrate.apply(box.db_url):
+            pass
+        for name, value in box.settings().items():
+            click.echo(f"export {name}={shlex.quote(value)}")
+        click.echo(f"# Faults are asked for at {box.control_url}")
+        click.echo("# Ready. Ctrl-C stops it.")
+        sys.stdout.flush()
+        told.wait()
+
+
+@cli.command()
+@click.option(
+    "--photos",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A folder with 3 to 40 photos; without it pictures are made on the spot.",
+)
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON object on a line.")
+@click.option("--keep", is_flag=True, help="Leave everything running, and say how to look around.")
+def demo(photos: Path | None, as_json: bool, keep: bool) -> None:
+    """Watch a row become a repo.
+
+    Plays the frontend against a sandbox that it starts, or against the Supabase and the Hub that the environment
+    names (SUPABASE_URL and the other settings).
+    """
+    from watcher.demo import play
+
+    asyncio.run(play(photos=photos, as_json=as_json, keep=keep))

@@ -1,0 +1,238 @@
+"""The life of the daemon: wake, claim while there is a free slot, stop with grace."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from uuid import uuid4
+
+import structlog
+
+from watcher.attempt import Attempts
+from watcher.errors import LeaseLost, Misconfigured, Outage, Transient
+from watcher.feed import Feed
+from watcher.identity import Claim
+from watcher.lease import Leases
+from watcher.rows import Claims, Rows
+from watcher.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_PAUSE_FIRST, _PAUSE_LONGEST = 1.0, 60.0
+# Of the grace, what is kept for giving rows back.
+_FOR_RELEASES = 5.0
+
+
+class Daemon:
+    """Claims rows and carries them, as many at a time as there are slots, until it is told to stop."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        rows: Rows,
+        leases: Leases,
+        attempts: Attempts,
+        first_look: Callable[[], Awaitable[None]],
+        probe: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`first_look` and `probe` raise Outage or Transient while nobody can be published."""
+        self._settings = settings
+        self._rows = rows
+        self._leases = leases
+        self._attempts = attempts
+        self._first_look = first_look
+        self._probe = probe
+        self._run = str(uuid4())
+        self._predecessor_is_dead = True
+        self._running: set[asyncio.Task[None]] = set()
+        self._holding: set[int] = set()
+        self._outage: _Outage | None = None
+        self._unreachable = False
+        self._more_due = False
+        self._bell = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._feed = Feed(
+            url=settings.supabase_url,
+            key=settings.supabase_key.get_secret_value(),
+            rows=rows,
+            pulse=settings.pulse,
+            pulse_answer=settings.pulse_answer,
+            ring=self._bell.set,
+        )
+
+    def stop(self) -> None:
+        """Stop claiming and let running rows finish within the grace; said twice: give them back now."""
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Live until told to stop; when it returns, every row is finished or given back, within the grace.
+
+        Raises Misconfigured if the first look shows a key, a token or a schema that cannot be worked with.
+        """
+        await self._reach_everything()
+        beats = [
+            asyncio.create_task(self._leases.renew_for_ever()),
+            asyncio.create_task(self._feed.run_for_ever()),
+        ]
+        try:
+            while not self._stop.is_set():
+                self._bell.clear()
+                pause = await self._look()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._bell.wait(), pause)
+            await self._drain()
+        finally:
+            for beat in beats:
+                beat.cancel()
+            await asyncio.gather(*beats, return_exceptions=True)
+
+    async def _reach_everything(self) -> None:
+        """Wait until Supabase and the Hub have answered: a reboot in an outage must not end the service."""
+        pause = _PAUSE_FIRST
+        while not self._stop.is_set():
+            try:
+                await self._first_look()
+            except Outage as error:
+                raise Misconfigured(str(error)) from error
+            except Transient as error:
+                if pause == _PAUSE_FIRST:
+                    log.warning("unreachable", reason=str(error))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), pause)
+                pause = min(pause * 2, _PAUSE_LONGEST)
+            else:
+                log.info("ready", slots=self._settings.slots, instance=self._settings.instance)
+                return
+
+    async def _look(self) -> float:
+        """Take what is due and fits; return the seconds until the next look, if the bell does not ring before."""
+        loop = asyncio.get_running_loop()
+        if self._outage is not None:
+            if self._running:
+                return self._settings.poll
+            if (wait := self._outage.until - loop.time()) > 0:
+                return wait
+            try:
+                await self._probe()
+            except (Outage, Transient) as error:
+                self._begin_outage(str(error))
+                return self._settings.poll
+        # While an outage may be over, one row shows whether it is.
+        free = 1 if self._outage is not None else self._settings.slots - len(self._running)
+        self._more_due = True
+        if free <= 0 or self._stop.is_set():
+            return self._settings.poll
+        answer = await self._claim(free)
+        if answer is None:
+            return self._settings.poll
+        self._more_due = len(answer.claims) == free
+        # A little after a row falls due, so that it is due when we ask.
+        return min(self._poll(), self._poll() if answer.next_due is None else answer.next_due + 0.05)
+
+    def _poll(self) -> float:
+        return self._settings.poll_alive if self._feed.alive else self._settings.poll
+
+    async def _claim(self, free: int) -> Claims | None:
+        asked = asyncio.get_running_loop().time()
+        try:
+            answer = await self._rows.claim(
+                instance=self._settings.instance,
+                run=self._run,
+                limit=free,
+                lease=self._settings.lease,
+                holding=sorted(self._holding),
+                predecessor_is_dead=self._predecessor_is_dead,
+            )
+        except Outage as error:
+            self._begin_outage(str(error))
+            return None
+        except Transient as error:
+            if not self._unreachable:
+                log.warning("supabase_unreachable", reason=str(error))
+            self._unreachable = True
+            return None
+        if self._unreachable:
+            log.info("supabase_reachable")
+        self._unreachable = False
+        self._predecessor_is_dead = False
+        if self._stop.is_set():
+            # We were told to stop while this answer was on its way.
+            await asyncio.gather(*(self._attempts.give_back(claim) for claim in answer.claims))
+            return None
+        for claim in answer.claims:
+            if claim.never_tried:
+                self._feed.notice(claim.identity.id, age=claim.age)
+            self._start(claim, asked)
+        return answer
+
+    def _start(self, claim: Claim, asked: float) -> None:
+        self._holding.add(claim.attempt)
+        task = asyncio.create_task(self._carry(claim, asked, shows_the_end=self._outage is not None))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _carry(self, claim: Claim, asked: float, *, shows_the_end: bool) -> None:
+        """Carry one claim; `shows_the_end`: of the outage, unless it meets it again."""
+        keep = 0.0
+        try:
+            await self._attempts.carry(claim, asked=asked)
+        except Outage as error:
+            self._begin_outage(str(error))
+            return
+        except LeaseLost:
+            # Ours no longer, and nobody's before the lease has run out: only then may we claim it again.
+            keep = self._settings.lease
+        finally:
+            asyncio.get_running_loop().call_later(keep, self._holding.discard, claim.attempt)
+            if self._more_due:
+                self._bell.set()
+        if shows_the_end and self._outage is not None:
+            self._outage = None
+            log.info("outage_over")
+            self._bell.set()
+
+    def _begin_outage(self, reason: str) -> None:
+        """Claim nothing for a while; longer each time it is met again, and said once."""
+        loop = asyncio.get_running_loop()
+        if self._outage is None:
+            log.error("outage", reason=reason)
+            self._outage = _Outage(pause=_PAUSE_FIRST, until=loop.time() + _PAUSE_FIRST)
+        elif self._outage.until <= loop.time():
+            pause = min(self._outage.pause * 2, _PAUSE_LONGEST)
+            # Many daemons see the same outage: they do not come back all at once.
+            self._outage = _Outage(pause, loop.time() + pause * random.uniform(0.75, 1))  # noqa: S311
+        log.debug("outage_goes_on", reason=reason)
+
+    async def _drain(self) -> None:
+        """Let running rows finish; give back what has not finished in time."""
+        grace = self._settings.grace
+        log.info("stopping", running=len(self._running), grace=grace)
+        if self._running:
+            told_again = asyncio.create_task(self._stop_now.wait())
+            finished = asyncio.create_task(asyncio.wait(self._running))
+            await asyncio.wait(
+                [told_again, finished],
+                timeout=grace - min(_FOR_RELEASES, grace / 2),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            told_again.cancel()
+            finished.cancel()
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=min(_FOR_RELEASES, grace / 2) - 0.5)
+        log.info("stopped", left=len(self._running))
+
+
+@dataclass(frozen=True, slots=True)
+class _Outage:
+    pause: float
+    """Seconds between the last look and the next."""
+    until: float
+    """No look before this loop time."""

@@ -1,0 +1,344 @@
+"""Plays the frontend with the real client, and shows how a row becomes a repo."""
+
+import asyncio
+import hashlib
+import io
+import json
+import random
+import secrets
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import httpx
+from huggingface_hub import HfApi, hf_hub_download
+from realtime import RealtimePostgresChangesListenEvent
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.syntax import Syntax
+from rich.tree import Tree
+from supabase import AsyncClient, AsyncClientOptions
+
+from watcher import migrate, settings
+from watcher.errors import Misconfigured, Transient
+from watcher.settings import FrontendSettings
+
+_BUCKET = "identity-images"
+_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
+_PUBLISHED_WITHIN = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A picture as a browser would hold it."""
+
+    name: str
+    content: bytes
+
+    @property
+    def media_type(self) -> str:
+        """What a browser declares for it."""
+        return _TYPES[Path(self.name).suffix.lower()]
+
+
+async def play(*, photos: Path | None, as_json: bool, keep: bool) -> None:
+    """Run the whole way once; raises Misconfigured or Transient where it cannot be shown."""
+    console = Console(stderr=as_json)
+    pictures = _read(photos) if photos else await asyncio.to_thread(_paint)
+    async with AsyncExitStack() as stack:
+        named = settings.is_set("SUPABASE_URL")
+        environment: dict[str, str] = {}
+        if not named:
+            console.print("[bold]Starting a sandbox[/]: Postgres, a Supabase and a Hub on this machine …")
+            environment = await stack.enter_async_context(_sandbox())
+        elif settings.is_set("SUPABASE_DB_URL"):
+            for _version in migrate.apply(settings.load_database().db_url.get_secret_value()):
+                pass
+        frontend = settings.load_frontend(**environment)
+        console.print(f"[green]✓[/] Supabase at {frontend.supabase_url}, the Hub at {frontend.hf_endpoint}")
+        spool = stack.enter_context(tempfile.TemporaryDirectory(prefix="watcher-demo-"))
+        own = {
+            "WATCHER_SPOOL": spool,
+            "WATCHER_INSTANCE": f"demo-{secrets.token_hex(3)}",
+            "WATCHER_LOG_FORMAT": "json",
+        }
+        await stack.enter_async_context(_watcher({**environment, **own}))
+        console.print("[green]✓[/] [bold]watcher run[/] is up, in a process of its own")
+        result = await _as_a_user(console, frontend, pictures, keep=keep or not named)
+        if as_json:
+            click.echo(json.dumps(result, ensure_ascii=False))
+        if keep:
+            await _stay(console, environment, result)
+
+
+@asynccontextmanager
+async def _sandbox() -> AsyncIterator[dict[str, str]]:
+    """Run `watcher sandbox` on free ports and yield the settings that it prints."""
+    command = ["sandbox", "--port", "0", "--hub-port", "0"]
+    async with _process(command, {}, stdout=asyncio.subprocess.PIPE) as process:
+        assert process.stdout is not None
+        found: dict[str, str] = {}
+        while line := (await process.stdout.readline()).decode():
+            if line.startswith("export "):
+                name, _, value = line.removeprefix("export ").partition("=")
+                found[name] = shlex.split(value)[0]
+            elif line.startswith("# Ready"):
+                break
+        else:
+            raise Transient("The sandbox ended before it was ready; `watcher sandbox` says why.")
+        yield found
+
+
+@asynccontextmanager
+async def _watcher(environment: dict[str, str]) -> AsyncIterator[None]:
+    """Run `watcher run`, from when it says that it is ready."""
+    async with _process(["run"], environment, stderr=asyncio.subprocess.PIPE) as process:
+        said: list[str] = []
+        ready = asyncio.Event()
+
+        async def listen() -> None:
+            assert process.stderr is not None
+            async for line in process.stderr:
+                said.append(line.decode())
+                if '"event": "ready"' in said[-1]:
+                    ready.set()
+            ready.set()
+
+        listening = asyncio.create_task(listen())
+        await ready.wait()
+        if listening.done():
+            raise Misconfigured(f"`watcher run` ended: {''.join(said).strip()}")
+        try:
+            yield
+        finally:
+            # Not before the process has ended, or it would write to nobody.
+            process.terminate()
+            await listening
+
+
+@asynccontextmanager
+async def _process(
+    command: list[str], environment: dict[str, str], **streams: Any
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "watcher",
+        *command,
+        env=settings.environment(**environment),
+        # Ctrl-C is for us alone: we stop them in their order.
+        start_new_session=True,
+        **streams,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+async def _as_a_user(
+    console: Console, frontend: FrontendSettings, pictures: list[Photo], *, keep: bool
+) -> dict[str, Any]:
+    """Sign up, upload, insert, follow, and look at what came of it; remove it all again unless `keep`."""
+    async with httpx.AsyncClient(timeout=30) as http:
+        admin = _client(frontend.supabase_url, frontend.supabase_key.get_secret_value(), http)
+        email, password = f"demo-{secrets.token_hex(4)}@example.com", secrets.token_urlsafe(16)
+        user_id = (
+            await admin.auth.admin.create_user({"email": email, "password": password, "email_confirm": True})
+        ).user.id
+        paths: list[str] = []
+        model_id: str | None = None
+        try:
+            async with httpx.AsyncClient(timeout=30) as user_http:
+                user = _client(frontend.supabase_url, frontend.publishable_key, user_http)
+                await user.auth.sign_in_with_password({"email": email, "password": password})
+                console.print(f"[green]✓[/] Signed in as {email}")
+                paths = await _upload(console, user, user_id, pictures)
+                row, seconds = await _insert_and_follow(console, user, paths)
+                await user.realtime.close()
+                model_id = row["model_id"]
+            return await asyncio.to_thread(_show, console, frontend, row, seconds)
+        finally:
+            if not keep:
+                await _remove(admin, frontend, user_id, paths, model_id)
+
+
+def _client(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
+    return AsyncClient(url, key, AsyncClientOptions(auto_refresh_token=False, httpx_client=http))
+
+
+async def _upload(console: Console, user: AsyncClient, user_id: str, pictures: list[Photo]) -> list[str]:
+    folder, paths = secrets.token_hex(8), []
+    with _bar(console) as progress:
+        bar = progress.add_task("Uploading photos to the bucket", total=len(pictures))
+        for number, picture in enumerate(pictures, 1):
+            path = f"{user_id}/{folder}/{number:02}{Path(picture.name).suffix.lower()}"
+            await user.storage.from_(_BUCKET).upload(
+                path, picture.content, {"content-type": picture.media_type}
+            )
+            paths.append(path)
+            progress.advance(bar)
+    return paths
+
+
+async def _insert_and_follow(
+    console: Console, user: AsyncClient, paths: list[str]
+) -> tuple[dict[str, Any], float]:
+    """Insert the row and follow it live; polls beside it, as a frontend should."""
+    loop = asyncio.get_running_loop()
+    changes: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    subscribed = asyncio.Event()
+    channel = user.channel("my-identities")
+    channel.on_postgres_changes(
+        RealtimePostgresChangesListenEvent.All,
+        lambda payload: changes.put_nowait(cast("dict[str, Any]", payload)["data"].get("record") or {}),
+        table="trained_identities",
+    )
+    channel.on_system(lambda _payload: subscribed.set())
+    await channel.subscribe()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(subscribed.wait(), 10)
+
+    began = loop.time()
+    row = await _one(
+        user.table("trained_identities").insert({"identity_name": "Zoë Demo", "image_paths": paths})
+    )
+    console.print(f"[green]✓[/] Inserted the row {row['id']}")
+    status, shown = "", row
+    with _bar(console) as progress:
+        bar = progress.add_task("pending", total=len(paths))
+        while loop.time() - began < _PUBLISHED_WITHIN:
+            if shown.get("status", status) != status:
+                status = shown["status"]
+                progress.console.print(f"  {loop.time() - began:5.2f} s  [bold]{status}[/]")
+            progress.update(bar, description=status, completed=shown.get("images_published", 0))
+            if status in {"published", "failed"}:
+                break
+            try:
+                shown = await asyncio.wait_for(changes.get(), 2)
+            except TimeoutError:
+                shown = await _one(user.table("trained_identities").select("*").eq("id", row["id"]))
+    row = await _one(user.table("trained_identities").select("*").eq("id", row["id"]))
+    if row["status"] != "published":
+        raise Transient(f"The row is {row['status']}: {row['error_message'] or 'it took too long'}")
+    return row, loop.time() - began
+
+
+async def _one(query: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", (await query.execute()).data[0])
+
+
+def _show(
+    console: Console, frontend: FrontendSettings, row: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Download the repo with the real client, and show it."""
+    token, model_id = frontend.hf_token.get_secret_value(), row["model_id"]
+    api = HfApi(endpoint=frontend.hf_endpoint, token=token)
+    tree = Tree(f"[bold]{model_id}[/] (private)")
+    files: dict[str, str] = {}
+    card = ""
+    with tempfile.TemporaryDirectory(prefix="watcher-demo-") as folder:
+        for path in sorted(api.list_repo_files(model_id)):
+            file = Path(
+                hf_hub_download(model_id, path, endpoint=frontend.hf_endpoint, token=token, local_dir=folder)
+            )
+            content = file.read_bytes()
+            files[path] = hashlib.sha256(content).hexdigest()
+            tree.add(f"{path}  [dim]{len(content):,} bytes[/]")
+            if path == "README.md":
+                card = content.decode()
+    console.print(Panel(tree, title="The repo", title_align="left"))
+    head = "\n".join(card.splitlines()[:18])
+    console.print(Panel(Syntax(head, "markdown", word_wrap=True), title="Its model card", title_align="left"))
+    console.print(
+        f"[green]✓[/] From insert to published in [bold]{seconds:.2f} s[/]: {row['huggingface_repo_url']}",
+        soft_wrap=True,
+    )
+    return {
+        "identity_id": row["id"],
+        "status": row["status"],
+        "model_id": model_id,
+        "url": row["huggingface_repo_url"],
+        "commit_sha": row["commit_sha"],
+        "files": files,
+        "seconds": round(seconds, 3),
+        "hf_endpoint": frontend.hf_endpoint,
+    }
+
+
+async def _remove(
+    admin: AsyncClient, frontend: FrontendSettings, user_id: str, paths: list[str], model_id: str | None
+) -> None:
+    """Leave nothing behind on a Supabase and a Hub that are not ours."""
+    await admin.auth.admin.delete_user(user_id)
+    if paths:
+        await admin.storage.from_(_BUCKET).remove(paths)
+    if model_id is not None:
+        api = HfApi(endpoint=frontend.hf_endpoint, token=frontend.hf_token.get_secret_value())
+        await asyncio.to_thread(api.delete_repo, model_id, missing_ok=True)
+
+
+async def _stay(console: Console, environment: dict[str, str], result: dict[str, Any]) -> None:
+    console.print("\n[bold]Everything is left running.[/] In another shell:")
+    for name, value in environment.items():
+        console.print(f"  export {name}={shlex.quote(value)}", soft_wrap=True, highlight=False)
+    console.print(f"  hf download {result['model_id']} --local-dir repo", soft_wrap=True, highlight=False)
+    console.print('  psql "$SUPABASE_DB_URL" -c "table trained_identities"', soft_wrap=True, highlight=False)
+    console.print("Ctrl-C stops it.")
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def _read(folder: Path) -> list[Photo]:
+    pictures = [
+        Photo(file.name, file.read_bytes())
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in _TYPES
+    ]
+    if not 3 <= len(pictures) <= 40:
+        raise Misconfigured(f"{folder} holds {len(pictures)} photos (.jpg, .jpeg, .png): 3 to 40 are needed.")
+    return pictures
+
+
+def _paint() -> list[Photo]:
+    """Make twelve pictures, since a real face is nobody's to give away."""
+    from PIL import Image, ImageDraw
+
+    chance = random.Random(7)  # noqa: S311  (pictures, not secrets)
+    pictures = []
+    for number in range(1, 13):
+        size = (chance.randrange(900, 1600), chance.randrange(900, 1600))
+        picture = Image.effect_noise(size, 40).convert("RGB")
+        draw = ImageDraw.Draw(picture)
+        for _ in range(12):
+            left, top = chance.randrange(size[0]), chance.randrange(size[1])
+            edge = chance.randrange(40, 400)
+            colour = tuple(chance.randrange(256) for _ in range(3))
+            draw.ellipse((left, top, left + edge, top + edge), fill=cast("tuple[int, int, int]", colour))
+        suffix = "png" if number % 6 == 0 else "jpg"
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG" if suffix == "png" else "JPEG")
+        pictures.append(Photo(f"photo-{number:02}.{suffix}", buffer.getvalue()))
+    return pictures
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description:<32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )

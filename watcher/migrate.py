@@ -1,0 +1,65 @@
+"""The migrations: plain SQL, in order, each once, safely twice at a time.
+
+The schema records its own versions and nothing else does: the history of the Supabase CLI must not get versions that
+the app's folder lacks, or its next push would refuse.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+
+from watcher.errors import Misconfigured, Transient
+
+
+def files() -> list[Path]:
+    """The migrations in their order, as the wheel carries them or as the checkout holds them."""
+    here = Path(__file__).parent
+    folder = next(folder for folder in (here / "migrations", here.parent / "migrations") if folder.is_dir())
+    return sorted(folder.glob("*.sql"))
+
+
+def copy(into: Path) -> list[Path]:
+    """Put the files beside an app's own migrations and return those that were not there; raises Misconfigured."""
+    if not into.is_dir():
+        raise Misconfigured(
+            f"There is no folder {into}: name the migrations folder of the app, as supabase/migrations."
+        )
+    copied = []
+    for file in files():
+        target = into / file.name
+        if not target.exists():
+            shutil.copyfile(file, target)
+            copied.append(target)
+        elif target.read_bytes() != file.read_bytes():
+            raise Misconfigured(
+                f"{target} differs from the migration of that name: a pushed migration must not change."
+            )
+    return copied
+
+
+def apply(db_url: str) -> Iterator[str]:
+    """Apply what the database lacks, and yield each version as it is done.
+
+    Each file is one statement and so one transaction. Raises Misconfigured where a migration refuses, Transient where
+    the database cannot be reached.
+    """
+    try:
+        with psycopg.connect(db_url, autocommit=True, connect_timeout=10) as connection:
+            done = _versions(connection)
+            for file in files():
+                version = file.name.partition("_")[0]
+                if version not in done:
+                    connection.execute(file.read_bytes())
+                    yield version
+    except psycopg.OperationalError as error:
+        raise Transient(f"The database could not be reached: {error}") from error
+    except psycopg.Error as error:
+        raise Misconfigured(str(error.diag.message_primary or error)) from error
+
+
+def _versions(connection: psycopg.Connection) -> set[str]:
+    if connection.execute("select to_regclass('watcher.migrations')").fetchone() == (None,):
+        return set()
+    return {version for (version,) in connection.execute("select version from watcher.migrations")}

@@ -1,0 +1,208 @@
+"""One identity's way to its repo: look, fetch and upload overlapped, commit once.
+
+The repo's name is reserved before the Hub hears of it, so whoever holds the row next finds what was begun here. The
+commit is made on top of the repo's initial one, so of two that race one is refused and finds the other's.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from huggingface_hub import CommitOperationAdd
+
+from watcher.errors import Permanent, Transient
+from watcher.hub import Conflict, Hub, Look, NameTaken
+from watcher.identity import Claim, Image, Publication
+from watcher.images import Images
+from watcher.lease import Lease
+from watcher.publication import commit_description, commit_message, documents, image_path, slug
+from watcher.retry import Retry
+from watcher.rows import Rows
+from watcher.spool import Spool
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 5
+"""Images that go up together: enough to share two requests, few enough to begin early."""
+_BATCHES_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """What a publication needs."""
+
+    rows: Rows
+    hub: Hub
+    images: Images
+    spool: Spool
+    retry: Retry
+
+    async def publish(self, claim: Claim, lease: Lease) -> Publication:
+        """Carry a claim to its publication; raises what ends it otherwise."""
+        way = _Way(self, claim, lease)
+        try:
+            if claim.look_only:
+                raise Permanent("attempts_exhausted", claim.exhausted or "Gave up.")
+            return await way.publish()
+        except Permanent:
+            # A row that fails for good leaves no repo, and is failed only by somebody who has looked.
+            publication = await way.tidy()
+            if publication is None:
+                raise
+            return publication
+
+
+class _Way:
+    """One attempt's way, and what it knows between its steps."""
+
+    def __init__(self, tools: Publisher, claim: Claim, lease: Lease) -> None:
+        self._tools = tools
+        self._hub = tools.hub
+        self._retry = tools.retry
+        self._attempt = claim.attempt
+        self._identity = claim.identity
+        self._lease = lease
+        self._repo_id = claim.model_id
+        self._creation: asyncio.Future[None] | None = None
+        self._room = asyncio.Semaphore(_BATCHES_AT_ONCE)
+
+    async def publish(self) -> Publication:
+        look = None
+        if self._repo_id is not None:
+            look = await self._retry(self._look)
+            if look.state == "ours":
+                return self._publication(look.sha)
+            if not self._repo_id.startswith(f"{self._hub.namespace}/"):
+                # Reserved under another namespace, which the settings have left: begin anew in the new one.
+                await self.tidy()
+                look = self._repo_id = None
+        try:
+            with self._tools.spool.folder(self._attempt) as folder:
+                async with asyncio.TaskGroup() as group:
+                    repo = group.create_task(self._open_repo(look))
+                    operations = await self._fetch_and_upload(group, repo, folder)
+                return await self._commit(operations, parent=repo.result())
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from several
+
+    async def tidy(self) -> Publication | None:
+        """Delete our repo if it holds nothing; return the publication if it turns out to be there after all."""
+        if self._creation is not None:
+            # It cannot be called back, and a look that comes before it would see nothing.
+            await asyncio.wait([self._creation])
+        if self._repo_id is None:
+            return None
+        look = await self._retry(self._look)
+        if look.state == "ours":
+            return self._publication(look.sha)
+        if look.state == "empty":
+            self._lease.check()
+            await self._retry(self._hub.delete, self._repo_id)
+            log.info("repo_deleted", repo=self._repo_id)
+        return None
+
+    async def _open_repo(self, look: Look | None) -> Look:
+        """Return a look at the private repo of this row that holds its initial commit alone."""
+        while look is None or look.state in {"absent", "foreign"}:
+            if look is None or look.state == "foreign":
+                self._repo_id = await self._retry(
+                    self._tools.rows.reserve,
+                    self._attempt,
+                    self._hub.namespace,
+                    slug(self._identity.name),
+                    self._repo_id,
+                )
+            look = await self._retry(self._create_and_look)
+        if look.state == "ours":
+            raise Transient("Another attempt has just published this row.")
+        return look
+
+    async def _create_and_look(self) -> Look:
+        assert self._repo_id is not None
+        self._lease.check()
+        self._creation = asyncio.ensure_future(self._hub.create(self._repo_id))
+        self._creation.add_done_callback(lambda creation: creation.cancelled() or creation.exception())
+        with suppress(NameTaken):
+            await asyncio.shield(self._creation)
+        look = await self._look()
+        if look.state == "absent":
+            raise Transient(f"The Hub does not show {self._repo_id} yet.")
+        return look
+
+    async def _fetch_and_upload(
+        self, group: asyncio.TaskGroup, repo: asyncio.Task[Look], folder: Path
+    ) -> list[CommitOperationAdd]:
+        numbers = range(1, len(self._identity.image_paths) + 1)
+        fetches = [group.create_task(self._tools.images.fetch(self._identity, n, folder)) for n in numbers]
+        uploads: list[asyncio.Task[list[CommitOperationAdd]]] = []
+        batch: list[Image] = []
+        for fetch in asyncio.as_completed(fetches):
+            batch.append(await fetch)
+            if len(batch) == _BATCH or len(batch) + _BATCH * len(uploads) == len(fetches):
+                uploads.append(group.create_task(self._upload(repo, batch, with_documents=not uploads)))
+                batch = []
+        operations = [operation for upload in uploads for operation in await upload]
+        return sorted(operations, key=lambda operation: operation.path_in_repo)
+
+    async def _upload(
+        self, repo: asyncio.Task[Look], batch: list[Image], *, with_documents: bool
+    ) -> list[CommitOperationAdd]:
+        await asyncio.wait([repo])
+        if repo.cancelled() or repo.exception():
+            return []  # the group is being ended by that
+        assert self._repo_id is not None
+        operations = [_operation(image) for image in batch]
+        if with_documents:
+            # With the first batch, so that the commit need not ask the Hub about any file again.
+            papers = documents(self._identity, self._repo_id)
+            operations += [CommitOperationAdd(path, content) for path, content in papers.items()]
+        async with self._room:
+            await self._retry(self._hub.upload, self._repo_id, operations)
+        self._lease.images_published += len(batch)
+        return operations
+
+    async def _commit(self, operations: list[CommitOperationAdd], parent: Look) -> Publication:
+        tried = False
+
+        async def commit() -> Publication:
+            nonlocal tried
+            assert self._repo_id is not None
+            if tried:
+                # It may have landed, though we were not told.
+                look = await self._look()
+                if look.state == "ours":
+                    return self._publication(look.sha)
+                if look != parent:
+                    raise Transient(f"Somebody else has written to {self._repo_id}.")
+            self._lease.check()
+            tried = True
+            try:
+                sha = await self._hub.commit(
+                    self._repo_id,
+                    operations,
+                    message=commit_message(self._identity),
+                    description=commit_description(self._identity.id),
+                    parent=parent.sha,
+                )
+            except Conflict as conflict:
+                raise Transient(f"The Hub has seen another commit: {conflict}") from conflict
+            return self._publication(sha)
+
+        return await self._retry(commit)
+
+    async def _look(self) -> Look:
+        assert self._repo_id is not None
+        return await self._hub.look(self._repo_id, self._identity.id)
+
+    def _publication(self, sha: str) -> Publication:
+        assert self._repo_id is not None
+        return Publication(url=self._hub.url(self._repo_id), commit_sha=sha)
+
+
+def _operation(image: Image) -> CommitOperationAdd:
+    operation = CommitOperationAdd(image_path(image), str(image.file))
+    # Hashed on its way in, so that nothing reads the file a second time but the upload.
+    operation.upload_info.sha256 = bytes.fromhex(image.sha256)
+    return operation

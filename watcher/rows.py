@@ -1,0 +1,179 @@
+"""The table as its SQL functions show it: one method per function, and the only place that knows their names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import httpx
+from postgrest.exceptions import APIError
+from supabase import AsyncClient
+
+from watcher import __version__
+from watcher.errors import LeaseLost, Misconfigured, Outage, Transient, WatcherError
+from watcher.identity import Claim, Identity, Publication
+
+# The newest migration that this program knows, and the oldest that it can work with.
+SCHEMA = "20261122100200"
+
+_REFUSED = "42501"
+_NO_FUNCTION = "PGRST202"
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The answer to a claim."""
+
+    claims: tuple[Claim, ...]
+    next_due: float | None
+    """Seconds until another row falls due, as far as can be known now."""
+
+
+class Rows:
+    """Calls the verbs. Each raises Transient or Outage; a write-back raises LeaseLost where the row is not ours."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def claim(
+        self,
+        *,
+        instance: str,
+        run: str,
+        limit: int,
+        lease: float,
+        holding: Sequence[int],
+        predecessor_is_dead: bool,
+    ) -> Claims:
+        """Take up to `limit` due rows for `lease` seconds."""
+        answer = await self._call(
+            "watcher_claim",
+            p_instance=instance,
+            p_run=run,
+            p_limit=limit,
+            p_lease_seconds=lease,
+            p_holding=list(holding),
+            p_predecessor_is_dead=predecessor_is_dead,
+        )
+        return Claims(tuple(_claim(line) for line in answer["claims"]), answer["next_due_seconds"])
+
+    async def renew(self, progress: dict[int, int], lease: float) -> tuple[set[int], set[int]]:
+        """Renew the leases of the attempts in `progress`, which says how many images each has published.
+
+        Returns the attempts that hold their row for another `lease` seconds, and those that hold it but could not be
+        renewed just then. Whatever is in neither has lost its row.
+        """
+        answer = await self._call(
+            "watcher_renew",
+            p_attempts=list(progress),
+            p_images_published=list(progress.values()),
+            p_lease_seconds=lease,
+        )
+        return set(answer["held"]), set(answer["busy"])
+
+    async def reserve(self, attempt: int, namespace: str, slug: str, refused: str | None = None) -> str:
+        """Return the name reserved for the row's repo; another one than `refused`."""
+        name = await self._call(
+            "watcher_reserve", p_attempt=attempt, p_namespace=namespace, p_slug=slug, p_refused=refused
+        )
+        if name is None:
+            raise LeaseLost(f"Attempt {attempt} does not hold its row any more.")
+        return cast("str", name)
+
+    async def complete(self, attempt: int, publication: Publication, training_config: dict[str, Any]) -> None:
+        """Publishing → published."""
+        await self._write_back(
+            "watcher_complete",
+            attempt,
+            p_url=publication.url,
+            p_commit_sha=publication.commit_sha,
+            p_training_config=training_config,
+        )
+
+    async def fail(self, attempt: int, code: str, message: str) -> None:
+        """Publishing → failed."""
+        await self._write_back("watcher_fail", attempt, p_code=code, p_message=message)
+
+    async def defer(self, attempt: int, reason: str, retry_after: float | None = None) -> None:
+        """Publishing → pending, later: in `retry_after` seconds at the earliest."""
+        await self._write_back("watcher_defer", attempt, p_reason=reason, p_retry_after_seconds=retry_after)
+
+    async def release(self, attempt: int, reason: str) -> None:
+        """Publishing → pending, now, and the attempt does not count."""
+        await self._write_back("watcher_release", attempt, p_reason=reason)
+
+    async def beat(self) -> None:
+        """Touch the pulse, for Realtime to tell of."""
+        await self._call("watcher_beat")
+
+    async def check_version(self) -> None:
+        """Raise Misconfigured unless this program can work with the database's schema."""
+        try:
+            answer = await self._call("watcher_version")
+        except _NoFunction as error:
+            raise Misconfigured(
+                "The database lacks the watcher's tables and functions: run `watcher migrate` (or push the files "
+                "that `watcher migrate --into supabase/migrations` writes)."
+            ) from error
+        if answer["schema"] < SCHEMA:
+            raise Misconfigured(
+                f"The database's schema is {answer['schema']}, and this program needs {SCHEMA}: run `watcher migrate`."
+            )
+        if answer["schema"] > SCHEMA and _version(answer["serves"]) > _version(__version__):
+            raise Misconfigured(
+                f"The database's schema {answer['schema']} serves watcher {answer['serves']} and later, and this is "
+                f"{__version__}: upgrade the watcher."
+            )
+
+    async def _write_back(self, verb: str, attempt: int, **arguments: object) -> None:
+        if await self._call(verb, p_attempt=attempt, **arguments) != "done":
+            raise LeaseLost(f"Attempt {attempt} does not hold its row any more.")
+
+    async def _call(self, verb: str, **arguments: object) -> Any:
+        try:
+            return (await self._client.rpc(verb, arguments).execute()).data
+        except APIError as error:
+            raise _translate(verb, error) from error
+        except httpx.HTTPError as error:
+            raise Transient(f"Supabase could not be reached for {verb}: {_words(error)}") from error
+
+
+class _NoFunction(Outage):
+    """PostgREST knows no such function."""
+
+
+def _translate(verb: str, error: APIError) -> WatcherError:
+    code, message = str(error.code or ""), str(error.message or "")
+    if code == _NO_FUNCTION:
+        return _NoFunction(f"The database has no function {verb}: {message}")
+    if code == _REFUSED:
+        return Outage(f"The Supabase key may not call {verb}: {message}. Use the project's secret key.")
+    # Without a code it is the gateway that speaks; it answers 401 to a key it does not know.
+    if code in {"", "None", "401", "403"} or code.startswith("PGRST3"):
+        return Outage(f"Supabase refused the key: {message or code}")
+    return Transient(f"Supabase could not do {verb} just now: {message or 'no reason given'} ({code})")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _claim(line: dict[str, Any]) -> Claim:
+    return Claim(
+        attempt=line["attempt"],
+        identity=Identity(
+            id=line["id"],
+            user_id=line["user_id"],
+            name=line["identity_name"],
+            image_paths=tuple(line["image_paths"]),
+            created_at=line["created_at"],
+        ),
+        model_id=line["model_id"],
+        look_only=line["look_only"],
+        exhausted=line["exhausted"],
+        never_tried=line["never_tried"],
+        age=line["age_seconds"],
+    )

@@ -1,0 +1,7 @@
+"""A Supabase and a Hub on this machine."""
+
+from watcher.sandbox.faults import Faults
+from watcher.sandbox.postgres import Postgres
+from watcher.sandbox.sandbox import Sandbox
+
+__all__ = ["Faults", "Postgres", "Sandbox"]

@@ -1,0 +1,227 @@
+"""Users and their passwords, as GoTrue keeps them in schema `auth`."""
+
+import hashlib
+import hmac
+import json
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from watcher.sandbox.database import Cursor, Database
+
+_log = logging.getLogger(__name__)
+_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
+_UTC = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
+_USER = f"""
+select json_strip_nulls(json_build_object(
+    'id', id, 'aud', aud, 'role', role, 'email', email,
+    'email_confirmed_at', to_char(email_confirmed_at at time zone 'utc', {_UTC}),
+    'phone', coalesce(phone, ''),
+    'confirmed_at', to_char(confirmed_at at time zone 'utc', {_UTC}),
+    'last_sign_in_at', to_char(last_sign_in_at at time zone 'utc', {_UTC}),
+    'app_metadata', raw_app_meta_data,
+    'user_metadata', raw_user_meta_data,
+    'identities', coalesce((
+        select json_agg(json_build_object(
+            'identity_id', i.id, 'id', i.provider_id, 'user_id', i.user_id, 'identity_data', i.identity_data,
+            'provider', i.provider, 'email', i.email,
+            'last_sign_in_at', to_char(i.last_sign_in_at at time zone 'utc', {_UTC}),
+            'created_at', to_char(i.created_at at time zone 'utc', {_UTC}),
+            'updated_at', to_char(i.updated_at at time zone 'utc', {_UTC})))
+        from auth.identities i where i.user_id = users.id), '[]'),
+    'created_at', to_char(created_at at time zone 'utc', {_UTC}),
+    'updated_at', to_char(updated_at at time zone 'utc', {_UTC}),
+    'is_anonymous', is_anonymous))
+from auth.users
+"""  # noqa: S608 - put together from constants
+
+User = dict[str, Any]
+
+
+class AuthError(Exception):
+    """An answer that refuses: HTTP status, GoTrue's error code, a sentence, further members of the body."""
+
+    def __init__(self, status: int, code: str, message: str, **more: object) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.more = more
+
+
+def _hash(password: str, salt: str) -> str:
+    """Take 10 ms, which is little enough to let the others wait."""
+    return hashlib.scrypt(password.encode(), salt=salt.encode(), n=4096, r=8, p=1, dklen=32).hex()
+
+
+def _hashed(password: str) -> str:
+    salt = secrets.token_hex(8)
+    return f"$scrypt${salt}${_hash(password, salt)}"
+
+
+def matches(password: str, hashed: str | None) -> bool:
+    """Return whether `password` is the one that was hashed."""
+    if not hashed or not hashed.startswith("$scrypt$"):
+        return False
+    _, _, salt, digest = hashed.split("$")
+    return hmac.compare_digest(digest, _hash(password, salt))
+
+
+def _checked(email: object) -> str:
+    if not isinstance(email, str) or not _EMAIL.fullmatch(email):
+        raise AuthError(400, "validation_failed", "Unable to validate email address: invalid format")
+    return email.lower()
+
+
+def _strong(password: str) -> str:
+    if len(password) < 6:
+        reasons = {"reasons": ["length"]}
+        raise AuthError(
+            422, "weak_password", "Password should be at least 6 characters.", weak_password=reasons
+        )
+    return password
+
+
+@asynccontextmanager
+async def as_admin(database: Database, doing: str) -> AsyncIterator[Cursor]:
+    """Open a transaction as GoTrue's own role, with whose rights triggers on auth.users run.
+
+    Raises `AuthError` without what Postgres said, which is for the log alone, as in GoTrue.
+    """
+    try:
+        async with database.admin() as cursor:
+            await cursor.execute("set local role supabase_auth_admin; set local search_path = auth")
+            yield cursor
+    except psycopg.Error as error:
+        _log.warning("error %s: %s", doing, error)
+        raise AuthError(500, "unexpected_failure", f"Database error {doing}") from error
+
+
+async def user_of(cursor: Cursor, user_id: str) -> User:
+    """Return a user there is."""
+    await cursor.execute(_USER.encode() + b"where id = %s", [user_id])
+    row = await cursor.fetchone()
+    assert row is not None
+    user: User = row[0]
+    return user
+
+
+class Users:
+    """The users of one project."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self,
+        email: object,
+        password: str | None,
+        *,
+        confirmed: bool,
+        user_metadata: Mapping[str, Any] | None = None,
+        app_metadata: Mapping[str, Any] | None = None,
+        user_id: str | None = None,
+    ) -> User:
+        """Create a user. Raises `AuthError`; `user_already_exists` if the address is taken."""
+        address = _checked(email)
+        values = {
+            "id": str(UUID(user_id)) if user_id else None,
+            "email": address,
+            "password": _hashed(_strong(password)) if password else "",
+            "confirmed": confirmed,
+            "user_metadata": json.dumps(user_metadata or {}),
+            "app_metadata": json.dumps({"provider": "email", "providers": ["email"], **(app_metadata or {})}),
+        }
+        async with as_admin(self._database, "saving new user") as cursor:
+            await cursor.execute("select 1 from auth.users where email = %s", [address])
+            if cursor.rowcount:
+                raise AuthError(422, "user_already_exists", "User already registered")
+            await cursor.execute(
+                """
+                insert into auth.users (instance_id, id, aud, role, email, encrypted_password,
+                    email_confirmed_at, raw_app_meta_data, raw_user_meta_data, created_at, updated_at)
+                values ('00000000-0000-0000-0000-000000000000', coalesce(%(id)s, gen_random_uuid()),
+                    'authenticated', 'authenticated', %(email)s, %(password)s,
+                    case when %(confirmed)s then now() end, %(app_metadata)s, %(user_metadata)s, now(), now())
+                returning id
+                """,
+                values,
+            )
+            row = await cursor.fetchone()
+            assert row is not None
+            user_id = str(row[0])
+            identity = {
+                "sub": user_id,
+                "email": address,
+                "email_verified": confirmed,
+                "phone_verified": False,
+            }
+            await cursor.execute(
+                """
+                insert into auth.identities (provider_id, user_id, identity_data, provider, last_sign_in_at,
+                    created_at, updated_at)
+                values (%(id)s::uuid::text, %(id)s::uuid, %(data)s, 'email', now(), now(), now())
+                """,
+                {"id": user_id, "data": json.dumps(identity)},
+            )
+            return await user_of(cursor, user_id)
+
+    async def find(self, user_id: str) -> User | None:
+        """Return a user, or None."""
+        async with as_admin(self._database, "finding user") as cursor:
+            await cursor.execute(_USER.encode() + b"where id = %s", [user_id])
+            row = await cursor.fetchone()
+            return row[0] if row else None
+
+    async def every(self, page: int, per_page: int) -> list[User]:
+        """Return one page of all users, newest first."""
+        async with as_admin(self._database, "finding users") as cursor:
+            query = _USER.encode() + b"order by created_at desc limit %s offset %s"
+            await cursor.execute(query, [per_page, (page - 1) * per_page])
+            return [row[0] for row in await cursor.fetchall()]
+
+    async def update(
+        self, user_id: str, *, password: str | None, email: object, metadata: Mapping[str, Any] | None
+    ) -> User:
+        """Change what is given. Raises `AuthError`."""
+        async with as_admin(self._database, "updating user") as cursor:
+            if password is not None:
+                await cursor.execute("select encrypted_password from auth.users where id = %s", [user_id])
+                row = await cursor.fetchone()
+                if row and matches(password, row[0]):
+                    raise AuthError(
+                        422, "same_password", "New password should be different from the old password."
+                    )
+                await cursor.execute(
+                    "update auth.users set encrypted_password = %s where id = %s",
+                    [_hashed(_strong(password)), user_id],
+                )
+            if email is not None:
+                address = _checked(email)
+                await cursor.execute(
+                    "select 1 from auth.users where email = %s and id <> %s", [address, user_id]
+                )
+                if cursor.rowcount:
+                    taken = "A user with this email address has already been registered"
+                    raise AuthError(422, "email_exists", taken)
+                await cursor.execute("update auth.users set email = %s where id = %s", [address, user_id])
+            await cursor.execute(
+                """
+                update auth.users set raw_user_meta_data = jsonb_strip_nulls(raw_user_meta_data || %s),
+                    updated_at = now() where id = %s
+                """,
+                [json.dumps(metadata or {}), user_id],
+            )
+            return await user_of(cursor, user_id)
+
+    async def delete(self, user_id: str) -> bool:
+        """Delete a user and whatever refers to them; False if there is none."""
+        async with as_admin(self._database, "deleting user") as cursor:
+            await cursor.execute("delete from auth.users where id = %s", [user_id])
+            return cursor.rowcount == 1

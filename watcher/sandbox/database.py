@@ -1,0 +1,140 @@
+"""How the services reach Postgres: one transaction per request, with its caller's role and claims."""
+
+import json
+from asyncio import Semaphore, timeout
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from psycopg import AsyncConnection, AsyncCursor, OperationalError
+from psycopg.pq import TransactionStatus
+
+from watcher.sandbox.keys import Caller
+
+Cursor = AsyncCursor[tuple[Any, ...]]
+Connection = AsyncConnection[tuple[Any, ...]]
+
+_ACQUIRE_SECONDS = 10.0
+# In this order, and in one statement, as PostgREST does. A role's own settings (a statement_timeout, say)
+# count only for a session of that role, so they are copied; those only a superuser may set are left out.
+_ENTER = """
+select set_config('search_path', %(search_path)s, true),
+       (select count(set_config(known.name, substr(own.line, strpos(own.line, '=') + 1), true))
+          from pg_roles
+         cross join unnest(rolconfig) own (line)
+          join pg_settings known on known.name = split_part(own.line, '=', 1) and known.context = 'user'
+         where rolname = %(role)s and known.name <> 'search_path'),
+       set_config('role', %(role)s, true),
+       set_config('request.jwt.claims', %(claims)s, true),
+       (select count(set_config(key, value, true)) from json_each_text(%(settings)s))
+"""
+
+
+class Pool:
+    """At most `size` connections to one URL, opened when needed.
+
+    Written here because a stand-in has to answer at once while Postgres is away, and again at once when it is
+    back; psycopg_pool lets callers wait and reconnects ever more seldom.
+    """
+
+    def __init__(self, dsn: str, size: int) -> None:
+        self._dsn = dsn
+        self._free = Semaphore(size)
+        self._idle: list[Connection] = []
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection.
+
+        Raises `psycopg.OperationalError` if Postgres is away, `TimeoutError` after 10 s of queueing.
+        """
+        async with timeout(_ACQUIRE_SECONDS):
+            await self._free.acquire()
+        try:
+            connection = await self._take()
+            try:
+                yield connection
+            finally:
+                if connection.info.transaction_status == TransactionStatus.IDLE:
+                    self._idle.append(connection)
+                else:
+                    await connection.close()
+        finally:
+            self._free.release()
+
+    async def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def _take(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                await connection.execute("")
+            except OperationalError:  # closed while it lay here
+                await connection.close()
+            else:
+                return connection
+        # No prepared statements: a migration may change a table's shape under them.
+        return await AsyncConnection.connect(self._dsn, autocommit=True, prepare_threshold=None)
+
+
+class Database:
+    """One project's database, seen as the API's login role and as the superuser."""
+
+    def __init__(self, dsn: str, admin_dsn: str, *, size: int = 20) -> None:
+        """`dsn` is that of role `authenticator`; `size` connections at most, of each kind."""
+        self.admin_dsn = admin_dsn
+        self._callers = Pool(dsn, size)
+        self._admins = Pool(admin_dsn, size)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all idle connections; a later transaction opens new ones."""
+        await self._callers.close()
+        await self._admins.close()
+
+    @asynccontextmanager
+    async def transaction(
+        self,
+        caller: Caller,
+        *,
+        read_only: bool = False,
+        schema: str = "public",
+        settings: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Cursor]:
+        """Open a transaction as `caller`, committed at the end unless an exception leaves it.
+
+        `settings` are further transaction settings (`request.method`, `storage.operation`). Raises what
+        Postgres says (`psycopg.Error`; 22023: no such role) and what `Pool.connection` raises.
+        """
+        entering = {
+            "search_path": f'"{schema}", "public", "extensions"',
+            "role": caller.role,
+            "claims": json.dumps(caller.claims),
+            "settings": json.dumps(settings or {}),
+        }
+        async with self._callers.connection() as connection:
+            await connection.set_read_only(read_only)
+            async with connection.transaction(), connection.cursor() as cursor:
+                await cursor.execute(_ENTER, entering)
+                yield cursor
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[Cursor]:
+        """Open a transaction as the superuser, for what the real services do as their own admin role."""
+        async with (
+            self._admins.connection() as connection,
+            connection.transaction(),
+            connection.cursor() as cursor,
+        ):
+            yield cursor

@@ -1,0 +1,256 @@
+"""What a fault does to a request: each action stands between the server and the app, and buffers nothing."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from watcher.sandbox.server import drop
+
+BURST = 0.02
+"""Seconds of a link's rate that may pass at once: timers are no finer, and it must not cost throughput."""
+
+
+class Gate(Protocol):
+    """What an action may ask of its rule."""
+
+    def reach(self) -> None:
+        """Say that a request has come as far as the fault."""
+
+    async def opened(self) -> None:
+        """Wait until the rule is released or cleared."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A request on its way to the app."""
+
+    gate: Gate
+    app: ASGIApp
+    scope: Scope
+    receive: Receive
+    send: Send
+
+    async def go_on(self, receive: Receive | None = None, send: Send | None = None) -> None:
+        """Let the app do it, with these in place of the server's."""
+        await self.app(self.scope, receive or self.receive, send or self.send)
+
+    async def drop(self) -> None:
+        """Break the connection."""
+        await drop(self.scope, self.receive)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer at once, and never ask the app. A dict or list goes as JSON, text as it is."""
+
+    status: int
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    async def __call__(self, passage: Passage) -> None:
+        """Answer, and end there."""
+        passage.gate.reach()
+        plain = self.body is None or isinstance(self.body, str | bytes)
+        response = (Response if plain else JSONResponse)(self.body, self.status, self.headers)
+        await response(passage.scope, passage.receive, passage.send)
+
+
+@dataclass(frozen=True)
+class Delay:
+    """Let the request through so many seconds later; with `times=None`, a round-trip time for all."""
+
+    seconds: float
+
+    async def __call__(self, passage: Passage) -> None:
+        """Sleep, and go on."""
+        passage.gate.reach()
+        await asyncio.sleep(self.seconds)
+        await passage.go_on()
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One link for all requests of the rule: so many bytes of body per second, each way."""
+
+    bytes_per_second: float
+    _free_at: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+
+    async def __call__(self, passage: Passage) -> None:
+        """Go on at the pace of the link."""
+        passage.gate.reach()
+
+        async def slow_receive() -> Message:
+            message = await passage.receive()
+            await self._carry("in", message)
+            return message
+
+        async def slow_send(message: Message) -> None:
+            await self._carry("out", message)
+            await passage.send(message)
+
+        await passage.go_on(slow_receive, slow_send)
+
+    async def _carry(self, direction: str, message: Message) -> None:
+        size = len(message.get("body", b""))
+        if not size:
+            return
+        now = asyncio.get_running_loop().time()
+        free_at = max(self._free_at.get(direction, 0.0), now - BURST) + size / self.bytes_per_second
+        self._free_at[direction] = free_at
+        await asyncio.sleep(max(0.0, free_at - now))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Break the connection in the middle of a body: after so many bytes, or half way if that is not said."""
+
+    side: Literal["request", "response"] = "response"
+    after: int | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("side", self.side, "request", "response")
+
+    async def __call__(self, passage: Passage) -> None:
+        """Go on as far as the middle."""
+        passage.gate.reach()
+        await (self._request(passage) if self.side == "request" else self._response(passage))
+        await passage.drop()
+
+    async def _request(self, passage: Passage) -> None:
+        left = _middle(Headers(scope=passage.scope), self.after)
+
+        async def short_receive() -> Message:
+            nonlocal left
+            if left <= 0:
+                await passage.drop()
+                return {"type": "http.disconnect"}
+            message = await passage.receive()
+            if message["type"] == "http.request":
+                body = message.get("body", b"")[:left]
+                left -= len(body)
+                message = {**message, "body": body, "more_body": left <= 0 or message.get("more_body", False)}
+            return message
+
+        await passage.go_on(short_receive, _nowhere)
+
+    async def _response(self, passage: Passage) -> None:
+        left = 0
+
+        async def short_send(message: Message) -> None:
+            nonlocal left
+            if message["type"] == "http.response.start":
+                left = _middle(Headers(raw=message["headers"]), self.after)
+                await passage.send(message)
+            elif left > 0:
+                body = message.get("body", b"")[:left]
+                left -= len(body)
+                await passage.send({**message, "body": body, "more_body": True})
+                if not left:
+                    await passage.drop()
+
+        await passage.go_on(send=short_send)
+
+
+@dataclass(frozen=True)
+class Truncate:
+    """End the response's body early, and let it look whole: the length that is declared is the short one."""
+
+    after: int | None = None
+
+    async def __call__(self, passage: Passage) -> None:
+        """Go on, and end the body early."""
+        passage.gate.reach()
+        left = 0
+        ended = False
+
+        async def short_send(message: Message) -> None:
+            nonlocal left, ended
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=list(message["headers"]))
+                left = _middle(headers, self.after)
+                if "content-length" in headers:
+                    left = min(left, int(headers["content-length"]))
+                    headers["content-length"] = str(left)
+                await passage.send({**message, "headers": headers.raw})
+            elif not ended:
+                body = message.get("body", b"")[:left]
+                left -= len(body)
+                ended = not left or not message.get("more_body", False)
+                await passage.send({**message, "body": body, "more_body": not ended})
+
+        await passage.go_on(send=short_send)
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Never answer and never do it; when the rule is cleared, the connection is broken."""
+
+    async def __call__(self, passage: Passage) -> None:
+        """Wait, and drop."""
+        passage.gate.reach()
+        await passage.gate.opened()
+        await passage.drop()
+
+
+@dataclass(frozen=True)
+class LoseAnswer:
+    """Do the work, then break the connection; or, given a status, answer that instead."""
+
+    status: int | None = None
+    body: Any = None
+
+    async def __call__(self, passage: Passage) -> None:
+        """Go on, and keep the answer to ourselves."""
+        await passage.go_on(send=_nowhere)
+        if self.status is None:
+            passage.gate.reach()
+            await passage.drop()
+        else:
+            await Answer(self.status, self.body)(passage)
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Keep the request before it is done, or its answer after, until the rule is released."""
+
+    when: Literal["before", "after"]
+
+    def __post_init__(self) -> None:
+        _one_of("when", self.when, "before", "after")
+
+    async def __call__(self, passage: Passage) -> None:
+        """Go on when told."""
+
+        async def held_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                passage.gate.reach()
+                await passage.gate.opened()
+            await passage.send(message)
+
+        if self.when == "after":
+            await passage.go_on(send=held_send)
+        else:
+            passage.gate.reach()
+            await passage.gate.opened()
+            await passage.go_on()
+
+
+Action = Answer | Delay | Rate | Cut | Truncate | Hang | LoseAnswer | Hold
+
+
+def _middle(headers: Headers, after: int | None) -> int:
+    """How many bytes of a body with these headers may pass; without a length, half way is after one byte."""
+    return int(headers.get("content-length", "2")) // 2 if after is None else after
+
+
+def _one_of(name: str, value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+async def _nowhere(message: Message) -> None:
+    """A `send` that loses what it is given."""

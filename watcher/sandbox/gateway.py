@@ -1,0 +1,131 @@
+"""The one door to a project: checks the API key, says who is calling, and hands over to the service."""
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Router
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+
+from watcher.sandbox.keys import Keys
+
+# Storage is open, for signed and public URLs; Realtime looks at its key itself.
+_KEY_REQUIRED = {"auth", "rest"}
+_KEYLESS = {"/auth/v1/health"}
+_MISSING = {
+    "message": "No API key found in request",
+    "hint": "No `apikey` request header or url param was found.",
+}
+_INVALID = {
+    "message": "Invalid API key",
+    "hint": "Double check your Supabase `anon` or `service_role` API key.",
+}
+_IN_BROWSER = {
+    "message": "Forbidden use of secret API key in browser",
+    "hint": "Secret API keys can only be used in a protected environment and should never be used in a"
+    " browser. Delete this secret API key immediately.",
+}
+_EXPOSED = [
+    "content-encoding", "content-length", "content-location", "content-profile", "content-range",
+    "date", "etag", "location", "preference-applied", "proxy-status", "range-unit", "retry-after",
+    "tus-complete", "tus-extension", "tus-max-size", "tus-resumable", "tus-version",
+    "upload-expires", "upload-length", "upload-metadata", "upload-offset", "www-authenticate",
+    "x-supabase-api-version",
+]  # fmt: skip
+
+
+def service_of(path: str) -> str:
+    """Return the service that a path belongs to: auth, rest, storage or realtime; gateway for no one's."""
+    for service in ("auth", "rest", "storage", "realtime"):
+        if path.startswith(f"/{service}/v1/") or path == f"/{service}/v1":
+            return service
+    return "gateway"
+
+
+class Gateway:
+    """Routes by prefix, which it takes off, with keys resolved to the tokens that the services understand."""
+
+    def __init__(self, services: Mapping[str, ASGIApp], keys: Keys) -> None:
+        self._services = services
+        self._keys = keys
+        self._known = {keys.publishable, keys.secret, keys.anon_jwt, keys.service_role_jwt}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        service = service_of(scope["path"])
+        if service not in self._services:
+            await JSONResponse({"message": "no Route matched with those values"}, 404)(scope, receive, send)
+            return
+        if scope["type"] == "http":
+            if scope["method"] == "OPTIONS":
+                await Response()(scope, receive, send)
+                return
+            refusal = self._refusal(service, scope)
+            if refusal is not None:
+                await JSONResponse(refusal, 401)(scope, receive, send)
+                return
+        await self._services[service](self._inside(service, scope), receive, send)
+
+    def _refusal(self, service: str, scope: Scope) -> dict[str, str] | None:
+        """Return why the gateway itself refuses, or None."""
+        key = _api_key(scope)
+        if key is None:
+            return _MISSING if service in _KEY_REQUIRED and scope["path"] not in _KEYLESS else None
+        if service in _KEY_REQUIRED and key not in self._known:
+            return _INVALID
+        browser = Headers(scope=scope).get("user-agent", "").startswith("Mozilla/")
+        return _IN_BROWSER if browser and key == self._keys.secret else None
+
+    def _inside(self, service: str, scope: Scope) -> Scope:
+        """Return the request as its service gets it."""
+        prefix = f"/{service}/v1"
+        inside = {
+            **scope,
+            "headers": list(scope["headers"]),
+            "path": scope["path"].removeprefix(prefix) or "/",
+            "raw_path": scope["raw_path"].removeprefix(prefix.encode()) or b"/",
+        }
+        headers = MutableHeaders(scope=inside)
+        if service == "realtime":
+            if "x-api-key" in headers:
+                headers["x-api-key"] = self._keys.resolve(headers["x-api-key"])
+            query = parse_qsl(scope["query_string"].decode(), keep_blank_values=True)
+            resolved = [
+                (name, self._keys.resolve(value) if name == "apikey" else value) for name, value in query
+            ]
+            inside["query_string"] = urlencode(resolved).encode()
+            return inside
+        key = _api_key(scope)
+        given = headers.get("authorization")
+        if key is not None and (given is None or given.startswith("Bearer sb_")):
+            token = self._keys.resolve(key)
+            # A legacy key is copied as it is: without "Bearer" PostgREST takes it for nobody's.
+            headers["authorization"] = token if token == key else f"Bearer {token}"
+        return inside
+
+
+def _api_key(scope: Scope) -> str | None:
+    header = Headers(scope=scope).get("apikey")
+    return header or dict(parse_qsl(scope["query_string"].decode())).get("apikey")
+
+
+def app(
+    services: Mapping[str, Sequence[BaseRoute]], keys: Keys, lifespan: Lifespan[Starlette] | None = None
+) -> Starlette:
+    """Return the gateway before `services`: the routes of each of auth, rest, storage and realtime."""
+    apps: dict[str, ASGIApp] = {
+        name: Router(served, redirect_slashes=False) for name, served in services.items()
+    }
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+        allow_headers=["*"],
+        expose_headers=_EXPOSED,
+        max_age=3600,
+    )
+    return Starlette(routes=[Mount("/", Gateway(apps, keys))], middleware=[cors], lifespan=lifespan)

@@ -1,0 +1,218 @@
+"""Runs ASGI apps on loopback ports, in one background thread with an event loop of its own.
+
+Each app finds in its scope, under `extensions`, a function by the name of `DROP`: it breaks the connection as
+a power cut would, with no answer, no last chunk and no close frame. `drop` calls it.
+"""
+
+import asyncio
+import socket
+import threading
+import weakref
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar, cast
+
+import uvicorn
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+DROP = "sandbox.drop"
+HOST = "127.0.0.1"
+GRACE = 0.3
+"""Seconds that requests under way get to finish when the server is told to stop."""
+
+T = TypeVar("T")
+
+
+class Server:
+    """Several apps, one thread; `start` and `stop` may each be called once."""
+
+    def __init__(self, apps: Mapping[str, tuple[ASGIApp, int]]) -> None:
+        """Takes each app with its port; 0 picks a free one."""
+        self.ports: dict[str, int] = {}
+        """By the app's name; filled by `start`."""
+        self._apps = dict(apps)
+        self._sockets: dict[str, socket.socket] = {}
+        self._runner = asyncio.Runner()
+        self._running = threading.Event()
+        self._stop = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, name="sandbox-server", daemon=True)
+
+    def start(self) -> None:
+        """Return when every app listens.
+
+        Raises OSError if a port is taken, and RuntimeError if an app's lifespan fails; nothing runs then.
+        """
+        try:
+            for name, (_, port) in self._apps.items():
+                self._sockets[name] = _bind(name, port)
+                self.ports[name] = self._sockets[name].getsockname()[1]
+        except OSError:
+            for bound in self._sockets.values():
+                bound.close()
+            raise
+        self._thread.start()
+        self._running.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise RuntimeError(f"the sandbox's server did not start: {self._failure}") from self._failure
+
+    def stop(self) -> None:
+        """Return when everything is closed; requests that hang are cancelled, sockets that stay open cut."""
+        if self._thread.is_alive():
+            self._runner.get_loop().call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine on the server's loop, from another thread, and return its result.
+
+        `timeout` is in seconds; after it the coroutine is cancelled and TimeoutError raised.
+        """
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._runner.get_loop())
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise
+
+    def _main(self) -> None:
+        try:
+            with self._runner:
+                self._runner.run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - start() raises it in the caller's thread
+            self._failure = error
+        finally:
+            self._running.set()
+
+    async def _serve(self) -> None:
+        sites = [_Site(name, app, self._sockets[name]) for name, (app, _) in self._apps.items()]
+        try:
+            for site in sites:
+                await site.start()
+            self._running.set()
+            await self._stop.wait()
+        finally:
+            await asyncio.gather(*(site.stop() for site in sites))
+
+
+class _Site:
+    """One app on one socket."""
+
+    def __init__(self, name: str, app: ASGIApp, listener: socket.socket) -> None:
+        self.name = name
+        self._app = app
+        self._listener = listener
+        self._stopping = False
+        self._lifespan_error: BaseException | None = None
+        self._transports: weakref.WeakValueDictionary[tuple[str, int], asyncio.Transport] = (
+            weakref.WeakValueDictionary()
+        )
+        self._task: asyncio.Task[None] | None = None
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._serve,
+                http=self._protocol(),
+                ws="websockets-sansio",
+                ws_ping_interval=None,  # none of the imitated servers sends pings
+                interface="asgi3",
+                lifespan="on",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=5,
+            )
+        )
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._uvicorn())
+        while not self._server.started:
+            if self._task.done():
+                raise RuntimeError(f"the app {self.name!r} did not start") from self._lifespan_error
+            await asyncio.sleep(0.001)
+
+    async def stop(self) -> None:
+        if self._task is None:
+            self._listener.close()
+            return
+        self._server.should_exit = True
+        await asyncio.wait([self._task], timeout=GRACE)
+        self._stopping = True
+        # Connections first: uvicorn then has nobody to tell that a request was cancelled, and stays silent.
+        for transport in list(self._transports.values()):
+            transport.abort()
+        await asyncio.sleep(0)
+        for task in list(self._server.server_state.tasks):
+            task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _uvicorn(self) -> None:
+        try:
+            # `serve` would take SIGINT and SIGTERM for itself, but only in the main thread.
+            await self._server.serve(sockets=[self._listener])
+        except SystemExit:
+            # How uvicorn says that a lifespan failed; in a thread it must not end more than this task.
+            return
+        finally:
+            self._listener.close()
+
+    def _protocol(self) -> type[H11Protocol]:
+        transports = self._transports
+
+        class Protocol(H11Protocol):
+            def connection_made(  # type: ignore[override] # as in the class itself
+                self, transport: asyncio.Transport
+            ) -> None:
+                super().connection_made(transport)
+                if self.client is not None:
+                    transports[self.client] = transport
+
+        return Protocol
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            try:
+                await self._app(scope, receive, send)
+            except BaseException as error:
+                self._lifespan_error = error
+                raise
+            return
+
+        def drop() -> None:
+            transport = self._transports.get(cast("tuple[str, int]", scope["client"]))
+            if transport is not None:
+                transport.abort()
+
+        scope.setdefault("extensions", {})[DROP] = drop
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            return  # a client may leave at any time; that is no error of the app's
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+
+
+async def drop(scope: Scope, receive: Receive) -> None:
+    """Break the connection of this request or websocket, and return when it is gone."""
+    scope["extensions"][DROP]()
+    while (await receive())["type"] not in {"http.disconnect", "websocket.disconnect"}:
+        pass
+
+
+def _bind(name: str, port: int) -> socket.socket:
+    # With the protocol named, asyncio sets TCP_NODELAY; without, each small answer would take 40 ms.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        # A port whose last connections are in TIME_WAIT may be used again; one that is listened on may not.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        sentence = f"port {port} on {HOST}, wanted for {name!r}, cannot be used: {error.strerror}"
+        raise OSError(error.errno, sentence) from error
+    return listener

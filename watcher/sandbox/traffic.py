@@ -1,0 +1,141 @@
+"""What came in: every request in order, and requests and body bytes by service, method, route and caller.
+
+A route is a path with its ids left out: `/api/models/{repo}/commit/{revision}` is one, whatever the repo.
+"""
+
+import base64
+import binascii
+import json
+import re
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+LOG_LENGTH = 100_000
+"""Requests remembered; older ones are forgotten, though still counted."""
+
+_ROUTES = [
+    (re.compile(pattern), route)
+    for pattern, route in (
+        (r"^/api/(models|datasets)/[^/]+/[^/]+/tree/.*", r"/api/\1/{repo}/tree/{revision}"),
+        (r"^/api/(models|datasets)/[^/]+/[^/]+/auth-check/write", r"/api/\1/{repo}/auth-check/write"),
+        (r"^/api/(models|datasets)/[^/]+/[^/]+/([^/]+)/.*", r"/api/\1/{repo}/\2/{revision}"),
+        (r"^/api/(models|datasets)/[^/]+/[^/]+/([^/]+)$", r"/api/\1/{repo}/\2"),
+        (r"^/api/(models|datasets)/[^/]+/[^/]+$", r"/api/\1/{repo}"),
+        (r"^/.*\.git/info/lfs/objects/(batch|verify)$", r"/{repo}.git/info/lfs/objects/\1"),
+        (r"^/_lfs/(put|get)/.*", r"/_lfs/\1/{oid}"),
+        (r"^/.*/resolve/.*", "/{repo}/resolve/{revision}/{path}"),
+        (r"^(.*/object/(?:list|list-v2))/[^/]+$", r"\1/{bucket}"),
+        (r"^(.*/object/(?:upload/)?(?:sign|authenticated|public|info))/.*", r"\1/{path}"),
+        (
+            r"^(.*/object)/(?!list/|list-v2/|upload/|sign/|authenticated/|public/|info/|copy$|move$).*",
+            r"\1/{path}",
+        ),
+    )
+]
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+@dataclass(slots=True)
+class Seen:
+    """One request, in the order of arrival."""
+
+    service: str
+    method: str
+    """WEBSOCKET for one."""
+    path: str
+    status: int | None = None
+    """What was answered; None if nothing was, or not yet."""
+
+
+@dataclass(slots=True)
+class Count:
+    """How often a caller asked for a route, and how many body bytes went either way."""
+
+    service: str
+    method: str
+    route: str
+    caller: str
+    requests: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Traffic:
+    """The log and the counts; safe to read from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._log: deque[Seen] = deque(maxlen=LOG_LENGTH)
+        self._counts: dict[tuple[str, str, str, str], Count] = {}
+
+    def watch(self, service: str, scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
+        """Note the request; the receive and send that are returned note what passes through them."""
+        method = scope.get("method", "WEBSOCKET")
+        seen = Seen(service, method, scope["path"])
+        key = (service, method, route(scope["path"]), caller(Headers(scope=scope)))
+        with self._lock:
+            self._log.append(seen)
+            count = self._counts.setdefault(key, Count(*key))
+            count.requests += 1
+
+        async def counted_receive() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                with self._lock:
+                    count.bytes_in += len(message.get("body", b""))
+            return message
+
+        async def counted_send(message: Message) -> None:
+            with self._lock:  # before it is sent: who has the answer finds it counted
+                if message["type"] == "http.response.start":
+                    seen.status = message["status"]
+                elif message["type"] == "http.response.body" and method != "HEAD":
+                    count.bytes_out += len(message.get("body", b""))
+            await send(message)
+
+        return counted_receive, counted_send
+
+    def log(self) -> list[Seen]:
+        """The requests since the last reset, oldest first."""
+        with self._lock:
+            return [Seen(one.service, one.method, one.path, one.status) for one in self._log]
+
+    def counts(self) -> list[Count]:
+        """The counts since the last reset, by service, method, route and caller."""
+        with self._lock:
+            return [
+                Count(*key, count.requests, count.bytes_in, count.bytes_out)
+                for key, count in sorted(self._counts.items())
+            ]
+
+    def reset(self) -> None:
+        """Forget the log and the counts."""
+        with self._lock:
+            self._log.clear()
+            self._counts.clear()
+
+
+def route(path: str) -> str:
+    """The path with its ids left out."""
+    for pattern, replacement in _ROUTES:
+        if pattern.match(path):
+            return pattern.sub(replacement, path)
+    return _UUID.sub("{id}", path)
+
+
+def caller(headers: Headers) -> str:
+    """Who the request says it is from, unverified: a Postgres role, `token` for a Hub token, or `nobody`."""
+    bearer = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("apikey", "")
+    if not bearer:
+        return "nobody"
+    if bearer.startswith("sb_"):
+        return "service_role" if bearer.startswith("sb_secret_") else "anon"
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(bearer.split(".")[1] + "=="))
+        return str(claims["role"])
+    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        return "token"

@@ -1,0 +1,232 @@
+"""What is configured: read once from credentials or the environment, checked, and frozen."""
+
+import os
+import socket
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from watcher.errors import Misconfigured
+
+
+def _http_url(value: object) -> object:
+    text = str(value).strip().rstrip("/")
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("must begin with https:// (or http:// for a server on this machine)")
+    return text
+
+
+def _default_spool() -> Path:
+    # systemd names the folder it made for us; otherwise where XDG keeps what can be made anew.
+    given = os.environ.get("CACHE_DIRECTORY")
+    if given:
+        return Path(given)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "watcher"
+
+
+HttpUrl = Annotated[str, BeforeValidator(_http_url)]
+
+
+class Services(BaseSettings):
+    """The two services, and the keys to them."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    supabase_url: HttpUrl = Field(
+        validation_alias="SUPABASE_URL", description="The project's URL, https://<ref>.supabase.co"
+    )
+    supabase_key: SecretStr = Field(
+        validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
+        description="The secret key (sb_secret_…) or the legacy service_role key",
+    )
+    hf_token: SecretStr = Field(
+        validation_alias=AliasChoices("HF_TOKEN", "HUGGINGFACE_TOKEN"),
+        description="A Hugging Face token that may write to the namespace",
+    )
+    hf_endpoint: HttpUrl = Field(
+        "https://huggingface.co", validation_alias="HF_ENDPOINT", description="The Hub's URL"
+    )
+
+
+class Settings(Services):
+    """Everything that can be set. Durations are in seconds.
+
+    Each name is also looked for as a file under `$CREDENTIALS_DIRECTORY`, which is how systemd hands over secrets.
+    """
+
+    hf_namespace: str | None = Field(
+        None,
+        validation_alias="HF_NAMESPACE",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
+        description="The user or organization that owns the repos; by default the token's user",
+    )
+    instance: str = Field(
+        default_factory=socket.gethostname,
+        validation_alias="WATCHER_INSTANCE",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="The name of this daemon, one on a host; by default the host's name",
+    )
+    spool_root: Path = Field(
+        default_factory=_default_spool,
+        validation_alias="WATCHER_SPOOL",
+        description="Where images lie while they are on their way; by default ~/.cache/watcher",
+    )
+    slots: int = Field(
+        4, ge=1, le=64, validation_alias="WATCHER_SLOTS", description="Rows worked on at the same time"
+    )
+    fetches: int = Field(
+        8, ge=1, le=64, validation_alias="WATCHER_FETCHES", description="Images fetched at the same time"
+    )
+    lease: float = Field(
+        20,
+        ge=0.5,
+        le=600,
+        validation_alias="WATCHER_LEASE",
+        description="How long a row is ours unless renewed",
+    )
+    renewal: float = Field(
+        5,
+        ge=0.1,
+        le=200,
+        validation_alias="WATCHER_RENEWAL",
+        description="Between two renewals; at most a third of the lease",
+    )
+    poll: float = Field(
+        2,
+        ge=0.1,
+        le=60,
+        validation_alias="WATCHER_POLL",
+        description="Between two looks while Realtime is not proven alive",
+    )
+    poll_alive: float = Field(
+        15, ge=0.1, le=600, validation_alias="WATCHER_POLL_ALIVE", description="Between two looks while it is"
+    )
+    pulse: float = Field(
+        60,
+        ge=0.1,
+        le=600,
+        validation_alias="WATCHER_PULSE",
+        description="Silence after which Realtime has to prove itself",
+    )
+    pulse_answer: float = Field(
+        5, ge=0.1, le=60, validation_alias="WATCHER_PULSE_ANSWER", description="How long it may take to do so"
+    )
+    grace: float = Field(
+        90,
+        ge=1,
+        le=3600,
+        validation_alias="WATCHER_GRACE",
+        description="How long running rows may finish after SIGTERM",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", validation_alias="WATCHER_LOG_LEVEL", description="The least important line that is logged"
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto",
+        validation_alias="WATCHER_LOG_FORMAT",
+        description="auto: coloured lines on a terminal, JSON elsewhere",
+    )
+
+    @cached_property
+    def spool(self) -> Path:
+        """The spool folder of this instance."""
+        return self.spool_root / self.instance
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must never be written anywhere."""
+        return [self.supabase_key.get_secret_value(), self.hf_token.get_secret_value()]
+
+
+class DatabaseSettings(BaseSettings):
+    """What migrating needs, and only migrating."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    db_url: SecretStr = Field(
+        validation_alias="SUPABASE_DB_URL", description="postgresql://… of the role postgres"
+    )
+
+
+class FrontendSettings(Services):
+    """What the demo and the acceptance tests need to play the frontend."""
+
+    publishable_key: str = Field(
+        validation_alias=AliasChoices("SUPABASE_PUBLISHABLE_KEY", "SUPABASE_ANON_KEY"),
+        description="The key that a frontend is given",
+    )
+
+
+def load() -> Settings:
+    """Read the settings of `watcher run`; raises Misconfigured with all problems at once."""
+    settings = _load(Settings)
+    if settings.renewal * 3 > settings.lease:
+        raise Misconfigured(
+            f"WATCHER_RENEWAL is {settings.renewal:g} s: set it to at most a third of WATCHER_LEASE ({settings.lease:g} s)."
+        )
+    if settings.supabase_key.get_secret_value().startswith("sb_publishable_"):
+        raise Misconfigured(
+            "SUPABASE_SECRET_KEY holds the publishable key: set it to the secret key (sb_secret_…) from the "
+            "project's settings, API keys."
+        )
+    return settings
+
+
+def load_frontend(**values: str) -> FrontendSettings:
+    """Read the settings of `watcher demo`, those in `values` before those of the environment; raises Misconfigured."""
+    return _load(FrontendSettings, **values)
+
+
+def is_set(name: str) -> bool:
+    """Say whether the environment has a value for `name`."""
+    return bool(os.environ.get(name))
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment with `more` in it, for a process that it starts."""
+    return {**os.environ, **more}
+
+
+def load_database() -> DatabaseSettings:
+    """Read the settings of `watcher migrate`; raises Misconfigured."""
+    return _load(DatabaseSettings)
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def _load(kind: type[S], **values: Any) -> S:
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    try:
+        if credentials:
+            values["_secrets_dir"] = credentials
+        return kind(**values)
+    except ValidationError as error:
+        problems = [
+            _in_words(kind, problem["loc"][0], problem["type"], problem["msg"]) for problem in error.errors()
+        ]
+        raise Misconfigured("; ".join(problems) + ".") from None
+
+
+def _in_words(kind: type[BaseSettings], name: str | int, what: str, message: str) -> str:
+    description = next(
+        (field.description for field in kind.model_fields.values() if name in _names(field.validation_alias)),
+        "",
+    )
+    if what == "missing":
+        return f"{name} is not set ({description})"
+    return f"{name} is not usable: {message.removeprefix('Value error, ')} ({description})"
+
+
+def _names(alias: object) -> list[str | int]:
+    if isinstance(alias, AliasChoices):
+        return [choice for choice in alias.choices if isinstance(choice, str)]
+    return [alias] if isinstance(alias, str) else []

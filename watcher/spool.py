@@ -1,0 +1,69 @@
+"""Where an instance's images lie while they are on their way: private, and empty between attempts."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from watcher.errors import Misconfigured, Outage
+
+# Room for one more image of the largest size, and a little for everything else on the disk.
+_LEAST_FREE = 64 * 2**20
+
+
+class Spool:
+    """The folder of one instance. Whoever has its lock knows that no other run of this instance is alive."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the instance's lock, with a spool cleared of what a predecessor left; raises Misconfigured."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.chmod(0o700)
+            lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Misconfigured(
+                f"The spool folder {self._folder} cannot be written to ({error.strerror}): set WATCHER_SPOOL to a "
+                "folder of this user's own."
+            ) from error
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise Misconfigured(
+                    f"Another watcher runs as instance {self._folder.name} with the spool folder {self._folder}: stop "
+                    "it, or give this one a name of its own with WATCHER_INSTANCE."
+                ) from error
+            for left in self._folder.glob("attempt-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            yield
+        finally:
+            os.close(lock)
+
+    @contextmanager
+    def folder(self, attempt: int) -> Iterator[Path]:
+        """A folder for one attempt, gone afterwards; raises Outage where there is no room."""
+        self.check_room()
+        folder = self._folder / f"attempt-{attempt}"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise Outage(
+                f"The spool folder {self._folder} cannot be written to: {error.strerror}."
+            ) from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def check_room(self) -> None:
+        """Raise Outage unless an image fits."""
+        if shutil.disk_usage(self._folder).free < _LEAST_FREE:
+            raise Outage(
+                f"The disk of the spool folder {self._folder} is full: free some room, or move it with WATCHER_SPOOL."
+            )
