@@ -59,11 +59,11 @@ begin
   end
   $function$;
 
-  -- "Image 3 (beach.jpg)", whatever the path holds.
+  -- "Image 3 (beach.jpg)", whatever the path holds, and however much.
   create function watcher.image_in_words(number bigint, path text) returns text
   language sql immutable parallel safe set search_path = '' as $function$
     select format('Image %s (%s)', number,
-      left(regexp_replace(regexp_replace(path, '^.*/', ''), '[^[:alnum:] ._()+@=-]', '?', 'g'), 80))
+      left(regexp_replace(regexp_replace(right(path, 512), '^.*/', ''), '[^[:alnum:] ._()+@=-]', '?', 'g'), 80))
   $function$;
 
   create function watcher.refusal_of_paths(user_id uuid, paths text[]) returns text

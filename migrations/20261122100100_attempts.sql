@@ -5,6 +5,8 @@
 -- Clocks: everything stored comes from now(); callers send durations in seconds.
 
 do $migration$
+declare
+  verb regprocedure;
 begin
   perform pg_advisory_xact_lock(hashtextextended('watcher.migrations', 0));
   if exists (select from watcher.migrations where version = '20261122100100') then
@@ -593,6 +595,15 @@ begin
     from watcher.names n where n.model_id > p_after
     order by n.model_id limit least(greatest(p_limit, 0), 1000)
   $function$;
+
+
+  -- A new function is open to everybody: not for a moment.
+  for verb in
+    select f.oid::regprocedure from pg_catalog.pg_proc f
+    where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')
+  loop
+    execute format('revoke all on function %s from public, anon, authenticated, service_role', verb);
+  end loop;
 
   insert into watcher.migrations (version) values ('20261122100100');
 end

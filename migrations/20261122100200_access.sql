@@ -28,20 +28,22 @@ begin
         where (p.schemaname = 'public' and p.tablename in ('trained_identities', 'watcher_pulse'))
           or (p.schemaname = 'storage' and p.tablename = 'objects')),
       'grants', (select coalesce(jsonb_agg(g.line order by g.line), '[]') from (
-        select format('%s %s on %s', x.grantee::regrole, x.privilege_type, c.oid::regclass) as line
-        from pg_catalog.pg_class c, aclexplode(c.relacl) x
-        where c.oid in ('public.trained_identities'::regclass, 'public.watcher_pulse'::regclass)
-          and x.grantee <> c.relowner and x.grantee <> 0
-        union all
-        select format('%s %s (%s) on %s', x.grantee::regrole, x.privilege_type, a.attname, c.oid::regclass)
-        from pg_catalog.pg_class c join pg_catalog.pg_attribute a on a.attrelid = c.oid, aclexplode(a.attacl) x
-        where c.oid = 'public.trained_identities'::regclass and x.grantee <> c.relowner and x.grantee <> 0
-        union all
-        select format('%s %s on %s', case x.grantee when 0 then 'public' else x.grantee::regrole::text end,
-          x.privilege_type, f.proname)
-        from pg_catalog.pg_proc f, aclexplode(f.proacl) x
-        where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_') and x.grantee <> f.proowner
-      ) g),
+        select format('%s %s on %s', case a.grantee when 0 then 'public' else a.grantee::regrole::text end, a.privilege, a.object)
+        from (
+          select x.grantee, x.privilege_type as privilege, c.oid::regclass::text as object, c.relowner as owner
+          from pg_catalog.pg_class c, aclexplode(c.relacl) x
+          where c.oid in ('public.trained_identities'::regclass, 'public.watcher_pulse'::regclass)
+          union all
+          select x.grantee, format('%s (%s)', x.privilege_type, a.attname), c.oid::regclass::text, c.relowner
+          from pg_catalog.pg_class c join pg_catalog.pg_attribute a on a.attrelid = c.oid, aclexplode(a.attacl) x
+          where c.oid in ('public.trained_identities'::regclass, 'public.watcher_pulse'::regclass)
+          union all
+          select x.grantee, x.privilege_type, f.proname, f.proowner
+          from pg_catalog.pg_proc f, aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) x
+          where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')
+        ) a
+        where a.grantee <> a.owner
+      ) g (line)),
       'bucket', (select jsonb_build_object('public', b.public, 'file_size_limit', b.file_size_limit,
           'allowed_mime_types', to_jsonb(b.allowed_mime_types))
         from storage.buckets b where b.id = 'identity-images')

@@ -130,10 +130,10 @@ class Database:
         assert isinstance(status, str)
         return status
 
-    def line(self, identity: UUID) -> Row | None:
-        """Return the row's place in the queue and its budget."""
+    def line(self, identity: UUID) -> Row:
+        """Return the row's place in the queue and its budget, nothing if it has none."""
         rows = self.run("select * from watcher.open_rows where identity_id = %s", [identity])
-        return rows[0] if rows else None
+        return rows[0] if rows else {}
 
     def attempts(self, identity: UUID) -> list[Row]:
         return self.run("select * from watcher.attempts where identity_id = %s order by number", [identity])
@@ -230,13 +230,17 @@ class Worker:
         assert isinstance(claim["attempt"], int)
         return claim["attempt"]
 
-    def renew(self, attempts: Sequence[int], images: Sequence[int] | None = None, lease: float = 20) -> Any:
+    def renew(
+        self, attempts: Sequence[int], images: Sequence[int | None] | None = None, lease: float = 20
+    ) -> Any:
         progress = [0] * len(attempts) if images is None else images
         return self.call(
             "renew", attempts=list(attempts), images_published=list(progress), lease_seconds=lease
         )
 
-    def reserve(self, attempt: int, namespace: str = "acme", slug: str = "ada", **more: Any) -> Any:
+    def reserve(
+        self, attempt: int, namespace: str | None = "acme", slug: str | None = "ada", **more: Any
+    ) -> Any:
         return self.call("reserve", attempt=attempt, namespace=namespace, slug=slug, **more)
 
     def complete(self, attempt: int, commit: str = "c0ffee") -> Any:

@@ -10,6 +10,10 @@ from database import Database, Worker
 
 pytestmark = pytest.mark.postgres
 
+MANY = """
+insert into public.trained_identities (identity_name, image_paths) select 'Ada', %s from generate_series(1, 20)
+"""
+
 
 def ids(claims: Sequence[dict[str, str]]) -> list[UUID]:
     return [UUID(claim["id"]) for claim in claims]
@@ -174,7 +178,7 @@ def test_eight_deferrals_and_no_repo_end_the_row_with_the_last_reason(database: 
     assert (row["status"], row["error_code"]) == ("failed", "attempts_exhausted")
     assert row["error_message"] == "Gave up after 8 attempts. The last one: Reason 8."
     assert database.outcomes(identity) == ["deferred"] * 8
-    assert database.line(identity) is None
+    assert database.line(identity) == {}
     assert worker.claim() == []
 
 
@@ -523,7 +527,7 @@ def test_twenty_rows_of_one_user_do_not_hold_up_anothers_one(database: Database,
             database.insert(many, paths)
     else:
         database.run(
-            "insert into public.trained_identities (identity_name, image_paths) select 'Ada', %s from generate_series(1, 20)",
+            MANY,
             [paths],
             role="authenticated",
             user=many,
@@ -538,7 +542,7 @@ def test_twenty_rows_of_one_user_do_not_hold_up_anothers_one(database: Database,
 def test_rows_inserted_in_one_statement_queue_one_after_the_other(database: Database) -> None:
     user = database.user()
     database.run(
-        "insert into public.trained_identities (identity_name, image_paths) select 'Ada', %s from generate_series(1, 20)",
+        MANY,
         [database.upload(user)],
         role="authenticated",
         user=user,

@@ -195,7 +195,7 @@ def test_completing_fills_all_that_a_published_row_says(database: Database) -> N
     assert row["training_config"] == {"trigger_word": "Ada"}
     assert row["images_published"] == row["num_training_images"] == 3
     assert row["published_at"] == row["updated_at"]
-    assert database.line(identity) is None
+    assert database.line(identity) == {}
 
 
 @pytest.mark.parametrize("missing", ["url", "commit_sha", "training_config"])

@@ -67,6 +67,15 @@ async def run(settings: Settings) -> None:
         await daemon.run()
 
 
+async def replay(
+    settings: Settings, *, ids: list[str] | None, code: str | None, user: str | None, dry_run: bool
+) -> dict[str, int]:
+    """Set failed rows back to pending; see `Rows.replay`."""
+    async with httpx.AsyncClient(timeout=_TIMEOUT) as http:
+        rows = Rows(supabase_client(settings.supabase_url, settings.supabase_key.get_secret_value(), http))
+        return await rows.replay(ids=ids, code=code, user=user, dry_run=dry_run)
+
+
 def supabase_client(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
     """Make a client that shares `http` for everything, retries nothing by itself and never signs in."""
     return AsyncClient(

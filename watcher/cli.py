@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from uuid import UUID
 
 import click
 
@@ -135,3 +136,30 @@ def demo(photos: Path | None, as_json: bool, keep: bool) -> None:
     from watcher.demo import play
 
     asyncio.run(play(photos=photos, as_json=as_json, keep=keep))
+
+
+@cli.command()
+@click.argument("ids", nargs=-1, type=click.UUID)
+@click.option("--failed", is_flag=True, help="All failed rows.")
+@click.option("--code", help="Only failed rows with this error code.")
+@click.option("--user", type=click.UUID, help="Only failed rows of this user.")
+@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
+def replay(ids: tuple[UUID, ...], failed: bool, code: str | None, user: UUID | None, dry_run: bool) -> None:
+    """Set failed rows back to pending, with a fresh budget of attempts; rows that run are left alone."""
+    from watcher.app import replay as replay_rows
+
+    if not (ids or failed or code or user):
+        raise click.UsageError("Say which rows: ids, --failed, --code or --user.")
+    counts = asyncio.run(
+        replay_rows(
+            settings.load(),
+            ids=[str(id_) for id_ in ids] or None,
+            code=code,
+            user=str(user) if user else None,
+            dry_run=dry_run,
+        )
+    )
+    click.echo(f"{'Would replay' if dry_run else 'Replayed'} {counts.pop('replayed')} failed rows.")
+    for status, number in counts.items():
+        if number:
+            click.echo(f"Left alone: {number} {status}.")

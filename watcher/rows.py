@@ -101,6 +101,13 @@ class Rows:
         """Publishing → pending, now, and the attempt does not count."""
         await self._write_back("watcher_release", attempt, p_reason=reason)
 
+    async def replay(
+        self, *, ids: list[str] | None, code: str | None, user: str | None, dry_run: bool
+    ) -> dict[str, int]:
+        """Failed → pending, for the rows that every given condition fits; returns counts by what was done."""
+        counts = await self._call("watcher_replay", p_ids=ids, p_code=code, p_user=user, p_dry_run=dry_run)
+        return cast("dict[str, int]", counts)
+
     async def beat(self) -> None:
         """Touch the pulse, for Realtime to tell of."""
         await self._call("watcher_beat")

@@ -39,7 +39,7 @@ class Services(BaseSettings):
     )
 
     supabase_url: HttpUrl = Field(
-        validation_alias="SUPABASE_URL", description="The project's URL, https://<ref>.supabase.co"
+        validation_alias="SUPABASE_URL", description="The project's URL, https://REF.supabase.co"
     )
     supabase_key: SecretStr = Field(
         validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"),

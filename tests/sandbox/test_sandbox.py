@@ -92,7 +92,7 @@ async def test_realtime_tells_what_rest_wrote(postgres: Postgres) -> None:
             headers = {"apikey": sandbox.keys.secret}
             assert (await http.post("/rest/v1/notes", json={"id": 7}, headers=headers)).status_code == 201
             event = await heard.get()
-        assert event["data"]["record"]["id"] == 7
+        assert event["data"]["record"] == {"id": 7, "user_id": None}
         await realtime.close()
 
 

@@ -1,6 +1,7 @@
 """Storage: what the real clients get from it, and what only a raw request can show."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,32 +48,32 @@ class Project:
 
     def sql(self, statement: str) -> None:
         """Run a statement as the role that a developer has."""
-        with psycopg.connect(self.postgres.dsn("project", "postgres"), autocommit=True) as connection:
+        with psycopg.connect(self.postgres.dsn("storage", "postgres"), autocommit=True) as connection:
             connection.execute(statement.encode())
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     folder = tmp_path_factory.mktemp("objects")
     keys = Keys()
-    with Postgres() as postgres:
-        postgres.create("project")
-        database = Database(postgres.dsn("project", "authenticator"), postgres.dsn("project"))
-        app = gateway.app({"storage": storage.routes(database, keys, folder)}, keys)
-        server = Server({"supabase": (app, 0)})
-        server.start()
-        try:
-            here = Project(f"http://127.0.0.1:{server.ports['supabase']}/storage/v1", keys, postgres, folder)
-            for action, clause in (("select", "using"), ("insert", "with check"), ("delete", "using")):
-                here.sql(POLICY.format(action, clause))
-            limits = {"file_size_limit": LIMIT, "allowed_mime_types": ["image/jpeg", "image/png"]}
-            with httpx.Client(base_url=here.url, headers=here.headers()) as client:
-                assert client.post("/bucket", json={"name": BUCKET, "public": False, **limits}).is_success
-                assert client.post("/bucket", json={"name": "open", "public": True}).is_success
-            yield here
-        finally:
-            server.run(database.close())
-            server.stop()
+    postgres.create("storage")
+    database = Database(postgres.dsn("storage", "authenticator"), postgres.dsn("storage"))
+    app = gateway.app({"storage": storage.routes(database, keys, folder)}, keys)
+    server = Server({"supabase": (app, 0)})
+    server.start()
+    try:
+        here = Project(f"http://127.0.0.1:{server.ports['supabase']}/storage/v1", keys, postgres, folder)
+        for action, clause in (("select", "using"), ("insert", "with check"), ("delete", "using")):
+            here.sql(POLICY.format(action, clause))
+        limits = {"file_size_limit": LIMIT, "allowed_mime_types": ["image/jpeg", "image/png"]}
+        with httpx.Client(base_url=here.url, headers=here.headers()) as client:
+            assert client.post("/bucket", json={"name": BUCKET, "public": False, **limits}).is_success
+            assert client.post("/bucket", json={"name": "open", "public": True}).is_success
+        yield here
+    finally:
+        server.run(database.close())
+        server.stop()
+        postgres.drop("storage")
 
 
 @pytest.fixture
@@ -207,6 +208,14 @@ async def test_a_browsers_form_is_understood(project: Project, http: httpx.Async
     assert answer.status_code == 200
     found = await http.get(f"/object/{BUCKET}/{key}", headers=project.headers(ANN))
     assert (found.content, found.headers["cache-control"]) == (b"\r\n--Y\r\n", "max-age=60")
+
+
+async def test_a_raw_body_is_described_by_its_headers(project: Project, http: httpx.AsyncClient) -> None:
+    path, described = f"/object/{BUCKET}/{fresh()}", base64.b64encode(b'{"of": "me"}').decode()
+    headers = {**project.headers(ANN), **IMAGE, "cache-control": "max-age=60", "x-metadata": described}
+    assert (await http.post(path, headers=headers, content=b"image")).is_success
+    info = await http.get(path.replace("/object/", "/object/info/"), headers=project.headers(ANN))
+    assert (info.json()["cache_control"], info.json()["metadata"]) == ("max-age=60", {"of": "me"})
 
 
 async def test_a_form_without_a_file_is_refused(project: Project, http: httpx.AsyncClient) -> None:

@@ -64,11 +64,25 @@ async def _body(request: Request) -> dict[str, Any]:
     return body
 
 
+def _text(body: Mapping[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise AuthError(400, "bad_json", f"Could not parse request body as JSON: {name} is not a string")
+    return value
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    value = request.query_params.get(name) or str(default)
+    if not value.isdecimal() or int(value) < 1:
+        raise AuthError(400, "validation_failed", f"Bad Pagination Parameters: {name} {value!r}")
+    return int(value)
+
+
 def _issuer(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}/auth/v1"
 
 
-def _uuid(text: str) -> str:
+def _uuid(text: str | None) -> str:
     try:
         return str(UUID(text))
     except ValueError as error:
@@ -86,7 +100,7 @@ class Auth:
     async def sign_up(self, request: Request) -> Response:
         """POST /signup."""
         body = await _body(request)
-        email, password = body.get("email"), body.get("password")
+        email, password = _text(body, "email"), _text(body, "password")
         if not email and not password:
             raise AuthError(422, "anonymous_provider_disabled", "Anonymous sign-ins are disabled")
         if not password:
@@ -99,9 +113,11 @@ class Auth:
         body = await _body(request)
         grant = request.query_params.get("grant_type")
         if grant == "password":
-            session = await self._sessions.sign_in(body.get("email"), body.get("password"), _issuer(request))
+            session = await self._sessions.sign_in(
+                _text(body, "email"), _text(body, "password"), _issuer(request)
+            )
         elif grant == "refresh_token":
-            session = await self._sessions.refresh(body.get("refresh_token"), _issuer(request))
+            session = await self._sessions.refresh(_text(body, "refresh_token"), _issuer(request))
         else:
             return JSONResponse({"error": "unsupported_grant_type", "error_description": ""}, 400)
         return JSONResponse(session, headers={"cache-control": "no-store"})
@@ -116,7 +132,10 @@ class Auth:
         user, _ = await self._signed_in(request)
         body = await _body(request)
         changed = await self._users.update(
-            user["id"], password=body.get("password"), email=body.get("email"), metadata=body.get("data")
+            user["id"],
+            password=_text(body, "password"),
+            email=_text(body, "email"),
+            metadata=body.get("data"),
         )
         return JSONResponse(changed)
 
@@ -132,8 +151,8 @@ class Auth:
     async def admin_users(self, request: Request) -> Response:
         """GET /admin/users?page=…&per_page=…."""
         self._admin(request)
-        page = int(request.query_params.get("page") or 1)
-        users = await self._users.every(page, int(request.query_params.get("per_page") or 50))
+        page, per_page = _number(request, "page", 1), _number(request, "per_page", 50)
+        users = await self._users.every(page, per_page)
         return JSONResponse({"users": users, "aud": "authenticated"})
 
     async def admin_create(self, request: Request) -> Response:
@@ -142,12 +161,12 @@ class Auth:
         body = await _body(request)
         try:
             user = await self._users.create(
-                body.get("email"),
-                body.get("password"),
+                _text(body, "email"),
+                _text(body, "password"),
                 confirmed=bool(body.get("email_confirm")),
                 user_metadata=body.get("user_metadata"),
                 app_metadata=body.get("app_metadata"),
-                user_id=body.get("id"),
+                user_id=_uuid(_text(body, "id")) if body.get("id") else None,
             )
         except AuthError as error:
             if error.code != "user_already_exists":

@@ -18,10 +18,10 @@ class Sessions:
         self._database = database
         self._keys = keys
 
-    async def sign_in(self, email: object, password: object, issuer: str) -> dict[str, Any]:
+    async def sign_in(self, email: str | None, password: str | None, issuer: str) -> dict[str, Any]:
         """Open a session. Raises `AuthError`."""
         wrong = AuthError(400, "invalid_credentials", "Invalid login credentials")
-        if not isinstance(email, str) or not isinstance(password, str):
+        if email is None or password is None:
             raise wrong
         async with as_admin(self._database, "finding user") as cursor:
             await cursor.execute(
@@ -50,7 +50,7 @@ class Sessions:
             assert row is not None
             return await self._session(cursor, user_id, row[0], None, issuer)
 
-    async def refresh(self, token: object, issuer: str) -> dict[str, Any]:
+    async def refresh(self, token: str | None, issuer: str) -> dict[str, Any]:
         """Exchange a refresh token for the session's next one.
 
         The one before the current one, and any for 10 s after its use, is still good: two tabs may ask at
@@ -79,9 +79,9 @@ class Sessions:
                     "update auth.refresh_tokens set revoked = true, updated_at = now() where token = %s",
                     [token],
                 )
-                return await self._session(cursor, user_id, session, str(token), issuer)
+                return await self._session(cursor, user_id, session, token, issuer)
             if successor or recent:
-                return await self._session(cursor, user_id, session, str(token), issuer, current=successor)
+                return await self._session(cursor, user_id, session, token, issuer, current=successor)
         await self.close(user_id, session, "local")
         raise AuthError(400, "refresh_token_already_used", "Invalid Refresh Token: Already Used")
 

@@ -9,7 +9,6 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import UUID
 
 import psycopg
 
@@ -73,8 +72,8 @@ def matches(password: str, hashed: str | None) -> bool:
     return hmac.compare_digest(digest, _hash(password, salt))
 
 
-def _checked(email: object) -> str:
-    if not isinstance(email, str) or not _EMAIL.fullmatch(email):
+def _checked(email: str | None) -> str:
+    if email is None or not _EMAIL.fullmatch(email):
         raise AuthError(400, "validation_failed", "Unable to validate email address: invalid format")
     return email.lower()
 
@@ -120,7 +119,7 @@ class Users:
 
     async def create(
         self,
-        email: object,
+        email: str | None,
         password: str | None,
         *,
         confirmed: bool,
@@ -131,7 +130,7 @@ class Users:
         """Create a user. Raises `AuthError`; `user_already_exists` if the address is taken."""
         address = _checked(email)
         values = {
-            "id": str(UUID(user_id)) if user_id else None,
+            "id": user_id,
             "email": address,
             "password": _hashed(_strong(password)) if password else "",
             "confirmed": confirmed,
@@ -187,7 +186,7 @@ class Users:
             return [row[0] for row in await cursor.fetchall()]
 
     async def update(
-        self, user_id: str, *, password: str | None, email: object, metadata: Mapping[str, Any] | None
+        self, user_id: str, *, password: str | None, email: str | None, metadata: Mapping[str, Any] | None
     ) -> User:
         """Change what is given. Raises `AuthError`."""
         async with as_admin(self._database, "updating user") as cursor:

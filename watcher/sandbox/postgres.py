@@ -54,7 +54,9 @@ class Postgres:
     def start(self) -> None:
         """Create the cluster if there is none, and serve it. Raises `PostgresError`."""
         if self._guard is not None:
-            return
+            if self._guard.poll() is None:
+                return
+            self.halt()  # it ended by itself
         try:
             if self._folder is None:
                 self._settle()
@@ -75,7 +77,7 @@ class Postgres:
         if self._guard is None or self._guard.stdin is None:
             return
         pid = self._pid()
-        if immediate and pid is not None:
+        if immediate and pid is not None and self._guard.poll() is None:
             os.kill(pid, guard.IMMEDIATE)
             self._guard.wait()
             self._guard.stdin.close()
@@ -99,8 +101,8 @@ class Postgres:
 
     @property
     def folder(self) -> Path:
-        """The running cluster's folder; what is put into a temporary one goes with it."""
-        assert self._folder is not None, "Postgres is not running"
+        """The cluster's folder from `start` to `stop`; what is put into a temporary one goes with it."""
+        assert self._folder is not None, "Postgres was not started"
         return self._folder
 
     def dsn(self, database: str = "postgres", user: str = "supabase_admin") -> str:
@@ -187,28 +189,29 @@ class Postgres:
     def _await_predecessor(self) -> None:
         """Wait for the server of a run that was killed a moment ago; one that stays is somebody's."""
         deadline = time.monotonic() + _PREDECESSOR_SECONDS
-        while (pid := self._pid()) is not None and _alive(pid):
+        while (pid := self._pid()) is not None and _runs(pid, self.folder.stat().st_uid):
             if time.monotonic() > deadline:
                 raise PostgresError(f"Another sandbox (Postgres, process id {pid}) is using {self._data}.")
             time.sleep(0.05)
+        # What a crash left would pass for the word of the server that we are about to start.
+        self._status_file.unlink(missing_ok=True)
 
     def _launch(self) -> bool:
         """Start the server and wait until it answers (True) or ended."""
-        assert self._folder is not None
-        log = self._folder / "postgres.log"
+        log = self.folder / "postgres.log"
         log.write_bytes(b"")
         careless = {} if self._data else _CARELESS
         settings = [f"--{name}={value}" for name, value in {**_SETTINGS, **careless}.items()]
-        program, cluster = str(self._programs.bindir / "postgres"), str(self._folder / "cluster")
+        program, cluster = str(self._programs.bindir / "postgres"), str(self.folder / "cluster")
         command = [program, "-D", cluster, "-p", str(self.port), *settings]
         user = ":".join(map(str, self._programs.user or "-"))
-        disposable = "-" if self._data else str(self._folder)
+        disposable = "-" if self._data else str(self.folder)
         # -I and -S: the guard needs nothing but the standard library, and starts in a third of the time.
         self._guard = subprocess.Popen(
             [sys.executable, "-IS", guard.__file__, str(log), user, disposable, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            cwd=self._folder,
+            cwd=self.folder,
             env=ENVIRONMENT,
             start_new_session=True,  # Ctrl-C is for us, who then stop it in order
         )
@@ -220,12 +223,14 @@ class Postgres:
         self.halt()
         return False
 
+    @property
+    def _status_file(self) -> Path:
+        """What a running server keeps: first its process id, last "ready"."""
+        return self.folder / "cluster" / "postmaster.pid"
+
     def _status(self) -> list[str]:
-        """Return the lines of the file that a running server keeps: first its process id, last "ready"."""
-        if self._folder is None:
-            return []
         try:
-            return (self._folder / "cluster" / "postmaster.pid").read_text().splitlines()
+            return self._status_file.read_text().splitlines()
         except FileNotFoundError:
             return []
 
@@ -238,19 +243,18 @@ class Postgres:
         return len(lines) == 8 and lines[7].strip() == "ready"
 
     def _last_words(self) -> str:
-        assert self._folder is not None
-        lines = (self._folder / "postgres.log").read_text().splitlines()
+        lines = (self.folder / "postgres.log").read_text().splitlines()
         return " ".join(line.strip() for line in lines[-8:]) or "it said nothing."
 
 
-def _alive(pid: int) -> bool:
+def _runs(pid: int, uid: int) -> bool:
+    """Return whether the process is there and, as far as can be seen, that user's; numbers are given out again."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
-    except PermissionError:  # alive, and somebody else's
-        return True
-    return True
+    process = Path(f"/proc/{pid}")
+    return not process.exists() or process.stat().st_uid == uid
 
 
 def _free_port() -> int:

@@ -37,15 +37,6 @@ class Realtime:
         """Return the one route there is."""
         return [WebSocketRoute("/websocket", self._connect)]
 
-    @property
-    def actions(self) -> dict[str, Callable[..., None]]:
-        """The faults, by the names under which a control port offers them."""
-        faults = (
-            *(self.close_all, self.mute, self.unmute, self.drop_events, self.refuse, self.accept_then_drop),
-            self.system_error,
-        )
-        return {f"realtime_{fault.__name__}": fault for fault in faults}
-
     async def close(self) -> None:
         """Stop polling; to be awaited on the loop that serves."""
         await self._poller.stop()

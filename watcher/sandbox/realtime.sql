@@ -65,7 +65,7 @@ declare
     problem text;
     shown jsonb;
 begin
-    select relrowsecurity into secured from pg_class where oid = entity;
+    select relrowsecurity into strict secured from pg_class where oid = entity;
     select array_agg(attname order by attnum), array_agg(has_column_privilege(reader, entity, attnum, 'select'))
     into key, rights
     from pg_index join pg_attribute on attrelid = indrelid and attnum = any (indkey)

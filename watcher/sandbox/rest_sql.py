@@ -26,7 +26,7 @@ INSERTED = "select coalesce(nullif(current_setting('pgrst.inserted', true), ''),
 
 
 def _raw(text: str) -> SQL:
-    """Return SQL of ours, or a type's or default's name from the catalogue: never what a request says."""
+    """Return SQL of ours or the catalogue's; of a request only words that a pattern let through."""
     return SQL(text)
 
 

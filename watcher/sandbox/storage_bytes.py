@@ -1,12 +1,15 @@
-"""The bytes of objects: one file per version, written once, never changed."""
+"""The bytes of objects: one file per version, written once, never changed.
 
-import asyncio
+Read and written on the loop: for one chunk of a local file a thread would take longer than the disk.
+"""
+
 import hashlib
 import os
-from collections.abc import AsyncIterable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 from watcher.sandbox.storage_errors import too_large
 
@@ -37,9 +40,8 @@ class Bytes:
         """Store `chunks`; nothing is left if they end early or exceed `limit` bytes (which is refused)."""
         path = self.path(version)
         size, digest = 0, hashlib.md5(usedforsecurity=False)
-        file = await asyncio.to_thread(path.open, "wb")
         try:
-            with file:
+            with self._open(version, "wb") as file:
                 async for chunk in chunks:
                     size += len(chunk)
                     if size > limit:
@@ -47,7 +49,7 @@ class Bytes:
                     digest.update(chunk)
                     file.write(chunk)
         except BaseException:
-            path.unlink()
+            path.unlink(missing_ok=True)
             raise
         return Stored(size, f'"{digest.hexdigest()}"', modified(path))
 
@@ -56,9 +58,9 @@ class Bytes:
         os.link(self.path(version), self.path(twin))
         return modified(self.path(twin))
 
-    def read(self, version: str, start: int, size: int) -> Iterator[bytes]:
+    async def read(self, version: str, start: int, size: int) -> AsyncIterator[bytes]:
         """Yield `size` bytes from `start` on."""
-        with self.path(version).open("rb") as file:
+        with self._open(version, "rb") as file:
             file.seek(start)
             while size > 0 and (chunk := file.read(min(size, _CHUNK))):
                 size -= len(chunk)
@@ -69,6 +71,9 @@ class Bytes:
         for version in versions:
             if version:
                 self.path(version).unlink(missing_ok=True)
+
+    def _open(self, version: str, mode: Literal["rb", "wb"]) -> BinaryIO:
+        return self.path(version).open(mode)
 
 
 def modified(path: Path) -> datetime:

@@ -5,6 +5,7 @@ the row is written in Storage's own name. Nothing is locked in between: as on th
 counts objects can be outrun by uploads side by side.
 """
 
+import base64
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -147,13 +148,16 @@ async def _declared(
         if (_content_length(request) or 0) > limit:
             raise errors.too_large()
         cache_control = request.headers.get("cache-control", "no-cache")
-        return Declared(content_type, cache_control, None, body)
+        described = base64.b64decode(request.headers.get("x-metadata", ""))
+        return Declared(content_type, cache_control, _user_metadata(described), body)
     form = Form(content_type, body)
     await form.open()
     _must_be_allowed(form.mime_type, allowed)
     seconds = form.fields.get("cacheControl")
     cache_control = f"max-age={seconds}" if seconds else "no-cache"
-    return Declared(form.mime_type, cache_control, _user_metadata(form.fields), form.chunks())
+    return Declared(
+        form.mime_type, cache_control, _user_metadata(form.fields.get("metadata", "")), form.chunks()
+    )
 
 
 def _must_be_allowed(mime_type: str, allowed: list[str] | None) -> None:
@@ -162,9 +166,9 @@ def _must_be_allowed(mime_type: str, allowed: list[str] | None) -> None:
         raise errors.invalid_mime_type(mime_type)
 
 
-def _user_metadata(fields: Mapping[str, str]) -> Mapping[str, Any] | None:
+def _user_metadata(text: str | bytes) -> Mapping[str, Any] | None:
     try:
-        value = json.loads(fields.get("metadata", ""))
+        value = json.loads(text)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -1,0 +1,69 @@
+"""One stage for each file of tests, cleared after every test."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from acceptance.person import Person
+from acceptance.running import Watcher
+from acceptance.stage import Stage, elsewhere, opened
+from watcher.sandbox import Sandbox
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "faults: asks the sandbox for faults or figures; others cannot give them")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses the fixture `sandbox` is marked, and skipped where there is none."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "sandbox" in item.fixturenames:
+            item.add_marker(pytest.mark.faults)
+            if elsewhere():
+                item.add_marker(pytest.mark.skip(reason="asks for faults, which only the sandbox can give"))
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[Stage]:
+    """The services, for all tests of a file."""
+    with tempfile.TemporaryDirectory(prefix="acceptance-") as folder, opened(Path(folder)) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(services: Stage) -> Iterator[Stage]:
+    """The services, with nothing in them that a test made."""
+    yield services
+    if services.sandbox is not None:
+        services.sandbox.faults.clear()
+    services.clear()
+
+
+@pytest.fixture
+def sandbox(stage: Stage) -> Sandbox:
+    """The sandbox, for a test that asks it for faults or figures."""
+    assert stage.sandbox is not None
+    stage.sandbox.faults.reset()
+    return stage.sandbox
+
+
+@pytest.fixture(scope="module")
+def daemon(services: Stage) -> Iterator[Watcher]:
+    """One daemon for all tests of a file, for those that do it no harm."""
+    with Watcher(services) as running:
+        yield running.ready()
+        running.stop()
+
+
+@pytest.fixture
+def person(stage: Stage) -> Person:
+    """Somebody with an account."""
+    return Person(stage)
+
+
+@pytest.fixture
+def people(stage: Stage) -> Callable[[], Person]:
+    """As many as are wanted."""
+    return lambda: Person(stage)

@@ -1,0 +1,132 @@
+"""Where the program plays: the sandbox, or the Supabase and the Hub that the environment names."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psycopg
+from huggingface_hub import HfApi, close_session, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
+from supabase import Client, ClientOptions, create_client
+
+from watcher import migrate
+from watcher.sandbox import Sandbox
+from watcher.sandbox.realtime_timing import Timing
+
+# Realtime as quick as it can be; what it tells, and in which order, stays what it is.
+_QUICK = Timing(cold=0.02, poll_idle=0.02, poll_unmatched=0.02)
+
+_NAMED = (
+    *("SUPABASE_URL", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_DB_URL"),
+    *("SUPABASE_PUBLISHABLE_KEY", "SUPABASE_ANON_KEY"),
+    *("HF_ENDPOINT", "HF_TOKEN", "HUGGINGFACE_TOKEN", "HF_NAMESPACE"),
+)
+
+
+def elsewhere() -> dict[str, str]:
+    """The settings of services that are not ours; empty where the sandbox is to be used."""
+    if not os.environ.get("SUPABASE_URL"):
+        return {}
+    return {name: os.environ[name] for name in _NAMED if os.environ.get(name)}
+
+
+class Stage:
+    """Two services, the keys to them, and a record of what was made there, so that it can be removed."""
+
+    def __init__(self, settings: dict[str, str], folder: Path, sandbox: Sandbox | None) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.sandbox = sandbox
+        self.token = settings.get("HF_TOKEN") or settings["HUGGINGFACE_TOKEN"]
+        self.endpoint = settings.get("HF_ENDPOINT", "https://huggingface.co")
+        self.url = settings["SUPABASE_URL"]
+        self.secret_key = settings.get("SUPABASE_SECRET_KEY") or settings["SUPABASE_SERVICE_ROLE_KEY"]
+        self.public_key = settings.get("SUPABASE_PUBLISHABLE_KEY") or settings["SUPABASE_ANON_KEY"]
+        self.api = HfApi(endpoint=self.endpoint, token=self.token)
+        self.users: list[str] = []
+        self.objects: list[str] = []
+        self.rows: list[str] = []
+        self._opened = ExitStack()
+        self.admin = self.client(self.secret_key)
+
+    @property
+    def namespace(self) -> str:
+        """Who owns the repos."""
+        return self.settings.get("HF_NAMESPACE") or str(self.api.whoami()["name"])
+
+    def client(self, key: str) -> Client:
+        """A client of its own, closed with the stage."""
+        http = self._opened.enter_context(httpx.Client(timeout=60))
+        return create_client(
+            self.url, key, ClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
+        )
+
+    def rpc(self, verb: str, **arguments: Any) -> Any:
+        """Call a verb with the secret key, as an operator does."""
+        return self.admin.rpc(verb, {f"p_{name}": value for name, value in arguments.items()}).execute().data
+
+    def story(self, identity: str) -> dict[str, Any]:
+        """One row and all its attempts."""
+        story = self.rpc("watcher_story", id=identity)
+        assert isinstance(story, dict)
+        return story
+
+    def sql(self, query: str, *parameters: Any) -> None:
+        """Run a statement as the schema's owner: for what no other door lets anybody do."""
+        with psycopg.connect(self.settings["SUPABASE_DB_URL"]) as connection:
+            connection.execute(query.encode(), parameters)
+
+    def names(self) -> dict[str, str]:
+        """Every repo's name that was ever reserved for a row of ours, and the row's id."""
+        mine: dict[str, str] = {}
+        after = ""
+        while page := self.rpc("watcher_names", after=after):
+            mine.update({n["model_id"]: n["identity_id"] for n in page if n["identity_id"] in self.rows})
+            after = page[-1]["model_id"]
+        return mine
+
+    def clear(self) -> None:
+        """Remove users, their rows and objects, and the repos."""
+        repos = self.names() if self.rows else {}
+        for user in self.users:
+            self.admin.auth.admin.delete_user(user)
+        for first in range(0, len(self.objects), 100):
+            self.admin.storage.from_("identity-images").remove(self.objects[first : first + 100])
+        for repo in repos:
+            self.api.delete_repo(repo, missing_ok=True)
+        for made in (self.users, self.objects, self.rows):
+            made.clear()
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Stage]:
+    """The stage that the environment asks for, migrated where that can be done."""
+    # huggingface_hub has one client for the whole process, and another test may have put its own in its place.
+    set_client_factory(default_client_factory)
+    with ExitStack() as stack:
+        stack.callback(close_session)
+        settings, sandbox = elsewhere(), None
+        if not settings:
+            sandbox = stack.enter_context(Sandbox(timing=_QUICK))
+            settings = sandbox.settings()
+        if "SUPABASE_DB_URL" in settings:
+            list(migrate.apply(settings["SUPABASE_DB_URL"]))
+        yield stack.enter_context(Stage(settings, folder, sandbox))
+
+
+def unique(prefix: str) -> str:
+    """A name that nobody else has."""
+    return f"{prefix}-{secrets.token_hex(4)}"
