@@ -194,6 +194,7 @@ begin
     silent boolean;
     alone boolean;
     look_only boolean;
+    hopeless boolean;
     attempt bigint;
     next_due double precision;
   begin
@@ -258,7 +259,10 @@ begin
         end if;
         look_only := line.spent >= watcher.max_attempts();
         alone := look_only or line.silences >= 2;
-        if alone and (cardinality(holding) > 0 or jsonb_array_length(claims) > 0) then
+        -- Nobody needs to look where there is no repo, or where the look itself ended in silence; in that case
+        -- model_id names what may be left.
+        hopeless := look_only and (line.model_id is null or (silent and held.look_only));
+        if alone and not hopeless and (cardinality(holding) > 0 or jsonb_array_length(claims) > 0) then
           -- Not beside others. Once it has waited a minute, take nothing more, so that this run comes to be empty.
           exit when due.since < now() - interval '1 minute';
           continue;
@@ -268,8 +272,7 @@ begin
           perform watcher.end_attempt(held.number, case when silent then 'silent' else 'released' end, null,
             case when silent then line.last_reason else 'The answer to the claim was lost.' end);
         end if;
-        if look_only and (line.model_id is null or (silent and held.look_only)) then
-          -- There is no repo to look at, or the look itself ended in silence: model_id names what may be left.
+        if hopeless then
           perform watcher.fail_row(due.id, 'attempts_exhausted',
             watcher.exhausted_in_words(line.spent, line.last_reason));
           continue;

@@ -8,10 +8,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import httpx
 import pytest
 from database import Database, migrate
+from stage import Stage, staged
 
-from watcher.sandbox import Postgres
+from watcher.app import supabase_client
+from watcher.hub import Hub
+from watcher.images import Images
+from watcher.retry import Retry
+from watcher.rows import Rows
+from watcher.sandbox import Postgres, Sandbox
+from watcher.spool import Spool
 
 _names = (f"test_{number}" for number in itertools.count(1))
 
@@ -88,6 +96,77 @@ def project(postgres: Postgres, auto_expose: bool) -> Iterator[Database]:
     postgres.drop(own.name)
 
 
+# The services, and the daemon's parts that talk to them.
+
+
+@pytest.fixture(scope="module")
+def project_stage(postgres: Postgres, template: Callable[[bool], str]) -> Iterator[Stage]:
+    """Serve a migrated database, one for each file of tests."""
+    database = Database(postgres, next(_names))
+    postgres.create(database.name, template(False))
+    with staged(postgres, database) as stage:
+        yield stage
+    database.close()
+    postgres.drop(database.name)
+
+
+@pytest.fixture
+def stage(project_stage: Stage) -> Iterator[Stage]:
+    """Give a project without rows, users, repos or faults."""
+    yield project_stage
+    project_stage.clear()
+
+
+@pytest.fixture
+def sandbox(stage: Stage) -> Sandbox:
+    """The stage's sandbox."""
+    return stage.sandbox
+
+
+@pytest.fixture
+async def rows(sandbox: Sandbox) -> AsyncIterator[Rows]:
+    async with httpx.AsyncClient(timeout=5) as http:
+        yield Rows(supabase_client(sandbox.supabase_url, sandbox.keys.secret, http))
+
+
+@pytest.fixture
+def hub(sandbox: Sandbox) -> Iterator[Hub]:
+    hub = Hub(endpoint=sandbox.hub_url, token=sandbox.hub_token, namespace=sandbox.hub_user)
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def quick() -> Retry:
+    """The policy, in a hurry."""
+    return Retry(tries=3, first=0.01, longest=0.02)
+
+
+@pytest.fixture
+async def images(sandbox: Sandbox, quick: Retry) -> AsyncIterator[Images]:
+    async with httpx.AsyncClient(timeout=5) as http:
+        yield Images(
+            http,
+            url=sandbox.supabase_url,
+            key=sandbox.keys.secret,
+            fetches=4,
+            retry=quick,
+            missing_for=0.3,
+            missing_pause=0.05,
+        )
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path / "spool")
+    with spool.locked():
+        yield spool
+
+
+# Helpers of the loop on which a sandbox serves: they come as they are needed and end with it.
+_OF_THE_SANDBOX = ("AnyIO worker thread", "asyncio_")
+
+
 @pytest.fixture(autouse=True)
 def _nothing_stays_running(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that leaves a thread or a task behind fails."""
@@ -96,6 +175,8 @@ def _nothing_stays_running(request: pytest.FixtureRequest) -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
+        if "stage" in request.fixturenames and thread.name.startswith(_OF_THE_SANDBOX):
+            continue
         thread.join(1)  # on its way out, as an event loop's helpers are
         assert not thread.is_alive(), f"The test left {thread} behind."
 

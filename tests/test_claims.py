@@ -195,6 +195,16 @@ def test_eight_deaths_and_no_repo_end_the_row(database: Database) -> None:
     assert database.outcomes(identity) == ["silent"] * 8
 
 
+def test_a_spent_row_without_a_repo_ends_also_beside_others(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    die(worker, identity, 8)
+    other = database.insert(database.user())
+    database.overwrite("update watcher.open_rows set turn_at = now() - interval '1 hour'")
+    assert ids(worker.claim(4)) == [other]
+    assert database.status(identity) == "failed"
+
+
 def test_a_spent_row_with_a_repo_is_handed_out_once_more_only_to_look(database: Database) -> None:
     identity = database.insert(database.user())
     worker = Worker(database)
@@ -496,16 +506,16 @@ def test_one_row_of_six_that_kills_every_worker_ends_and_the_other_five_are_publ
     database: Database,
 ) -> None:
     killer, *others = (database.insert(database.user()) for _ in range(6))
-    for _ in range(40):
+    for _ in range(200):
         worker = Worker(database)
         claims = worker.claim(4, predecessor_is_dead=True)
         while str(killer) not in {claim["id"] for claim in claims}:
             for claim in claims:
                 assert worker.complete(claim["attempt"]) == "done"
+            if not database.run("select * from watcher.open_rows"):
+                break
             database.pass_time(5)
             claims = worker.claim(4)
-            if database.status(killer) == "failed":
-                break
         else:
             continue  # killed, without a word about any row that it held
         break

@@ -127,7 +127,9 @@ def test_nothing_is_open_before_the_last_migration_has_run(project: Database, do
         select relname from pg_class
         where relnamespace = 'public'::regnamespace and relkind = 'r' and not relrowsecurity
     """
-    assert project.run(unguarded) == project.run("select from pg_policies where schemaname = 'public'") == []
+    assert (
+        project.run(unguarded) == project.run("select * from pg_policies where schemaname = 'public'") == []
+    )
 
 
 def test_both_tables_are_published_and_nothing_private_is(project: Database) -> None:

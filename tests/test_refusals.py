@@ -1,5 +1,7 @@
 """What the table refuses from a user, and in which words; and what it accepts, however odd."""
 
+import sys
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -90,10 +92,13 @@ HIDDEN = [
     *range(0x01, 0x20), *range(0x7F, 0xA0), 0xAD, 0x034F, 0x061C, 0x180E, 0x200B, 0x200E, 0x200F,
     *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFC),
 ]  # fmt: skip
+# What Unicode calls format characters though they show.
+SHOWN = {*range(0x0600, 0x0606), 0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x110BD, 0x110CD}
 JOINERS = [0x200C, 0x200D]
 BLANK = [
     0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, *range(0xFE00, 0xFE10), 0xFFA0,
-    0x1D159, *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE01F0),
+    *range(0xFFF0, 0xFFF9), *range(0x13430, 0x13440), *range(0x1BCA0, 0x1BCA4), 0x1D159, *range(0x1D173, 0x1D17B),
+    *range(0xE0000, 0xE1000),
 ]  # fmt: skip
 
 
@@ -114,6 +119,13 @@ def test_a_name_of_what_cannot_be_seen_is_refused(database: Database) -> None:
         codes, words
     )
     assert name_refusal(database, "\u3164") == words
+
+
+def test_no_name_is_made_of_what_unicode_calls_space_control_or_format(database: Database) -> None:
+    unseen = {"Cc", "Cf", "Zs", "Zl", "Zp"}
+    codes = [code for code in range(1, sys.maxunicode) if unicodedata.category(chr(code)) in unseen]
+    words = judged(database, {code: chr(code) for code in codes if code not in SHOWN})
+    assert [code for code, word in words.items() if word is None] == []
 
 
 @pytest.mark.parametrize("shape", ["{}Ada", "Ada{}"])
@@ -351,11 +363,11 @@ def test_nobody_learns_what_others_have_uploaded(database: Database) -> None:
     theirs = database.upload(owner)
     there = {"identity_name": "Ada", "image_paths": theirs}
     absent = {"identity_name": "Ada", "image_paths": [f"{path}x" for path in theirs]}
-    for forged in ({}, {"user_id": owner}):
+    for who, forged in ((stranger, {}), (stranger, {"user_id": owner}), (None, {"user_id": owner})):
         said = []
         for values in (there, absent):
             with pytest.raises(psycopg.Error) as error:
-                database.run(*insertion({**values, **forged}), role="authenticated", user=stranger)
+                database.run(*insertion({**values, **forged}), role="authenticated", user=who)
             said.append((error.value.sqlstate, str(error.value).replace("jpgx", "jpg")))
         assert said[0] == said[1]
 

@@ -131,8 +131,8 @@ def test_a_user_deletes_their_row_unless_it_is_being_published(database: Databas
     else:
         assert database.run(DELETE, role="authenticated", user=user) == [{"id": identity}]
         assert (
-            database.run("select from watcher.open_rows")
-            == database.run("select from watcher.attempts")
+            database.run("select * from watcher.open_rows")
+            == database.run("select * from watcher.attempts")
             == []
         )
 

@@ -102,7 +102,12 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
 
     Prints the settings of everything here as lines that a shell can source.
     """
-    from watcher.sandbox import Sandbox
+    try:
+        from watcher.sandbox import Sandbox
+    except ImportError as error:
+        raise Misconfigured(
+            f"The sandbox is not installed ({error.name}): pip install 'watcher[sandbox]'."
+        ) from error
 
     box = Sandbox(data=data, supabase_port=port, hub_port=hub_port, control_port=control_port)
     told = threading.Event()
@@ -135,7 +140,7 @@ def demo(photos: Path | None, as_json: bool, keep: bool) -> None:
     """
     from watcher.demo import play
 
-    asyncio.run(play(photos=photos, as_json=as_json, keep=keep))
+    asyncio.run(play(folder=photos, as_json=as_json, keep=keep))
 
 
 @cli.command()

@@ -76,21 +76,28 @@ class Daemon:
         Raises Misconfigured if the first look shows a key, a token or a schema that cannot be worked with.
         """
         await self._reach_everything()
+        life = asyncio.create_task(self._live())
         beats = [
             asyncio.create_task(self._leases.renew_for_ever()),
             asyncio.create_task(self._feed.run_for_ever()),
         ]
         try:
-            while not self._stop.is_set():
-                self._bell.clear()
-                pause = await self._look()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._bell.wait(), pause)
-            await self._drain()
+            # A beat never ends. If one does, by a mistake of ours, a restart is better than a life without it.
+            ended, _ = await asyncio.wait([life, *beats], return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
         finally:
-            for beat in beats:
-                beat.cancel()
-            await asyncio.gather(*beats, return_exceptions=True)
+            for task in (life, *beats):
+                task.cancel()
+            await asyncio.gather(life, *beats, return_exceptions=True)
+
+    async def _live(self) -> None:
+        while not self._stop.is_set():
+            self._bell.clear()
+            pause = await self._look()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._bell.wait(), pause)
+        await self._drain()
 
     async def _reach_everything(self) -> None:
         """Wait until Supabase and the Hub have answered: a reboot in an outage must not end the service."""

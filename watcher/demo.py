@@ -2,9 +2,7 @@
 
 import asyncio
 import hashlib
-import io
 import json
-import random
 import secrets
 import shlex
 import signal
@@ -12,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,32 +24,19 @@ from rich.syntax import Syntax
 from rich.tree import Tree
 from supabase import AsyncClient, AsyncClientOptions
 
-from watcher import migrate, settings
+from watcher import migrate, photos, settings
 from watcher.errors import Misconfigured, Transient
+from watcher.photos import Photo
 from watcher.settings import FrontendSettings
 
 _BUCKET = "identity-images"
-_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 _PUBLISHED_WITHIN = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """A picture as a browser would hold it."""
-
-    name: str
-    content: bytes
-
-    @property
-    def media_type(self) -> str:
-        """What a browser declares for it."""
-        return _TYPES[Path(self.name).suffix.lower()]
-
-
-async def play(*, photos: Path | None, as_json: bool, keep: bool) -> None:
+async def play(*, folder: Path | None, as_json: bool, keep: bool) -> None:
     """Run the whole way once; raises Misconfigured or Transient where it cannot be shown."""
     console = Console(stderr=as_json)
-    pictures = _read(photos) if photos else await asyncio.to_thread(_paint)
+    pictures = photos.read(folder) if folder else await asyncio.to_thread(photos.paint)
     async with AsyncExitStack() as stack:
         named = settings.is_set("SUPABASE_URL")
         environment: dict[str, str] = {}
@@ -299,39 +283,6 @@ async def _stay(console: Console, environment: dict[str, str], result: dict[str,
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await stop.wait()
-
-
-def _read(folder: Path) -> list[Photo]:
-    pictures = [
-        Photo(file.name, file.read_bytes())
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in _TYPES
-    ]
-    if not 3 <= len(pictures) <= 40:
-        raise Misconfigured(f"{folder} holds {len(pictures)} photos (.jpg, .jpeg, .png): 3 to 40 are needed.")
-    return pictures
-
-
-def _paint() -> list[Photo]:
-    """Make twelve pictures, since a real face is nobody's to give away."""
-    from PIL import Image, ImageDraw
-
-    chance = random.Random(7)  # noqa: S311  (pictures, not secrets)
-    pictures = []
-    for number in range(1, 13):
-        size = (chance.randrange(900, 1600), chance.randrange(900, 1600))
-        picture = Image.effect_noise(size, 40).convert("RGB")
-        draw = ImageDraw.Draw(picture)
-        for _ in range(12):
-            left, top = chance.randrange(size[0]), chance.randrange(size[1])
-            edge = chance.randrange(40, 400)
-            colour = tuple(chance.randrange(256) for _ in range(3))
-            draw.ellipse((left, top, left + edge, top + edge), fill=cast("tuple[int, int, int]", colour))
-        suffix = "png" if number % 6 == 0 else "jpg"
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG" if suffix == "png" else "JPEG")
-        pictures.append(Photo(f"photo-{number:02}.{suffix}", buffer.getvalue()))
-    return pictures
 
 
 def _bar(console: Console) -> Progress:

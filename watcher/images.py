@@ -23,22 +23,34 @@ MAX_BYTES = 20 * 2**20
 _SEGMENT = r"(?![ .])[A-Za-z0-9 ._()+@=-]+(?<! )"
 _PATH = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{1,5}}")
 
-# An object may become visible a little after the row that names it.
-_MISSING_FOR = 15.0
-_MISSING_PAUSE = 1.0
-
 
 class Images:
     """Fetches images, as many at the same time as `fetches` allows, over all rows."""
 
-    def __init__(self, client: httpx.AsyncClient, *, url: str, key: str, fetches: int, retry: Retry) -> None:
-        """`client` is closed by whoever made it; `key` is the project's secret key."""
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        url: str,
+        key: str,
+        fetches: int,
+        retry: Retry,
+        missing_for: float = 15,
+        missing_pause: float = 1,
+    ) -> None:
+        """`client` is closed by whoever made it; `key` is the project's secret key.
+
+        An object may become visible a little after the row that names it, so a missing one is looked for during
+        `missing_for` seconds, with pauses of `missing_pause` seconds.
+        """
         self._client = client
         self._objects = f"{url}/storage/v1/object/authenticated/{BUCKET}/"
         # Bytes as they were uploaded, not as a proxy would like to send them.
         self._headers = {"apikey": key, "Authorization": f"Bearer {key}", "Accept-Encoding": "identity"}
         self._places = asyncio.Semaphore(fetches)
         self._retry = retry
+        self._missing_for = missing_for
+        self._missing_pause = missing_pause
 
     async def fetch(self, identity: Identity, number: int, folder: Path) -> Image:
         """Fetch image `number` (from 1) into `folder`; raises Permanent, Transient or Outage."""
@@ -60,7 +72,7 @@ class Images:
 
     async def _fetch(self, number: int, path: str, folder: Path) -> Image:
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + _MISSING_FOR
+        give_up = loop.time() + self._missing_for
         while True:
             try:
                 return await self._retry(self._stream, number, path, folder)
@@ -70,7 +82,7 @@ class Images:
                         "image_missing",
                         f"{_in_words(number, path)} is not in the bucket; upload it, then try again.",
                     ) from error
-                await asyncio.sleep(_MISSING_PAUSE)
+                await asyncio.sleep(self._missing_pause)
 
     async def _stream(self, number: int, path: str, folder: Path) -> Image:
         url = self._objects + quote(path, safe="/")

@@ -96,6 +96,8 @@ class Leases:
             log.debug("renewal_failed", reason=str(error) or "no answer in time")
             return False
         for attempt, lease in held.items():
+            if attempt not in self._held:
+                continue  # it ended while we asked
             if attempt in renewed:
                 lease.believe(asked + self._length - self._margin)
             elif attempt not in busy:

@@ -1,6 +1,7 @@
 """One stage for each file of tests, cleared after every test."""
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever uses the fixture `sandbox` is marked, and skipped where there is none."""
     for item in items:
-        if isinstance(item, pytest.Function) and "sandbox" in item.fixturenames:
+        if item.path.parent != Path(__file__).parent or not isinstance(item, pytest.Function):
+            continue
+        if "sandbox" in item.fixturenames:
             item.add_marker(pytest.mark.faults)
             if elsewhere():
                 item.add_marker(pytest.mark.skip(reason="asks for faults, which only the sandbox can give"))
@@ -51,8 +54,8 @@ def sandbox(stage: Stage) -> Sandbox:
 
 @pytest.fixture(scope="module")
 def daemon(services: Stage) -> Iterator[Watcher]:
-    """One daemon for all tests of a file, for those that do it no harm."""
-    with Watcher(services) as running:
+    """One daemon for all tests of a file, for those that do it no harm; it tells of progress often."""
+    with Watcher(services, WATCHER_RENEWAL="1") as running:
         yield running.ready()
         running.stop()
 
@@ -67,3 +70,14 @@ def person(stage: Stage) -> Person:
 def people(stage: Stage) -> Callable[[], Person]:
     """As many as are wanted."""
     return lambda: Person(stage)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_running() -> Iterator[None]:
+    """A test that leaves a thread behind fails; those in which the sandbox works end with it."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        if thread.name != "AnyIO worker thread":
+            thread.join(1)
+            assert not thread.is_alive(), f"The test left {thread} behind."

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from acceptance.person import Row
 from acceptance.stage import Stage
@@ -57,8 +56,3 @@ def audit(stage: Stage, row: Row, photos: list[bytes] | None = None) -> dict[str
         assert [files[path] for path in images] == photos
     assert json.loads(files["training_config.json"]) == row["training_config"]
     return files
-
-
-def tree(stage: Stage, model_id: str) -> dict[str, Any]:
-    """What the Hub lists: sizes by path."""
-    return {entry.path: getattr(entry, "lfs", None) for entry in stage.api.list_repo_tree(model_id, recursive=True)}

@@ -1,0 +1,212 @@
+"""Wrong settings end with one sentence and 78; a service that is away does not end anything."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from pictures import jpeg
+
+from acceptance.person import Person
+from acceptance.repo import audit
+from acceptance.running import Watcher, environment
+from acceptance.stage import Stage
+from watcher.sandbox import Postgres, Sandbox
+from watcher.sandbox.faults import Answer
+from watcher.sandbox.hub_access import User
+
+
+def _sentence(stage: Stage, *, code: int = 78, without: str = "", **settings: str) -> str:
+    """Run with these settings and see it end with one line, which has no secret in it."""
+    given = {
+        **stage.settings,
+        "WATCHER_SPOOL": str(stage.folder / "spool"),
+        "WATCHER_INSTANCE": "settings",
+        **settings,
+    }
+    given.pop(without, None)
+    done = subprocess.run(
+        [sys.executable, "-m", "watcher", "run"],
+        env=environment(given, stage.folder),
+        cwd=stage.folder,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    for secret in (stage.secret_key, stage.token):
+        assert secret not in done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == 1, done.stderr
+    assert said[0].startswith("watcher: ")
+    assert said[0].endswith((".", ")"))
+    return said[0]
+
+
+def test_a_setting_that_is_missing_is_named(stage: Stage) -> None:
+    for name in ("SUPABASE_URL", "HF_TOKEN"):
+        assert f"{name} is not set" in _sentence(stage, without=name)
+    assert "SUPABASE_SECRET_KEY is not set" in _sentence(stage, without="SUPABASE_SECRET_KEY")
+
+
+def test_all_problems_are_named_at_once(stage: Stage) -> None:
+    said = _sentence(stage, SUPABASE_URL="example.com", WATCHER_SLOTS="0", HF_NAMESPACE="a/b", without="HF_TOKEN")
+    for name in ("SUPABASE_URL", "WATCHER_SLOTS", "HF_NAMESPACE", "HF_TOKEN"):
+        assert name in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SUPABASE_URL", "localhost:54321"),
+        ("SUPABASE_URL", "http://"),
+        ("SUPABASE_URL", "http://[::1"),
+        ("SUPABASE_URL", "http://127.0.0.1:port"),
+        ("SUPABASE_SECRET_KEY", "sb_secret_ü"),
+        ("SUPABASE_SECRET_KEY", "two\nlines"),
+        ("HF_ENDPOINT", "huggingface.co"),
+        ("HF_ENDPOINT", "http://"),
+        ("HF_TOKEN", "hf_ü"),
+        ("WATCHER_INSTANCE", "../elsewhere"),
+        ("WATCHER_INSTANCE", ".."),
+        ("WATCHER_LEASE", "soon"),
+        ("WATCHER_LEASE", "nan"),
+        ("WATCHER_RENEWAL", "19"),
+        ("WATCHER_LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(stage: Stage, name: str, value: str) -> None:
+    assert name in _sentence(stage, **{name: value})
+
+
+def test_a_key_that_is_not_the_secret_one_is_told_apart(stage: Stage) -> None:
+    publishable = _sentence(stage, SUPABASE_SECRET_KEY=stage.public_key)
+    assert "SUPABASE_SECRET_KEY" in publishable
+    assert "secret key" in publishable
+    wrong = _sentence(stage, SUPABASE_SECRET_KEY="sb_secret_nobody")
+    assert "Supabase" in wrong
+    assert "key" in wrong
+
+
+def test_the_legacy_keys_are_told_apart_too(stage: Stage, sandbox: Sandbox) -> None:
+    said = _sentence(stage, SUPABASE_SECRET_KEY=sandbox.keys.anon_jwt)
+    assert "secret key" in said
+    assert "Supabase" in _sentence(stage, SUPABASE_SECRET_KEY=sandbox.keys.anon_jwt[:-3] + "abc")
+
+
+def test_the_legacy_service_role_key_works(stage: Stage, sandbox: Sandbox, person: Person) -> None:
+    del stage.settings["SUPABASE_SECRET_KEY"]
+    try:
+        with Watcher(stage, SUPABASE_SERVICE_ROLE_KEY=sandbox.keys.service_role_jwt) as watcher:
+            watcher.ready()
+            person.wait_for(person.insert(), "published")
+            assert sandbox.keys.service_role_jwt not in watcher.text
+            watcher.stop()
+    finally:
+        stage.settings["SUPABASE_SECRET_KEY"] = sandbox.keys.secret
+
+
+def test_a_token_that_the_hub_does_not_know_is_told(stage: Stage) -> None:
+    said = _sentence(stage, HF_TOKEN="hf_nobody")
+    assert "Hub" in said
+    assert "token" in said
+
+
+def test_a_token_or_a_namespace_that_cannot_be_written_with_is_told(stage: Stage, sandbox: Sandbox) -> None:
+    users = sandbox.hub.access._users
+    users["hf_read"] = User(sandbox.hub_user, "read")
+    users["hf_fine"] = User(sandbox.hub_user, "fineGrained", ("repo.content.read",))
+    users["hf_reader"] = User(sandbox.hub_user, orgs={"acme": "read"})
+    assert "write" in _sentence(stage, HF_TOKEN="hf_read")
+    assert "HF_NAMESPACE is somebody" in _sentence(stage, HF_NAMESPACE="somebody")
+
+
+@pytest.fixture(scope="module")
+def bare(postgres: Postgres) -> Iterator[Sandbox]:
+    """A project without our migrations."""
+    with Sandbox(postgres=postgres) as running:
+        yield running
+
+
+def test_a_database_without_the_migrations_is_told_the_remedy(
+    stage: Stage, sandbox: Sandbox, bare: Sandbox
+) -> None:
+    said = _sentence(stage, **bare.settings())
+    assert "run `watcher migrate`" in said
+
+
+def test_a_schema_that_is_too_old_or_too_new_is_told(stage: Stage, sandbox: Sandbox) -> None:
+    stage.sql("delete from watcher.migrations where version = '20261122100200'")
+    try:
+        assert "run `watcher migrate`" in _sentence(stage)
+    finally:
+        stage.sql("insert into watcher.migrations values ('20261122100200')")
+
+
+def test_a_spool_that_cannot_be_written_to_is_told(stage: Stage) -> None:
+    (stage.folder / "file").touch()
+    assert "WATCHER_SPOOL" in _sentence(stage, WATCHER_SPOOL=str(stage.folder / "file"))
+    assert "WATCHER_SPOOL" in _sentence(stage, WATCHER_SPOOL="/proc/nowhere")
+
+
+def test_a_second_run_of_the_same_instance_ends_and_leaves_the_first_alone(
+    stage: Stage, person: Person
+) -> None:
+    with Watcher(stage) as watcher:
+        watcher.ready()
+        said = _sentence(stage, WATCHER_INSTANCE=watcher.instance, WATCHER_SPOOL=str(watcher.spool.parent))
+        assert "WATCHER_INSTANCE" in said
+        person.wait_for(person.insert(), "published")
+        watcher.stop()
+
+
+def test_a_supabase_that_is_away_at_the_start_is_waited_for(
+    stage: Stage, sandbox: Sandbox, person: Person
+) -> None:
+    photos = [jpeg(seed=n) for n in range(3)]
+    identity = person.insert("Ada", [person.upload(photo) for photo in photos])
+    away = sandbox.faults.add(Answer(503, "away"), service="rest", path="/rpc/", times=None)
+    with Watcher(stage) as watcher:
+        watcher.wait_for("unreachable")
+        away.wait_reached(count=2)
+        sandbox.faults.remove(away)
+        audit(stage, person.wait_for(identity, "published"), photos)
+        assert len(watcher.said("unreachable")) == 1
+        watcher.stop()
+
+
+@pytest.mark.parametrize("name", ["SUPABASE_URL", "HF_ENDPOINT"])
+def test_a_service_where_nobody_listens_is_waited_for_until_told_to_stop(stage: Stage, name: str) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with Watcher(stage, **{name: f"http://127.0.0.1:{nobody.getsockname()[1]}"}) as watcher:
+            watcher.wait_for("unreachable")
+            time.sleep(1.5)
+            assert watcher.process.poll() is None
+            assert len(watcher.said("unreachable")) == 1
+            watcher.stop(within=3)
+
+
+def test_a_hub_that_is_away_at_the_start_is_waited_for(stage: Stage, sandbox: Sandbox, person: Person) -> None:
+    identity = person.insert()
+    away = sandbox.faults.add(Answer(503), service="hub", times=None)
+    with Watcher(stage) as watcher:
+        watcher.wait_for("unreachable")
+        assert person.row(identity)["status"] == "pending"
+        sandbox.faults.remove(away)
+        person.wait_for(identity, "published")
+        watcher.stop()
+
+
+def test_debug_tells_more_but_no_secret(stage: Stage, person: Person) -> None:
+    with Watcher(stage, WATCHER_LOG_LEVEL="DEBUG") as watcher:
+        watcher.ready()
+        person.wait_for(person.insert(), "published")
+        assert len(watcher.lines) > 50
+        assert stage.secret_key not in watcher.text
+        assert stage.token not in watcher.text
+        watcher.stop()

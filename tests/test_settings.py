@@ -1,0 +1,135 @@
+"""Settings: where they come from, what is refused, and that no secret gets out of them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from watcher import settings
+from watcher.errors import Misconfigured
+
+SECRETS = {"SUPABASE_SECRET_KEY": "sb_secret_very", "HF_TOKEN": "hf_very"}
+ALL = {"SUPABASE_URL": "https://abc.supabase.co", **SECRETS}
+
+
+@pytest.fixture(autouse=True)
+def given(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Nothing but what is needed is set."""
+    for name in os.environ:
+        if name.startswith(("SUPABASE_", "HF_", "HUGGINGFACE_", "WATCHER_")) or name in {
+            "CREDENTIALS_DIRECTORY",
+            "CACHE_DIRECTORY",
+        }:
+            monkeypatch.delenv(name)
+    for name, value in ALL.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_three_settings_are_enough() -> None:
+    loaded = settings.load()
+    assert loaded.supabase_url == "https://abc.supabase.co"
+    assert loaded.hf_endpoint == "https://huggingface.co"
+    assert loaded.hf_namespace is None
+    assert (loaded.lease, loaded.renewal, loaded.grace) == (20, 5, 90)
+    assert loaded.spool.name == loaded.instance
+
+
+def test_all_problems_are_named_at_once_with_what_they_are(given: pytest.MonkeyPatch) -> None:
+    given.delenv("HF_TOKEN")
+    given.setenv("SUPABASE_URL", "abc.supabase.co")
+    given.setenv("WATCHER_SLOTS", "none")
+    given.setenv("WATCHER_INSTANCE", "a b")
+    with pytest.raises(Misconfigured) as caught:
+        settings.load()
+    sentence = str(caught.value)
+    assert "HF_TOKEN is not set (A Hugging Face token" in sentence
+    assert "SUPABASE_URL is not usable: must begin with https://" in sentence
+    assert "WATCHER_SLOTS is not usable" in sentence
+    assert "WATCHER_INSTANCE is not usable" in sentence
+
+
+@pytest.mark.parametrize(
+    ("usual", "other"),
+    [("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"), ("HF_TOKEN", "HUGGINGFACE_TOKEN")],
+)
+def test_both_names_of_a_key_are_known(given: pytest.MonkeyPatch, usual: str, other: str) -> None:
+    given.delenv(usual)
+    given.setenv(other, "by the other name")
+    assert "by the other name" in settings.load().secrets
+
+
+def test_secrets_may_be_files_in_the_folder_that_systemd_names(
+    given: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in SECRETS.items():
+        given.delenv(name)
+        (tmp_path / name).write_text(f"{value} of the file\n")
+    given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert settings.load().secrets == ["sb_secret_very of the file", "hf_very of the file"]
+
+
+@pytest.mark.parametrize("name", ["SUPABASE_SERVICE_ROLE_KEY", "HUGGINGFACE_TOKEN"])
+def test_the_other_name_will_do_for_a_file_as_well(
+    given: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    given.delenv("SUPABASE_SECRET_KEY" if name.startswith("SUPABASE") else "HF_TOKEN")
+    (tmp_path / name).write_text("filed")
+    given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert "filed" in settings.load().secrets
+
+
+@pytest.mark.parametrize("empty", ["", "  \n"])
+def test_an_empty_secret_is_not_set(given: pytest.MonkeyPatch, tmp_path: Path, empty: str) -> None:
+    given.delenv("HF_TOKEN")
+    (tmp_path / "HF_TOKEN").write_text(empty)
+    given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    with pytest.raises(Misconfigured, match="HF_TOKEN"):
+        settings.load()
+
+
+def test_white_space_around_a_secret_is_no_part_of_it(given: pytest.MonkeyPatch) -> None:
+    given.setenv("HF_TOKEN", " hf_very\n")
+    assert settings.load().hf_token.get_secret_value() == "hf_very"
+
+
+def test_the_publishable_key_in_place_of_the_secret_one_is_refused(given: pytest.MonkeyPatch) -> None:
+    given.setenv("SUPABASE_SECRET_KEY", "sb_publishable_x")
+    with pytest.raises(Misconfigured, match="publishable") as caught:
+        settings.load()
+    assert "sb_publishable_x" not in str(caught.value)
+
+
+def test_a_lease_that_two_lost_renewals_would_end_is_refused(given: pytest.MonkeyPatch) -> None:
+    given.setenv("WATCHER_LEASE", "10")
+    with pytest.raises(Misconfigured, match="at most a third of WATCHER_LEASE"):
+        settings.load()
+
+
+def test_neither_the_settings_nor_a_complaint_about_them_show_a_secret(given: pytest.MonkeyPatch) -> None:
+    loaded = settings.load()
+    assert not any(secret in f"{loaded!r} {loaded} {loaded.model_dump()}" for secret in loaded.secrets)
+    given.setenv("SUPABASE_URL", "hf_very")
+    given.setenv("WATCHER_SLOTS", "sb_secret_very")
+    with pytest.raises(Misconfigured) as caught:
+        settings.load()
+    assert "very" not in str(caught.value)
+
+
+def test_the_spool_goes_where_systemd_made_a_folder_for_it(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given.setenv("CACHE_DIRECTORY", str(tmp_path))
+    given.setenv("WATCHER_INSTANCE", "attic")
+    assert settings.load().spool == tmp_path / "attic"
+    given.setenv("WATCHER_SPOOL", "/elsewhere")
+    assert settings.load().spool == Path("/elsewhere/attic")
+
+
+def test_migrating_needs_the_database_and_nothing_else(given: pytest.MonkeyPatch) -> None:
+    for name in ALL:
+        given.delenv(name)
+    with pytest.raises(Misconfigured, match="SUPABASE_DB_URL is not set"):
+        settings.load_database()
+    given.setenv("SUPABASE_DB_URL", "postgresql://postgres:very@localhost/postgres")
+    loaded = settings.load_database()
+    assert "very" not in repr(loaded)
+    assert loaded.db_url.get_secret_value().startswith("postgresql://postgres:very@")

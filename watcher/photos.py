@@ -1,0 +1,58 @@
+"""The demo's photos: a folder's, or pictures made on the spot."""
+
+import io
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from watcher.errors import Misconfigured
+
+_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A picture as a browser would hold it."""
+
+    name: str
+    content: bytes
+
+    @property
+    def media_type(self) -> str:
+        """What a browser declares for it."""
+        return _TYPES[Path(self.name).suffix.lower()]
+
+
+def read(folder: Path) -> list[Photo]:
+    """Read a folder's photos by name; raises Misconfigured unless they are 3 to 40."""
+    pictures = [
+        Photo(file.name, file.read_bytes())
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in _TYPES
+    ]
+    if not 3 <= len(pictures) <= 40:
+        raise Misconfigured(f"{folder} holds {len(pictures)} photos (.jpg, .jpeg, .png): 3 to 40 are needed.")
+    return pictures
+
+
+def paint() -> list[Photo]:
+    """Make twelve pictures, since a real face is nobody's to give away."""
+    from PIL import Image, ImageDraw
+
+    chance = random.Random(7)  # noqa: S311  (pictures, not secrets)
+    pictures = []
+    for number in range(1, 13):
+        size = (chance.randrange(900, 1600), chance.randrange(900, 1600))
+        picture = Image.effect_noise(size, 40).convert("RGB")
+        draw = ImageDraw.Draw(picture)
+        for _ in range(12):
+            left, top = chance.randrange(size[0]), chance.randrange(size[1])
+            edge = chance.randrange(40, 400)
+            colour = tuple(chance.randrange(256) for _ in range(3))
+            draw.ellipse((left, top, left + edge, top + edge), fill=cast("tuple[int, int, int]", colour))
+        suffix = "png" if number % 6 == 0 else "jpg"
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG" if suffix == "png" else "JPEG")
+        pictures.append(Photo(f"photo-{number:02}.{suffix}", buffer.getvalue()))
+    return pictures
