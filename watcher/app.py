@@ -77,7 +77,8 @@ async def replay(
 
 
 def supabase_client(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
-    """Make a client that shares `http` for everything, retries nothing by itself and never signs in."""
+    """Make a client that uses `http` for everything, retries nothing by itself and never signs in."""
+    http.event_hooks = {"response": [_raise_for_trouble]}
     return AsyncClient(
         url,
         key,
@@ -85,3 +86,15 @@ def supabase_client(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
             auto_refresh_token=False, persist_session=False, postgrest_client_retry=False, httpx_client=http
         ),
     )
+
+
+async def _raise_for_trouble(response: httpx.Response) -> None:
+    """Raise httpx's own error where a gateway is in trouble.
+
+    It may say so in JSON without a code, which is also how it refuses a key, and postgrest tells no status.
+    """
+    speaks_for_itself = response.headers.get("Proxy-Status", "").startswith("PostgREST")
+    if not speaks_for_itself and (response.status_code in {408, 429} or response.is_server_error):
+        raise httpx.HTTPStatusError(
+            f"HTTP {response.status_code}", request=response.request, response=response
+        )

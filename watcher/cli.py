@@ -60,6 +60,8 @@ def run() -> None:
 
     Exits with 78 if something is set up wrongly.
     """
+    # Until the daemon listens for it: there is nothing to finish yet.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     from watcher.app import run as run_app
 
     loaded = settings.load()

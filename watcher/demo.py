@@ -31,6 +31,7 @@ from watcher.settings import FrontendSettings
 
 _BUCKET = "identity-images"
 _PUBLISHED_WITHIN = 300.0
+_FEED_WITHIN = 5.0
 
 
 async def play(*, folder: Path | None, as_json: bool, keep: bool) -> None:
@@ -83,28 +84,32 @@ async def _sandbox() -> AsyncIterator[dict[str, str]]:
 
 @asynccontextmanager
 async def _watcher(environment: dict[str, str]) -> AsyncIterator[None]:
-    """Run `watcher run`, from when it says that it is ready."""
+    """Run `watcher run`, from when it says that it is ready, and hears of inserts if that does not take long."""
     async with _process(["run"], environment, stderr=asyncio.subprocess.PIPE) as process:
         said: list[str] = []
-        ready = asyncio.Event()
+        heard = {event: asyncio.Event() for event in ("ready", "feed_alive")}
 
         async def listen() -> None:
             assert process.stderr is not None
             async for line in process.stderr:
                 said.append(line.decode())
-                if '"event": "ready"' in said[-1]:
-                    ready.set()
-            ready.set()
+                for event, flag in heard.items():
+                    if f'"event": "{event}"' in said[-1]:
+                        flag.set()
+            heard["ready"].set()
 
         listening = asyncio.create_task(listen())
-        await ready.wait()
+        await heard["ready"].wait()
         if listening.done():
             raise Misconfigured(f"`watcher run` ended: {''.join(said).strip()}")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(heard["feed_alive"].wait(), _FEED_WITHIN)
         try:
             yield
         finally:
             # Not before the process has ended, or it would write to nobody.
-            process.terminate()
+            with suppress(ProcessLookupError):
+                process.terminate()
             await listening
 
 

@@ -239,7 +239,7 @@ def _translate(error: BaseException) -> BaseException:
 def _sorted(error: HfHubHTTPError) -> WatcherError:
     status, said = error.response.status_code, _said(error)
     if status == httpx2.codes.UNAUTHORIZED:
-        return Outage(f"The Hub refused the token: {said}")
+        return Outage(f"The Hub refused the token: {said}. Set HF_TOKEN to one that is valid and may write.")
     if status in {httpx2.codes.PAYMENT_REQUIRED, httpx2.codes.FORBIDDEN}:
         return Outage(f"The Hub refuses to store anything for this token: {said}")
     if "LFS pointer pointed to a file that does not exist" in said:

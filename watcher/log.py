@@ -45,7 +45,12 @@ def configure(
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             *(
-                [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+                [
+                    # Not rich's stacks: they show local variables, and cut or wrap a secret beyond recognition.
+                    structlog.dev.ConsoleRenderer(
+                        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+                    )
+                ]
                 if console
                 else [
                     structlog.processors.format_exc_info,

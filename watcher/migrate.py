@@ -46,6 +46,11 @@ def apply(db_url: str) -> Iterator[str]:
     the database cannot be reached.
     """
     try:
+        psycopg.conninfo.conninfo_to_dict(db_url)
+    except psycopg.ProgrammingError:
+        # Its own words repeat the URL, and the password with it.
+        raise Misconfigured("SUPABASE_DB_URL is no database URL: it begins with postgresql://.") from None
+    try:
         with psycopg.connect(db_url, autocommit=True, connect_timeout=10) as connection:
             done = _versions(connection)
             for file in files():

@@ -28,12 +28,17 @@ class Retry:
 
     async def __call__(self, operation: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the operation returns; raises its last Transient, or at once whatever else it raises."""
+
+        async def once() -> T:
+            # tenacity would not await what a lambda or a partial returns.
+            return await operation(*args, **kwargs)
+
         return await tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self.tries),
             wait=self._wait,
             retry=tenacity.retry_if_exception(self._worth_it),
             reraise=True,
-        )(operation, *args, **kwargs)
+        )(once)
 
     def _worth_it(self, error: BaseException) -> bool:
         return isinstance(error, Transient) and (error.retry_after or 0) <= self.patience

@@ -1,8 +1,8 @@
 """The table as its SQL functions show it: one method per function, and the only place that knows their names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import httpx
 from postgrest.exceptions import APIError
@@ -11,6 +11,8 @@ from supabase import AsyncClient
 from watcher import __version__
 from watcher.errors import LeaseLost, Misconfigured, Outage, Transient, WatcherError
 from watcher.identity import Claim, Identity, Publication
+
+T = TypeVar("T")
 
 # The newest migration that this program knows, and the oldest that it can work with.
 SCHEMA = "20261122100200"
@@ -54,7 +56,10 @@ class Rows:
             p_holding=list(holding),
             p_predecessor_is_dead=predecessor_is_dead,
         )
-        return Claims(tuple(_claim(line) for line in answer["claims"]), answer["next_due_seconds"])
+        return _read(
+            "watcher_claim",
+            lambda: Claims(tuple(_claim(line) for line in answer["claims"]), answer["next_due_seconds"]),
+        )
 
     async def renew(self, progress: dict[int, int], lease: float) -> tuple[set[int], set[int]]:
         """Renew the leases of the attempts in `progress`, which says how many images each has published.
@@ -68,7 +73,7 @@ class Rows:
             p_images_published=list(progress.values()),
             p_lease_seconds=lease,
         )
-        return set(answer["held"]), set(answer["busy"])
+        return _read("watcher_renew", lambda: (set(answer["held"]), set(answer["busy"])))
 
     async def reserve(self, attempt: int, namespace: str, slug: str, refused: str | None = None) -> str:
         """Return the name reserved for the row's repo; another one than `refused`."""
@@ -77,7 +82,9 @@ class Rows:
         )
         if name is None:
             raise LeaseLost(f"Attempt {attempt} does not hold its row any more.")
-        return cast("str", name)
+        if not str(name).startswith(f"{namespace}/identity-"):
+            raise _garbled("watcher_reserve")
+        return str(name)
 
     async def complete(self, attempt: int, publication: Publication, training_config: dict[str, Any]) -> None:
         """Publishing → published."""
@@ -106,7 +113,7 @@ class Rows:
     ) -> dict[str, int]:
         """Failed → pending, for the rows that every given condition fits; returns counts by what was done."""
         counts = await self._call("watcher_replay", p_ids=ids, p_code=code, p_user=user, p_dry_run=dry_run)
-        return cast("dict[str, int]", counts)
+        return _read("watcher_replay", lambda: dict(counts.items()))
 
     async def beat(self) -> None:
         """Touch the pulse, for Realtime to tell of."""
@@ -121,19 +128,25 @@ class Rows:
                 "The database lacks the watcher's tables and functions: run `watcher migrate` (or push the files "
                 "that `watcher migrate --into supabase/migrations` writes)."
             ) from error
-        if answer["schema"] < SCHEMA:
+        schema, serves = _read("watcher_version", lambda: (str(answer["schema"]), str(answer["serves"])))
+        if schema < SCHEMA:
             raise Misconfigured(
-                f"The database's schema is {answer['schema']}, and this program needs {SCHEMA}: run `watcher migrate`."
+                f"The database's schema is {schema}, and this program needs {SCHEMA}: run `watcher migrate`."
             )
-        if answer["schema"] > SCHEMA and _version(answer["serves"]) > _version(__version__):
+        if schema > SCHEMA and _version(serves) > _version(__version__):
             raise Misconfigured(
-                f"The database's schema {answer['schema']} serves watcher {answer['serves']} and later, and this is "
-                f"{__version__}: upgrade the watcher."
+                f"The database's schema {schema} serves watcher {serves} and later, and this is {__version__}: "
+                "upgrade the watcher."
             )
 
     async def _write_back(self, verb: str, attempt: int, **arguments: object) -> None:
-        if await self._call(verb, p_attempt=attempt, **arguments) != "done":
-            raise LeaseLost(f"Attempt {attempt} does not hold its row any more.")
+        match await self._call(verb, p_attempt=attempt, **arguments):
+            case "done":
+                return
+            case "lost":
+                raise LeaseLost(f"Attempt {attempt} does not hold its row any more.")
+            case _:
+                raise _garbled(verb)
 
     async def _call(self, verb: str, **arguments: object) -> Any:
         try:
@@ -142,6 +155,18 @@ class Rows:
             raise _translate(verb, error) from error
         except httpx.HTTPError as error:
             raise Transient(f"Supabase could not be reached for {verb}: {_words(error)}") from error
+
+
+def _read(verb: str, reading: Callable[[], T]) -> T:
+    """Read an answer. postgrest 2.34.1 hands on as text what is not JSON, such as an answer that was cut."""
+    try:
+        return reading()
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _garbled(verb) from error
+
+
+def _garbled(verb: str) -> Transient:
+    return Transient(f"Supabase's answer to {verb} came in garbled.")
 
 
 class _NoFunction(Outage):
@@ -156,7 +181,9 @@ def _translate(verb: str, error: APIError) -> WatcherError:
         return Outage(f"The Supabase key may not call {verb}: {message}. Use the project's secret key.")
     # Without a code it is the gateway that speaks; it answers 401 to a key it does not know.
     if code in {"", "None", "401", "403"} or code.startswith("PGRST3"):
-        return Outage(f"Supabase refused the key: {message or code}")
+        return Outage(
+            f"Supabase refused the key: {message or code}. Set SUPABASE_SECRET_KEY to the project's secret key."
+        )
     return Transient(f"Supabase could not do {verb} just now: {message or 'no reason given'} ({code})")
 
 

@@ -1,10 +1,12 @@
 """What is configured: read once from credentials or the environment, checked, and frozen."""
 
 import os
+import re
 import socket
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,6 +18,13 @@ def _http_url(value: object) -> object:
     text = str(value).strip().rstrip("/")
     if not text.startswith(("http://", "https://")):
         raise ValueError("must begin with https:// (or http:// for a server on this machine)")
+    try:
+        parts = urlsplit(text)
+        whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        whole = False
+    if not whole or re.search(r"[^!-~]", text):
+        raise ValueError("is no URL")
     return text
 
 
@@ -28,7 +37,25 @@ def _default_spool() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "watcher"
 
 
+def _secret(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = value.strip()  # an editor ends a file with a newline, which no header may hold
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def _key(value: object) -> object:
+    text = _secret(value)
+    if isinstance(text, str) and re.search(r"[^!-~]", text):
+        raise ValueError("holds a space, a line end or a character that no key has")
+    return text
+
+
 HttpUrl = Annotated[str, BeforeValidator(_http_url)]
+Secret = Annotated[SecretStr, BeforeValidator(_secret)]
+Key = Annotated[SecretStr, BeforeValidator(_key)]
 
 
 class Services(BaseSettings):
@@ -41,11 +68,11 @@ class Services(BaseSettings):
     supabase_url: HttpUrl = Field(
         validation_alias="SUPABASE_URL", description="The project's URL, https://REF.supabase.co"
     )
-    supabase_key: SecretStr = Field(
+    supabase_key: Key = Field(
         validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
         description="The secret key (sb_secret_…) or the legacy service_role key",
     )
-    hf_token: SecretStr = Field(
+    hf_token: Key = Field(
         validation_alias=AliasChoices("HF_TOKEN", "HUGGINGFACE_TOKEN"),
         description="A Hugging Face token that may write to the namespace",
     )
@@ -69,7 +96,7 @@ class Settings(Services):
     instance: str = Field(
         default_factory=socket.gethostname,
         validation_alias="WATCHER_INSTANCE",
-        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$",
         description="The name of this daemon, one on a host; by default the host's name",
     )
     spool_root: Path = Field(
@@ -151,7 +178,7 @@ class DatabaseSettings(BaseSettings):
         frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    db_url: SecretStr = Field(
+    db_url: Secret = Field(
         validation_alias="SUPABASE_DB_URL", description="postgresql://… of the role postgres"
     )
 

@@ -63,7 +63,11 @@ class Spool:
 
     def check_room(self) -> None:
         """Raise Outage unless an image fits."""
-        if shutil.disk_usage(self._folder).free < _LEAST_FREE:
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            raise Outage(f"The spool folder {self._folder} is gone: {error.strerror}.") from error
+        if free < _LEAST_FREE:
             raise Outage(
                 f"The disk of the spool folder {self._folder} is full: free some room, or move it with WATCHER_SPOOL."
             )
