@@ -161,6 +161,7 @@ begin
     from public.trained_identities t
     where t.status in ('pending', 'publishing')
       and not exists (select from watcher.open_rows o where o.identity_id = t.id)
+    for update of t skip locked
     on conflict do nothing;
     return found;
   end
@@ -173,7 +174,7 @@ begin
   -- is handed out again at once, unspent. p_predecessor_is_dead: the caller has the lock of its instance, so rows
   -- held by an earlier run of that instance are due at once.
   --
-  -- Answers {"claims": [...], "next_due_seconds": s or null}.
+  -- Answers {"claims": [...], "more_due": whether to ask again when one of them has ended, "next_due_seconds": s or null}.
   create function public.watcher_claim(
     p_instance text,
     p_run uuid,
@@ -195,6 +196,7 @@ begin
     alone boolean;
     look_only boolean;
     hopeless boolean;
+    more_due boolean := false;
     attempt bigint;
     next_due double precision;
   begin
@@ -204,6 +206,7 @@ begin
     -- A row that may kill its worker is worked on with nothing beside it.
     if exists (select from watcher.attempts a where a.number = any (holding) and a.alone and a.ended_at is null) then
       wanted := 0;
+      more_due := true;
     end if;
 
     for pass in 1 .. 2 loop
@@ -264,6 +267,7 @@ begin
         hopeless := look_only and (line.model_id is null or (silent and held.look_only));
         if alone and not hopeless and (cardinality(holding) > 0 or jsonb_array_length(claims) > 0) then
           -- Not beside others. Once it has waited a minute, take nothing more, so that this run comes to be empty.
+          more_due := true;
           exit when due.since < now() - interval '1 minute';
           continue;
         end if;
@@ -301,6 +305,7 @@ begin
           'never_tried', attempt = (select min(a.number) from watcher.attempts a where a.identity_id = due.id),
           'age_seconds', extract(epoch from now() - line.created_at)
         );
+        more_due := more_due or alone or jsonb_array_length(claims) = wanted;
         exit when alone;
       end loop;
     end loop;
@@ -313,7 +318,7 @@ begin
       join watcher.attempts a on a.identity_id = t.id and a.ended_at is null
       where t.status = 'publishing' and a.run_id <> p_run and a.lease_expires_at > now()
     ) times;
-    return jsonb_build_object('claims', claims, 'next_due_seconds', next_due);
+    return jsonb_build_object('claims', claims, 'more_due', more_due, 'next_due_seconds', next_due);
   end
   $function$;
 

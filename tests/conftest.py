@@ -11,11 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 from database import Database, migrate
-from stage import Stage, staged
+from scene import Scene, staged
 
 from watcher.app import supabase_client
 from watcher.hub import Hub
 from watcher.images import Images
+from watcher.publisher import Publisher
 from watcher.retry import Retry
 from watcher.rows import Rows
 from watcher.sandbox import Postgres, Sandbox
@@ -100,27 +101,27 @@ def project(postgres: Postgres, auto_expose: bool) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
-def project_stage(postgres: Postgres, template: Callable[[bool], str]) -> Iterator[Stage]:
+def project_scene(postgres: Postgres, template: Callable[[bool], str]) -> Iterator[Scene]:
     """Serve a migrated database, one for each file of tests."""
     database = Database(postgres, next(_names))
     postgres.create(database.name, template(False))
-    with staged(postgres, database) as stage:
-        yield stage
+    with staged(postgres, database) as scene:
+        yield scene
     database.close()
     postgres.drop(database.name)
 
 
 @pytest.fixture
-def stage(project_stage: Stage) -> Iterator[Stage]:
+def scene(project_scene: Scene) -> Iterator[Scene]:
     """Give a project without rows, users, repos or faults."""
-    yield project_stage
-    project_stage.clear()
+    yield project_scene
+    project_scene.clear()
 
 
 @pytest.fixture
-def sandbox(stage: Stage) -> Sandbox:
-    """The stage's sandbox."""
-    return stage.sandbox
+def sandbox(scene: Scene) -> Sandbox:
+    """The scene's sandbox."""
+    return scene.sandbox
 
 
 @pytest.fixture
@@ -163,8 +164,13 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
         yield spool
 
 
+@pytest.fixture
+def publisher(rows: Rows, hub: Hub, images: Images, spool: Spool, quick: Retry) -> Publisher:
+    return Publisher(rows=rows, hub=hub, images=images, spool=spool, retry=quick)
+
+
 # Helpers of the loop on which a sandbox serves: they come as they are needed and end with it.
-_OF_THE_SANDBOX = ("AnyIO worker thread", "asyncio_")
+_OF_THE_SANDBOX = ("AnyIO worker thread", "asyncio_", "tqdm_monitor")
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +181,7 @@ def _nothing_stays_running(request: pytest.FixtureRequest) -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
-        if "stage" in request.fixturenames and thread.name.startswith(_OF_THE_SANDBOX):
+        if "scene" in request.fixturenames and thread.name.startswith(_OF_THE_SANDBOX):
             continue
         thread.join(1)  # on its way out, as an event loop's helpers are
         assert not thread.is_alive(), f"The test left {thread} behind."

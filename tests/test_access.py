@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from database import Connection, Database, Row, Worker, run, sign_in
+from database import Connection, Database, Worker, run, sign_in
 
 pytestmark = [
     pytest.mark.postgres,
@@ -488,7 +488,7 @@ def test_doctor_is_told_of_everything_that_matters(database: Database) -> None:
 def test_doctor_is_told_of_a_door_that_somebody_opened(database: Database, change: str, line: str) -> None:
     connection = database.connect()
     with connection.transaction(force_rollback=True):
-        before: list[Row] = catalogue(connection)["grants"]
+        before: list[str] = catalogue(connection)["grants"]
         connection.execute(change.encode())
         assert line not in before
         assert line in catalogue(connection)["grants"]

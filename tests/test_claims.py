@@ -108,7 +108,17 @@ def test_a_claim_without_a_name_is_refused(database: Database) -> None:
 
 
 def test_nothing_to_wait_for_says_so(database: Database) -> None:
-    assert Worker(database).ask() == {"claims": [], "next_due_seconds": None}
+    assert Worker(database).ask() == {"claims": [], "more_due": False, "next_due_seconds": None}
+
+
+def test_a_full_claim_says_that_more_may_be_due_and_one_that_is_not_full_does_not(database: Database) -> None:
+    for _ in range(3):
+        database.insert(database.user())
+    worker = Worker(database)
+    first = worker.ask(limit=2)
+    assert (len(first["claims"]), first["more_due"]) == (2, True)
+    second = worker.ask(limit=2, holding=[claim["attempt"] for claim in first["claims"]])
+    assert (len(second["claims"]), second["more_due"]) == (1, False)
 
 
 def test_the_next_due_time_is_that_of_a_deferred_row(database: Database) -> None:
@@ -589,6 +599,21 @@ def test_a_row_that_somebody_has_locked_is_passed_over(database: Database) -> No
         claims = worker.claim(4)
         assert ids(claims) == rows[1:]
     assert ids(worker.claim(4, [claim["attempt"] for claim in claims])) == rows[:1]
+
+
+def test_a_claim_waits_for_no_locked_row_that_came_while_triggers_were_off(database: Database) -> None:
+    user = database.user()
+    database.overwrite(
+        "insert into public.trained_identities (user_id, identity_name, image_paths) values (%s, 'Ada', %s)",
+        [user, database.upload(user)],
+    )
+    worker = Worker(database, own_connection=True)
+    worker.connection.execute("set lock_timeout = '1s'")
+    holder = database.connect()
+    with holder.transaction():
+        holder.execute("select from public.trained_identities for update")
+        assert worker.claim() == []
+    assert len(worker.claim()) == 1
 
 
 def test_two_claims_at_once_never_hand_out_the_same_row(database: Database) -> None:

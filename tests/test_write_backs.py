@@ -498,6 +498,17 @@ def test_replay_leaves_all_others_alone_and_counts_them(database: Database) -> N
     assert [database.status(row) for row in rows] == ["published", "publishing", "pending"]
 
 
+def test_replay_passes_over_a_row_that_somebody_has_locked(database: Database) -> None:
+    rows = failed_rows(database, ["hub_refused", "hub_refused"])
+    worker = Worker(database, own_connection=True)
+    worker.connection.execute("set lock_timeout = '1s'")
+    holder = database.connect()
+    with holder.transaction():
+        holder.execute("select from public.trained_identities where id = %s for update", [rows[0]])
+        assert worker.replay()["replayed"] == 1
+    assert [database.status(row) for row in rows] == ["failed", "pending"]
+
+
 # Nobody waits in a ring.
 
 
@@ -599,3 +610,78 @@ def test_users_who_retry_at_once_do_not_deadlock(database: Database) -> None:
             first.execute(retry, [two])
         waiting.result(10)
     assert {database.status(row) for row in (one, two)} == {"pending"}
+
+
+@pytest.mark.parametrize("first", ["the insert", "the deletion"])
+def test_a_row_that_comes_while_its_account_is_deleted_is_not_left_behind(
+    database: Database, first: str
+) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    frontend, auth = database.connect("authenticated", user), database.connect("supabase_auth_admin")
+    steps = [
+        (
+            frontend,
+            "insert into public.trained_identities (identity_name, image_paths) values ('Ada', %s)",
+            paths,
+        ),
+        (auth, "delete from auth.users where id = %s", user),
+    ]
+    if first == "the deletion":
+        steps.reverse()
+    (one, does, what), (two, then, with_what) = steps
+    with ThreadPoolExecutor() as threads:
+        with one.transaction():
+            one.execute(does.encode(), [what])
+            late = threads.submit(two.execute, then.encode(), [with_what])
+            database.wait_until_blocked(two)
+        if first == "the deletion":
+            with pytest.raises(psycopg.errors.ForeignKeyViolation):
+                late.result(10)
+        else:
+            late.result(10)
+    assert database.value("select count(*) from public.trained_identities") == 0
+    assert database.value("select count(*) from watcher.open_rows") == 0
+
+
+def test_a_row_that_is_claimed_while_its_user_deletes_it_stays(database: Database) -> None:
+    user = database.user()
+    identity = database.insert(user)
+    worker = Worker(database, own_connection=True)
+    frontend = database.connect("authenticated", user)
+    with ThreadPoolExecutor() as threads:
+        with worker.connection.transaction():
+            attempt = worker.claim_one()
+            deletion = threads.submit(frontend.execute, "delete from public.trained_identities")
+            database.wait_until_blocked(frontend)
+        assert deletion.result(10).rowcount == 0
+    assert worker.complete(attempt) == "done"
+    assert database.status(identity) == "published"
+
+
+def test_a_row_that_is_being_deleted_is_not_claimed(database: Database) -> None:
+    user = database.user()
+    database.insert(user)
+    frontend = database.connect("authenticated", user)
+    with frontend.transaction():
+        frontend.execute("delete from public.trained_identities")
+        assert Worker(database).claim() == []
+    assert Worker(database).claim() == []
+
+
+def test_a_retry_and_a_replay_at_once_are_one(database: Database) -> None:
+    user = database.user()
+    identity = database.insert(user)
+    worker = Worker(database, own_connection=True)
+    worker.fail(worker.claim_one())
+    frontend = database.connect("authenticated", user)
+    with ThreadPoolExecutor() as threads:
+        with worker.connection.transaction():
+            assert worker.replay()["replayed"] == 1
+            retry = threads.submit(
+                frontend.execute, "update public.trained_identities set status = 'pending' returning id"
+            )
+            database.wait_until_blocked(frontend)
+        assert retry.result(10).fetchall() == []
+    assert database.status(identity) == "pending"
+    assert len(worker.claim(4)) == 1

@@ -74,7 +74,12 @@ class Attempts:
         self, verb: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Say how the attempt ended. If that cannot be said, the lease runs out and the next holder looks."""
+        saying = asyncio.ensure_future(self._retry(verb, *args, **kwargs))
         try:
-            await asyncio.shield(self._retry(verb, *args, **kwargs))
+            await asyncio.shield(saying)
+        except asyncio.CancelledError:
+            # Told to stop in the middle of it: what was begun is said to its end.
+            await asyncio.wait([saying])
+            raise
         except WatcherError as error:
             log.warning("not_written_back", reason=str(error))

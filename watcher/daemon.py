@@ -48,6 +48,7 @@ class Daemon:
         self._predecessor_is_dead = True
         self._running: set[asyncio.Task[None]] = set()
         self._holding: set[int] = set()
+        self._lost: set[int] = set()
         self._outage: _Outage | None = None
         self._unreachable = False
         self._more_due = False
@@ -75,7 +76,7 @@ class Daemon:
 
         Raises Misconfigured if the first look shows a key, a token or a schema that cannot be worked with.
         """
-        await self._reach_everything()
+        await self._until_told(asyncio.create_task(self._reach_everything()), then_cancel=True)
         life = asyncio.create_task(self._live())
         beats = [
             asyncio.create_task(self._leases.renew_for_ever()),
@@ -92,12 +93,31 @@ class Daemon:
             await asyncio.gather(life, *beats, return_exceptions=True)
 
     async def _live(self) -> None:
+        looking = asyncio.create_task(self._look_until_told())
+        try:
+            await self._until_told(looking)
+            await self._drain(looking)
+        finally:
+            looking.cancel()
+
+    async def _until_told(self, task: asyncio.Task[None], *, then_cancel: bool = False) -> None:
+        """Wait for the task to end, or to be told to stop: a call that hangs must not make us deaf."""
+        told = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([task, told], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
+            if then_cancel:
+                task.cancel()
+        if task.done():
+            task.result()
+
+    async def _look_until_told(self) -> None:
         while not self._stop.is_set():
             self._bell.clear()
             pause = await self._look()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._bell.wait(), pause)
-        await self._drain()
 
     async def _reach_everything(self) -> None:
         """Wait until Supabase and the Hub have answered: a reboot in an outage must not end the service."""
@@ -138,7 +158,7 @@ class Daemon:
         answer = await self._claim(free)
         if answer is None:
             return self._settings.poll
-        self._more_due = len(answer.claims) == free
+        self._more_due = answer.more_due
         # A little after a row falls due, so that it is due when we ask.
         return min(self._poll(), self._poll() if answer.next_due is None else answer.next_due + 0.05)
 
@@ -153,7 +173,7 @@ class Daemon:
                 run=self._run,
                 limit=free,
                 lease=self._settings.lease,
-                holding=sorted(self._holding),
+                holding=sorted(self._holding | self._lost),
                 predecessor_is_dead=self._predecessor_is_dead,
             )
         except Outage as error:
@@ -182,23 +202,27 @@ class Daemon:
         self._holding.add(claim.attempt)
         task = asyncio.create_task(self._carry(claim, asked, shows_the_end=self._outage is not None))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._more_due:
+            self._bell.set()
 
     async def _carry(self, claim: Claim, asked: float, *, shows_the_end: bool) -> None:
         """Carry one claim; `shows_the_end`: of the outage, unless it meets it again."""
-        keep = 0.0
         try:
             await self._attempts.carry(claim, asked=asked)
         except Outage as error:
             self._begin_outage(str(error))
             return
         except LeaseLost:
-            # Ours no longer, and nobody's before the lease has run out: only then may we claim it again.
-            keep = self._settings.lease
+            # Nobody's before the lease has run out: only then may we claim the row again.
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._settings.lease, self._lost.discard, claim.attempt)
+            self._lost.add(claim.attempt)
         finally:
-            asyncio.get_running_loop().call_later(keep, self._holding.discard, claim.attempt)
-            if self._more_due:
-                self._bell.set()
+            self._holding.discard(claim.attempt)
         if shows_the_end and self._outage is not None:
             self._outage = None
             log.info("outage_over")
@@ -216,25 +240,28 @@ class Daemon:
             self._outage = _Outage(pause, loop.time() + pause * random.uniform(0.75, 1))  # noqa: S311
         log.debug("outage_goes_on", reason=reason)
 
-    async def _drain(self) -> None:
-        """Let running rows finish; give back what has not finished in time."""
+    async def _drain(self, looking: asyncio.Task[None]) -> None:
+        """Let running rows and a last claim under way finish; give back what has not finished in time."""
         grace = self._settings.grace
         log.info("stopping", running=len(self._running), grace=grace)
-        if self._running:
-            told_again = asyncio.create_task(self._stop_now.wait())
-            finished = asyncio.create_task(asyncio.wait(self._running))
-            await asyncio.wait(
-                [told_again, finished],
-                timeout=grace - min(_FOR_RELEASES, grace / 2),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            told_again.cancel()
-            finished.cancel()
-        for task in self._running:
+        told_again = asyncio.create_task(self._stop_now.wait())
+        finished = asyncio.create_task(self._finish(looking))
+        await asyncio.wait(
+            [told_again, finished],
+            timeout=grace - min(_FOR_RELEASES, grace / 2),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        told_again.cancel()
+        finished.cancel()
+        for task in (looking, *self._running):
             task.cancel()
-        if self._running:
-            await asyncio.wait(self._running, timeout=min(_FOR_RELEASES, grace / 2) - 0.5)
+        await asyncio.wait([looking, *self._running], timeout=min(_FOR_RELEASES, grace / 2) - 0.5)
         log.info("stopped", left=len(self._running))
+
+    async def _finish(self, looking: asyncio.Task[None]) -> None:
+        await asyncio.wait([looking])
+        if self._running:
+            await asyncio.wait(self._running)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,8 +89,9 @@ class Feed:
             async with asyncio.timeout(_SUBSCRIBED_WITHIN):
                 await client.connect()
                 await self._subscribe(client, news)
-                while await news.get() != "subscribed":
-                    pass
+                while (what := await news.get()) != "subscribed":
+                    if what.startswith("lost "):
+                        raise FeedLost(f"Realtime refused the channel: {what.removeprefix('lost ')}")
             self._alive_since = asyncio.get_running_loop().time()
             log.info("feed_alive")
             self._ring()
@@ -160,6 +161,10 @@ class Feed:
                 self._announced.popitem(last=False)
 
     async def _close(self, client: AsyncRealtimeClient) -> None:
+        # Its `close` leaves the timers of a join that was not answered, and of the next one, to themselves.
+        for channel in client.channels.values():
+            channel.rejoin_timer.reset()
+            channel.join_push.destroy()
         try:
             async with asyncio.timeout(5):
                 await client.close()

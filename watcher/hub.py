@@ -163,11 +163,12 @@ class Hub:
 
 
 class _Client(httpx2.Client):
-    """The client that huggingface_hub 2.4.0 shares between all its threads, with three of its habits kept from it.
+    """The client that huggingface_hub 2.4.0 shares between all its threads, with four of its habits kept from it.
 
     Its http_backoff closes the shared client on a ConnectError, under every other thread: `close` does nothing.
     It sleeps through a 429, five times up to five minutes and deaf to cancelling: that answer is raised at once.
     Its create_repo asks again without a pause while another creation is under way: likewise.
+    It tries again after a 5xx, up to 23 s for each of our own tries: likewise.
     """
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
@@ -181,6 +182,12 @@ class _Client(httpx2.Client):
             response.read()
             if "conflicting operation" in response.text:
                 raise Transient("The Hub is creating another repo for this user.")
+        if response.is_server_error:
+            response.read()
+            raise Transient(
+                f"The Hub could not do it just now: {_body(response)} (HTTP {response.status_code})",
+                retry_after=_retry_after(response),
+            )
         return response
 
     def close(self) -> None:
@@ -206,17 +213,23 @@ async def _in_thread(operation: Callable[[], T]) -> T:
         try:
             outcome = partial(settle, done.set_result, operation())
         except BaseException as error:  # noqa: BLE001  (it is raised again where it is awaited)
-            outcome = partial(settle, done.set_exception, _translate(error))
+            outcome = partial(settle, done.set_exception, error)
         try:
             loop.call_soon_threadsafe(outcome)
         except RuntimeError:
             return  # the loop is closed: the program is ending
 
     threading.Thread(target=run, name="hub", daemon=True).start()
-    return await done
+    try:
+        return await done
+    except Exception as error:
+        translated = _translate(error)
+        if translated is error:
+            raise
+        raise translated from None  # it may be a cause of what huggingface_hub made of it
 
 
-def _translate(error: BaseException) -> BaseException:
+def _translate(error: Exception) -> Exception:
     """Sort what huggingface_hub raises; the reason is often only in the cause of what it raises."""
     cause: BaseException | None = error
     while cause is not None:
@@ -246,8 +259,8 @@ def _sorted(error: HfHubHTTPError) -> WatcherError:
         return Transient(f"The Hub has lost an uploaded image: {said}")
     if status in {
         httpx2.codes.BAD_REQUEST,
-        httpx2.codes.REQUEST_ENTITY_TOO_LARGE,
-        httpx2.codes.UNPROCESSABLE_ENTITY,
+        httpx2.codes.CONTENT_TOO_LARGE,
+        httpx2.codes.UNPROCESSABLE_CONTENT,
     }:
         return Permanent("hub_refused", f"The Hub refuses what was sent: {said}")
     return Transient(f"The Hub could not do it just now: {said}", retry_after=_retry_after(error.response))

@@ -66,6 +66,12 @@ def configure(
     root.handlers = [handler]
     root.setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
     logging.getLogger("watcher").setLevel(level)
+    # Each of its lost sockets is a line or two of error; the feed says it, once.
+    logging.getLogger("realtime._async.client").setLevel(
+        logging.DEBUG if level == "DEBUG" else logging.CRITICAL
+    )
+    # It writes to stderr by itself, beside us and with secrets in it.
+    logging.getLogger("huggingface_hub").handlers.clear()
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -26,6 +26,8 @@ class Claims:
     """The answer to a claim."""
 
     claims: tuple[Claim, ...]
+    more_due: bool
+    """Another row may be had as soon as one that is held has ended."""
     next_due: float | None
     """Seconds until another row falls due, as far as can be known now."""
 
@@ -58,7 +60,11 @@ class Rows:
         )
         return _read(
             "watcher_claim",
-            lambda: Claims(tuple(_claim(line) for line in answer["claims"]), answer["next_due_seconds"]),
+            lambda: Claims(
+                claims=tuple(_claim(line) for line in answer["claims"]),
+                more_due=bool(answer["more_due"]),
+                next_due=answer["next_due_seconds"],
+            ),
         )
 
     async def renew(self, progress: dict[int, int], lease: float) -> tuple[set[int], set[int]]:
