@@ -30,9 +30,15 @@ async def test_what_fails_now_and_then_succeeds() -> None:
     assert len(flaky.at) == 3
 
 
+async def test_whatever_gives_an_awaitable_may_be_tried() -> None:
+    flaky = Flaky(Transient("one"))
+    assert await QUICK(lambda: flaky("done")) == "done"
+    assert len(flaky.at) == 2
+
+
 async def test_the_last_of_its_tries_raises_what_it_met() -> None:
     flaky = Flaky(*(Transient(str(number)) for number in range(9)))
-    with pytest.raises(Transient, match="^2$"):
+    with pytest.raises(Transient, match=r"^2$"):
         await QUICK(flaky, "never")
     assert len(flaky.at) == 3
 

@@ -1,6 +1,5 @@
 """Settings: where they come from, what is refused, and that no secret gets out of them."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ ALL = {"SUPABASE_URL": "https://abc.supabase.co", **SECRETS}
 @pytest.fixture(autouse=True)
 def given(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Nothing but what is needed is set."""
-    for name in os.environ:
+    for name in settings.environment():
         if name.startswith(("SUPABASE_", "HF_", "HUGGINGFACE_", "WATCHER_")) or name in {
             "CREDENTIALS_DIRECTORY",
             "CACHE_DIRECTORY",
@@ -55,8 +54,8 @@ def test_all_problems_are_named_at_once_with_what_they_are(given: pytest.MonkeyP
 )
 def test_both_names_of_a_key_are_known(given: pytest.MonkeyPatch, usual: str, other: str) -> None:
     given.delenv(usual)
-    given.setenv(other, "by the other name")
-    assert "by the other name" in settings.load().secrets
+    given.setenv(other, "by_the_other_name")
+    assert "by_the_other_name" in settings.load().secrets
 
 
 def test_secrets_may_be_files_in_the_folder_that_systemd_names(
@@ -64,9 +63,9 @@ def test_secrets_may_be_files_in_the_folder_that_systemd_names(
 ) -> None:
     for name, value in SECRETS.items():
         given.delenv(name)
-        (tmp_path / name).write_text(f"{value} of the file\n")
+        (tmp_path / name).write_text(f"{value}_filed\n")
     given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert settings.load().secrets == ["sb_secret_very of the file", "hf_very of the file"]
+    assert settings.load().secrets == ["sb_secret_very_filed", "hf_very_filed"]
 
 
 @pytest.mark.parametrize("name", ["SUPABASE_SERVICE_ROLE_KEY", "HUGGINGFACE_TOKEN"])
@@ -86,6 +85,16 @@ def test_an_empty_secret_is_not_set(given: pytest.MonkeyPatch, tmp_path: Path, e
     given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     with pytest.raises(Misconfigured, match="HF_TOKEN"):
         settings.load()
+
+
+@pytest.mark.parametrize("odd", ["hf_ve ry", "hf_ve\nry", "hf_véry"])
+def test_a_secret_that_no_header_can_hold_is_refused_and_not_repeated(
+    given: pytest.MonkeyPatch, odd: str
+) -> None:
+    given.setenv("HF_TOKEN", odd)
+    with pytest.raises(Misconfigured, match="HF_TOKEN is not usable") as caught:
+        settings.load()
+    assert odd not in str(caught.value)
 
 
 def test_white_space_around_a_secret_is_no_part_of_it(given: pytest.MonkeyPatch) -> None:

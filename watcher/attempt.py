@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import ParamSpec
 
 import structlog
@@ -67,19 +68,25 @@ class Attempts:
 
     async def give_back(self, claim: Claim) -> None:
         """Release a claim because the watcher was told to stop."""
-        await self._write_back(self._rows.release, claim.attempt, "The watcher was stopped.")
+        with suppress(Outage):
+            await self._write_back(self._rows.release, claim.attempt, "The watcher was stopped.")
         log.info("released", identity=claim.identity.id, attempt=claim.attempt)
 
     async def _write_back(
         self, verb: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Say how the attempt ended. If that cannot be said, the lease runs out and the next holder looks."""
+        """Say how the attempt ended. If that cannot be said, the lease runs out and the next holder looks.
+
+        Raises Outage where nothing at all may be said.
+        """
         saying = asyncio.ensure_future(self._retry(verb, *args, **kwargs))
         try:
             await asyncio.shield(saying)
         except asyncio.CancelledError:
             # Told to stop in the middle of it: what was begun is said to its end.
             await asyncio.wait([saying])
+            raise
+        except Outage:
             raise
         except WatcherError as error:
             log.warning("not_written_back", reason=str(error))

@@ -159,6 +159,8 @@ class Daemon:
         if answer is None:
             return self._settings.poll
         self._more_due = answer.more_due
+        if not answer.claims and not self._running:
+            self._end_outage()  # as far as can be seen with no row to show it
         # A little after a row falls due, so that it is due when we ask.
         return min(self._poll(), self._poll() if answer.next_due is None else answer.next_due + 0.05)
 
@@ -223,10 +225,8 @@ class Daemon:
             self._lost.add(claim.attempt)
         finally:
             self._holding.discard(claim.attempt)
-        if shows_the_end and self._outage is not None:
-            self._outage = None
-            log.info("outage_over")
-            self._bell.set()
+        if shows_the_end:
+            self._end_outage()
 
     def _begin_outage(self, reason: str) -> None:
         """Claim nothing for a while; longer each time it is met again, and said once."""
@@ -239,6 +239,12 @@ class Daemon:
             # Many daemons see the same outage: they do not come back all at once.
             self._outage = _Outage(pause, loop.time() + pause * random.uniform(0.75, 1))  # noqa: S311
         log.debug("outage_goes_on", reason=reason)
+
+    def _end_outage(self) -> None:
+        if self._outage is not None:
+            self._outage = None
+            log.info("outage_over")
+            self._bell.set()
 
     async def _drain(self, looking: asyncio.Task[None]) -> None:
         """Let running rows and a last claim under way finish; give back what has not finished in time."""

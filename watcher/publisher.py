@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 from huggingface_hub import CommitOperationAdd
 
-from watcher.errors import Permanent, Transient
+from watcher.errors import Outage, Permanent, Transient
 from watcher.hub import Conflict, Hub, Look, NameTaken
 from watcher.identity import Claim, Image, Publication
 from watcher.images import Images
@@ -75,8 +75,10 @@ class _Way:
             if look.state == "ours":
                 return self._publication(look.sha)
             if not self._repo_id.startswith(f"{self._hub.namespace}/"):
-                # Reserved under another namespace, which the settings have left: begin anew in the new one.
-                await self.tidy()
+                # Reserved under another namespace, which the settings have left: begin anew in the new one. The token
+                # may have no rights in the old one any more; the name stays recorded.
+                with suppress(Outage):
+                    await self.tidy()
                 look = self._repo_id = None
         try:
             with self._tools.spool.folder(self._attempt) as folder:

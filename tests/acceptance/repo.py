@@ -1,19 +1,19 @@
 """A repo as somebody with the token finds it on the Hub."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from acceptance.person import Row
 from acceptance.stage import Stage
+from watcher import settings
 
 
 def hf(stage: Stage, *arguments: str, token: bool = True) -> "subprocess.CompletedProcess[str]":
     """Run the real `hf` command."""
     environment = {
-        "PATH": os.environ["PATH"],
+        "PATH": settings.environment()["PATH"],
         "HOME": str(stage.folder),
         "HF_HOME": str(stage.folder / "hf"),
         "HF_ENDPOINT": stage.endpoint,

@@ -1,7 +1,6 @@
 """`watcher run` as a process, and what it says."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,13 +11,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from acceptance.stage import Stage, unique
+from watcher.settings import environment as inherited
 
 Line = dict[str, Any]
 
 
 def environment(settings: dict[str, str], home: Path) -> dict[str, str]:
     """What a service is started with: its settings, a home, and nothing of ours."""
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **settings}
+    return {"PATH": inherited()["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **settings}
 
 
 class Watcher:

@@ -1,6 +1,5 @@
 """Where the program plays: the sandbox, or the Supabase and the Hub that the environment names."""
 
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from supabase import Client, ClientOptions, create_client
 from watcher import migrate
 from watcher.sandbox import Sandbox
 from watcher.sandbox.realtime_timing import Timing
+from watcher.settings import environment
 
 # Realtime as quick as it can be; what it tells, and in which order, stays what it is.
 _QUICK = Timing(cold=0.02, poll_idle=0.02, poll_unmatched=0.02)
@@ -29,9 +29,10 @@ _NAMED = (
 
 def elsewhere() -> dict[str, str]:
     """The settings of services that are not ours; empty where the sandbox is to be used."""
-    if not os.environ.get("SUPABASE_URL"):
+    given = environment()
+    if not given.get("SUPABASE_URL"):
         return {}
-    return {name: os.environ[name] for name in _NAMED if os.environ.get(name)}
+    return {name: given[name] for name in _NAMED if given.get(name)}
 
 
 class Stage:

@@ -36,7 +36,8 @@ def test_three_to_forty_images_are_needed(person: Person, count: int, words: str
 
 def test_a_list_of_lists_is_no_list_of_images(person: Person) -> None:
     paths = person.photos(4)
-    nested = "{{%s,%s},{%s,%s}}" % tuple(f'"{path}"' for path in paths)
+    a, b, c, d = (f'"{path}"' for path in paths)
+    nested = f"{{{{{a},{b}}},{{{c},{d}}}}}"
     assert "plain list" in str(_refused(person, "Ada", nested).message)
 
 
@@ -158,13 +159,14 @@ def test_without_an_account_there_is_nothing_to_see(stage: Stage, person: Person
 def test_no_verb_is_for_a_user(stage: Stage, person: Person) -> None:
     identity = person.insert()
     for caller in (person.client, stage.client(stage.public_key)):
-        for verb, arguments in {
+        verbs: dict[str, dict[str, Any]] = {
             "watcher_story": {"p_id": identity},
             "watcher_replay": {},
             "watcher_status": {},
             "watcher_version": {},
             "watcher_release": {"p_attempt": 1, "p_reason": "x"},
-        }.items():
+        }
+        for verb, arguments in verbs.items():
             with pytest.raises(APIError) as caught:
                 caller.rpc(verb, arguments).execute()
             assert caught.value.code == _FORGED, verb

@@ -64,9 +64,7 @@ def test_a_row_becomes_a_private_repo_with_exactly_its_photos(stage: Stage, pers
     for kind in ("jpg", "png", "safetensors"):
         assert f"*.{kind} filter=lfs diff=lfs merge=lfs -text" in attributes
 
-    assert re.fullmatch(
-        rf"{stage.namespace}/identity-zoe-o-neil-{int(created.timestamp())}", row["model_id"]
-    )
+    assert re.fullmatch(rf"{stage.namespace}/identity-zoe-o-neil-{int(created.timestamp())}", row["model_id"])
     assert row["huggingface_repo_url"] == f"{stage.endpoint}/{row['model_id']}"
     assert row["published_at"] > row["created_at"]
     assert row["updated_at"] >= row["published_at"]
@@ -108,10 +106,10 @@ def test_without_the_token_the_repo_is_not_to_be_seen(stage: Stage, person: Pers
 def test_two_people_of_one_name_in_the_same_second_get_two_repos(
     stage: Stage, people: Callable[[], Person]
 ) -> None:
-    ours = [(someone, [jpeg(seed=10 * n + m) for m in range(3)]) for n, someone in enumerate([people(), people()])]
-    inserted = [
-        (someone, photos, [someone.upload(photo) for photo in photos]) for someone, photos in ours
+    ours = [
+        (someone, [jpeg(seed=10 * n + m) for m in range(3)]) for n, someone in enumerate([people(), people()])
     ]
+    inserted = [(someone, photos, [someone.upload(photo) for photo in photos]) for someone, photos in ours]
     rows = [(someone, photos, someone.insert("John", paths)) for someone, photos, paths in inserted]
     models = []
     for someone, photos, identity in rows:
@@ -139,11 +137,9 @@ def test_the_owner_sees_all_of_it_live_and_nobody_else_does(
             await asyncio.to_thread(owner.wait_for, identity, "published", 30)
             await asyncio.to_thread(owner.delete, identity)
             # Both are told of the deletion, and it comes last.
-            for told in (mine, others):
-                async with asyncio.timeout(5):
-                    while not told or told[-1]["type"] != "DELETE":
-                        await asyncio.sleep(0.02)
-            return mine, others
+            async with asyncio.timeout(5):
+                await asyncio.gather(mine.deleted.wait(), others.deleted.wait())
+            return mine.changes, others.changes
 
     seen, seen_by_other = asyncio.run(watch())
     statuses = [change["record"].get("status") for change in seen if change["type"] != "DELETE"]
@@ -158,27 +154,37 @@ def test_the_owner_sees_all_of_it_live_and_nobody_else_does(
     assert not deleted.get("record")
 
 
+class _Told:
+    """What a person's browser was told of the table."""
+
+    def __init__(self) -> None:
+        self.changes: list[dict[str, Any]] = []
+        self.deleted = asyncio.Event()
+
+    def change(self, payload: Any) -> None:
+        self.changes.append({"record": {}, **payload["data"]})
+        if payload["data"]["type"] == "DELETE":
+            self.deleted.set()
+
+
 @asynccontextmanager
-async def _told(stage: Stage, person: Person) -> AsyncIterator[list[dict[str, Any]]]:
-    """What a person's browser is told of the table from now on."""
-    changes: list[dict[str, Any]] = []
-    subscribed = asyncio.Event()
+async def _told(stage: Stage, person: Person) -> AsyncIterator[_Told]:
+    """Listen as a browser does, from now on."""
+    told, subscribed = _Told(), asyncio.Event()
     async with httpx.AsyncClient(timeout=30) as http:
         options = AsyncClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
         client = AsyncClient(stage.url, stage.public_key, options)
         await client.auth.sign_in_with_password({"email": person.email, "password": person.password})
         channel = client.channel("mine")
         channel.on_postgres_changes(
-            RealtimePostgresChangesListenEvent.All,
-            lambda payload: changes.append({"record": {}, **payload["data"]}),
-            table="trained_identities",
+            RealtimePostgresChangesListenEvent.All, told.change, table="trained_identities"
         )
         channel.on_system(lambda _: subscribed.set())
         await channel.subscribe()
         async with asyncio.timeout(15):
             await subscribed.wait()
         try:
-            yield changes
+            yield told
         finally:
             await client.realtime.close()
 

@@ -18,7 +18,7 @@ from watcher.sandbox.faults import Answer
 from watcher.sandbox.hub_access import User
 
 
-def _sentence(stage: Stage, *, code: int = 78, without: str = "", **settings: str) -> str:
+def _sentence(stage: Stage, *, without: str = "", **settings: str) -> str:
     """Run with these settings and see it end with one line, which has no secret in it."""
     given = {
         **stage.settings,
@@ -36,7 +36,7 @@ def _sentence(stage: Stage, *, code: int = 78, without: str = "", **settings: st
         timeout=20,
         check=False,
     )
-    assert done.returncode == code, done.stderr
+    assert done.returncode == 78, done.stderr
     assert done.stdout == ""
     for secret in (stage.secret_key, stage.token):
         assert secret not in done.stderr
@@ -54,7 +54,9 @@ def test_a_setting_that_is_missing_is_named(stage: Stage) -> None:
 
 
 def test_all_problems_are_named_at_once(stage: Stage) -> None:
-    said = _sentence(stage, SUPABASE_URL="example.com", WATCHER_SLOTS="0", HF_NAMESPACE="a/b", without="HF_TOKEN")
+    said = _sentence(
+        stage, SUPABASE_URL="example.com", WATCHER_SLOTS="0", HF_NAMESPACE="a/b", without="HF_TOKEN"
+    )
     for name in ("SUPABASE_URL", "WATCHER_SLOTS", "HF_NAMESPACE", "HF_TOKEN"):
         assert name in said
 
@@ -191,7 +193,9 @@ def test_a_service_where_nobody_listens_is_waited_for_until_told_to_stop(stage: 
             watcher.stop(within=3)
 
 
-def test_a_hub_that_is_away_at_the_start_is_waited_for(stage: Stage, sandbox: Sandbox, person: Person) -> None:
+def test_a_hub_that_is_away_at_the_start_is_waited_for(
+    stage: Stage, sandbox: Sandbox, person: Person
+) -> None:
     identity = person.insert()
     away = sandbox.faults.add(Answer(503), service="hub", times=None)
     with Watcher(stage) as watcher:

@@ -14,6 +14,7 @@ from pictures import jpeg, png
 from watcher.identity import Claim
 from watcher.rows import Rows
 from watcher.sandbox import Postgres, Sandbox
+from watcher.sandbox.hub_store import Repo
 from watcher.sandbox.realtime_timing import Timing
 from watcher.sandbox.traffic import Seen
 
@@ -22,7 +23,7 @@ PICTURES = (jpeg(1), png(2), jpeg(3))
 
 
 @dataclass(frozen=True)
-class Stage:
+class Scene:
     """One project. Its sandbox is asked for faults, its database for the truth."""
 
     sandbox: Sandbox
@@ -65,6 +66,11 @@ class Stage:
     def repos(self) -> list[str]:
         return [repo.name for repo in self.sandbox.hub.store.repos("models")]
 
+    def repo(self, repo: str) -> Repo:
+        found = self.sandbox.hub.store.repo("models", repo)
+        assert found is not None
+        return found
+
     def make_repo(self, repo: str, *, private: bool = True) -> None:
         """Create a repo by hand."""
         namespace = repo.partition("/")[0]
@@ -73,9 +79,7 @@ class Stage:
     def write(self, repo: str, title: str = "by somebody else", message: str = "") -> None:
         """Put a commit on top of a repo."""
         store = self.sandbox.hub.store
-        found = store.repo("models", repo)
-        assert found is not None
-        store.commit(found, [], [], title=title, message=message, author="stranger", parent=None)
+        store.commit(self.repo(repo), [], [], title=title, message=message, author="x", parent=None)
 
     def seen(self, method: str, fragment: str) -> list[Seen]:
         """The requests of a method whose path holds a fragment, since the test began."""
@@ -102,13 +106,13 @@ class Stage:
 
 
 @contextmanager
-def staged(postgres: Postgres, database: Database) -> Iterator[Stage]:
+def staged(postgres: Postgres, database: Database) -> Iterator[Scene]:
     """Serve a migrated database."""
     with (
         Sandbox(postgres=postgres, database=database.name, timing=QUICK) as sandbox,
         httpx.Client() as http,
     ):
-        yield Stage(sandbox, database, http)
+        yield Scene(sandbox, database, http)
 
 
 async def claim(rows: Rows, *, lease: float = 20) -> Claim:

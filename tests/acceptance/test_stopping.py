@@ -1,0 +1,176 @@
+"""Told to stop: no new row is begun, what runs is finished or given back unspent, and it ends in time with 0."""
+
+import signal
+import time
+
+import pytest
+
+from acceptance.person import Person
+from acceptance.places import PHOTOS, at, hold, inserted, outcomes
+from acceptance.repo import audit
+from acceptance.running import Watcher
+from acceptance.stage import Stage
+from watcher.sandbox import Sandbox
+from watcher.sandbox.faults import Answer, Hang, Hold
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_it_ends_at_once(stage: Stage, number: signal.Signals) -> None:
+    with Watcher(stage) as watcher:
+        watcher.ready()
+        watcher.send(number)
+        assert watcher.wait(within=3) == 0
+        assert watcher.said("stopped", left=0)
+        assert "Traceback" not in watcher.text
+
+
+def test_a_running_row_is_finished_and_no_other_begun(stage: Stage, sandbox: Sandbox, person: Person) -> None:
+    held = hold(sandbox, "upload", "before")
+    identity = inserted(person)
+    with Watcher(stage) as watcher:
+        held.wait_reached()
+        watcher.wait_for("feed_alive")
+        watcher.send(signal.SIGTERM)
+        watcher.wait_for("stopping", running=1)
+        late = inserted(person)
+        time.sleep(0.5)
+        assert watcher.process.poll() is None
+        held.release()
+        assert watcher.wait(within=10) == 0
+    audit(stage, person.row(identity), PHOTOS)
+    assert person.row(late)["status"] == "pending"
+    assert outcomes(stage, late) == []
+
+
+def test_told_twice_it_gives_the_row_back_unspent_and_another_goes_on(
+    stage: Stage, sandbox: Sandbox, person: Person
+) -> None:
+    held = hold(sandbox, "upload", "before")
+    identity = inserted(person)
+    with Watcher(stage) as other, Watcher(stage) as watcher:
+        held.wait_reached()
+        holder, idle = (watcher, other) if watcher.said("claimed") else (other, watcher)
+        idle.ready()
+        holder.send(signal.SIGTERM)
+        holder.wait_for("stopping")
+        holder.send(signal.SIGTERM)
+        told = time.monotonic()
+        assert holder.wait(within=3) == 0
+        assert holder.said("released", identity=identity)
+        idle.wait_for("claimed", identity=identity)
+        assert time.monotonic() - told < 3
+        sandbox.faults.remove(held)
+        audit(stage, person.wait_for(identity, "published"), PHOTOS)
+        idle.stop()
+    assert outcomes(stage, identity) == ["released", "published"]
+
+
+def test_a_row_that_is_given_back_has_spent_nothing(stage: Stage, sandbox: Sandbox, person: Person) -> None:
+    held = hold(sandbox, "commit", "before")
+    identity = inserted(person)
+    with Watcher(stage) as watcher:
+        held.wait_reached()
+        watcher.send(signal.SIGTERM)
+        watcher.wait_for("stopping")
+        watcher.send(signal.SIGTERM)
+        assert watcher.wait(within=3) == 0
+        assert list(watcher.spool.glob("attempt-*")) == []
+    story = stage.story(identity)
+    assert (story["status"], story["spent"], story["next_attempt_at"]) == ("pending", 0, None)
+    assert story["attempts"][0]["reason"] == "The watcher was stopped."
+
+
+@pytest.mark.parametrize("place", ["fetch", "create", "upload", "commit"])
+def test_a_service_that_hangs_does_not_keep_it_beyond_its_grace(
+    stage: Stage, sandbox: Sandbox, person: Person, place: str
+) -> None:
+    hung = sandbox.faults.add(Hang(), **at(place), times=None)
+    identity = inserted(person)
+    with Watcher(stage, WATCHER_GRACE="2") as watcher:
+        hung.wait_reached()
+        watcher.send(signal.SIGTERM)
+        told = time.monotonic()
+        assert watcher.wait(within=5) == 0
+        assert time.monotonic() - told < 2.2
+    story = stage.story(identity)
+    assert (story["status"], story["spent"]) == ("pending", 0)
+    assert outcomes(stage, identity) == ["released"]
+
+
+def test_a_supabase_that_hangs_does_not_keep_it_beyond_its_grace_either(
+    stage: Stage, sandbox: Sandbox, person: Person
+) -> None:
+    held = hold(sandbox, "commit", "before")
+    identity = inserted(person)
+    with Watcher(stage, WATCHER_GRACE="2") as watcher:
+        held.wait_reached()
+        sandbox.faults.add(Hang(), service="rest", path="/rpc/", times=None)
+        watcher.send(signal.SIGTERM)
+        told = time.monotonic()
+        assert watcher.wait(within=5) == 0
+        assert time.monotonic() - told < 2.2
+    sandbox.faults.clear()
+    assert person.row(identity)["status"] == "publishing"
+
+
+def test_a_claim_that_hangs_does_not_keep_it_beyond_its_grace(stage: Stage, sandbox: Sandbox) -> None:
+    with Watcher(stage, WATCHER_GRACE="2") as watcher:
+        watcher.ready()
+        hung = sandbox.faults.add(Hang(), **at("claim"), times=None)
+        # Subscribed anew, it looks.
+        sandbox.realtime.close_all()
+        hung.wait_reached()
+        watcher.send(signal.SIGTERM)
+        told = time.monotonic()
+        assert watcher.wait(within=15) == 0
+        assert time.monotonic() - told < 2.2
+
+
+def test_a_claim_that_was_under_way_is_given_back(stage: Stage, sandbox: Sandbox, person: Person) -> None:
+    held = hold(sandbox, "claim", "after")
+    identity = inserted(person)
+    with Watcher(stage) as watcher:
+        held.wait_reached()
+        watcher.send(signal.SIGTERM)
+        time.sleep(0.3)
+        held.release()
+        assert watcher.wait(within=5) == 0
+    story = stage.story(identity)
+    assert (story["status"], story["spent"]) == ("pending", 0)
+    assert outcomes(stage, identity) == ["released"]
+
+
+def test_told_while_it_waits_for_an_outage_to_end_it_ends_at_once(
+    stage: Stage, sandbox: Sandbox, person: Person
+) -> None:
+    with Watcher(stage) as watcher:
+        watcher.ready()
+        sandbox.hub.access.revoke(sandbox.hub_token)
+        try:
+            identity = inserted(person)
+            watcher.wait_for("outage")
+            person.wait_for(identity, "pending")
+            watcher.send(signal.SIGTERM)
+            assert watcher.wait(within=3) == 0
+        finally:
+            sandbox.hub.access.restore(sandbox.hub_token)
+
+
+def test_told_while_it_waits_for_a_service_at_the_start_it_ends_at_once(
+    stage: Stage, sandbox: Sandbox
+) -> None:
+    sandbox.faults.add(Answer(503), service="hub", times=None)
+    with Watcher(stage) as watcher:
+        watcher.wait_for("unreachable")
+        watcher.send(signal.SIGTERM)
+        assert watcher.wait(within=3) == 0
+
+
+def test_told_while_the_first_look_hangs_it_ends_within_its_grace(stage: Stage, sandbox: Sandbox) -> None:
+    hung = sandbox.faults.add(Hold("before"), service="hub", path="whoami", times=None)
+    with Watcher(stage, WATCHER_GRACE="2") as watcher:
+        hung.wait_reached()
+        watcher.send(signal.SIGTERM)
+        told = time.monotonic()
+        assert watcher.wait(within=10) == 0
+        assert time.monotonic() - told < 2.2

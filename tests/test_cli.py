@@ -1,0 +1,113 @@
+"""The commands as a shell sees them: what they print, where, and with which exit code they end."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from scene import Scene
+
+from watcher import __version__
+from watcher.cli import cli
+from watcher.sandbox.faults import Answer
+from watcher.settings import environment
+
+BARE = {"PATH": environment()["PATH"], "HOME": "/nonexistent"}
+
+
+def watcher(*arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with nothing else in its environment."""
+    return subprocess.run(
+        [sys.executable, "-m", "watcher", *arguments],
+        env=BARE | given,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_without_settings_it_says_all_that_is_missing_and_is_not_started_again() -> None:
+    ended = watcher("run")
+    assert ended.returncode == 78
+    assert ended.stdout == ""
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("watcher: ")
+    for name in ("SUPABASE_URL", "SUPABASE_SECRET_KEY", "HF_TOKEN"):
+        assert f"{name} is not set" in line
+
+
+def test_a_refused_token_ends_with_78_and_is_not_printed(scene: Scene, tmp_path: Path) -> None:
+    given = scene.sandbox.settings() | {"HF_TOKEN": "hf_of_somebody_else", "WATCHER_SPOOL": str(tmp_path)}
+    ended = watcher("run", **given, WATCHER_INSTANCE="test", WATCHER_LOG_LEVEL="DEBUG")
+    assert ended.returncode == 78
+    assert "The Hub refused the token" in ended.stderr
+    for secret in ("hf_of_somebody_else", scene.sandbox.keys.secret):
+        assert secret not in ended.stdout + ended.stderr
+
+
+def test_a_database_that_cannot_be_reached_ends_with_1() -> None:
+    ended = watcher("migrate", SUPABASE_DB_URL="postgresql://postgres:hush@127.0.0.1:9/postgres")
+    assert ended.returncode == 1
+    assert "The database could not be reached" in ended.stderr
+    assert "hush" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["fly"], ["run", "--fast"], ["replay", "not-a-uuid"]])
+def test_a_command_that_is_used_wrongly_ends_with_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(cli, arguments).exit_code == 2
+
+
+def test_the_process_ends_with_2_as_well() -> None:
+    ended = watcher("fly")
+    assert (ended.returncode, "No such command" in ended.stderr) == (2, True)
+
+
+def test_it_says_its_version_and_what_it_can_do() -> None:
+    assert CliRunner().invoke(cli, ["--version"]).output == f"watcher, version {__version__}\n"
+    help_ = CliRunner().invoke(cli, ["-h"]).output
+    for command in ("run", "migrate", "sandbox", "demo", "replay"):
+        assert re.search(rf"^  {command} +\S", help_, re.MULTILINE)
+
+
+def test_sigterm_ends_a_running_daemon_with_0_and_json_lines_told_its_life(
+    scene: Scene, tmp_path: Path
+) -> None:
+    given = scene.sandbox.settings() | {"WATCHER_SPOOL": str(tmp_path), "WATCHER_INSTANCE": "test"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "watcher", "run"], env=BARE | given, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline()]
+        process.send_signal(signal.SIGTERM)
+        lines += process.stderr.readlines()
+        assert process.wait(10) == 0
+    assert '"event": "ready"' in lines[0]
+    assert '"event": "stopped"' in lines[-1]
+
+
+def test_replay_sets_failed_rows_back_and_says_how_many(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [scene.insert() for _ in range(3)]
+    for row in rows[:2]:
+        scene.database.overwrite(
+            "update public.trained_identities set status = 'failed', error_code = 'image_missing', "
+            "error_message = 'gone' where id = %s",
+            [row],
+        )
+    given = scene.sandbox.settings()
+    assert CliRunner().invoke(cli, ["replay"], env=given).exit_code == 2, "All of what?"
+    dry = CliRunner().invoke(cli, ["replay", "--failed", "--dry-run"], env=given)
+    assert (dry.exit_code, dry.output) == (0, "Would replay 2 failed rows.\n")
+    some = CliRunner().invoke(cli, ["replay", str(rows[0]), str(rows[2])], env=given)
+    assert some.output == "Replayed 1 failed rows.\nLeft alone: 1 pending.\n"
+    assert [scene.database.status(row) for row in rows] == ["pending", "failed", "pending"]
+    scene.sandbox.faults.add(Answer(503), service="rest")
+    away = CliRunner().invoke(cli, ["replay", "--code", "image_missing"], env=given)
+    assert "could not be reached" in str(away.exception)

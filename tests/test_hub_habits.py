@@ -1,0 +1,80 @@
+"""Habits of huggingface_hub 2.4.0 that are kept from it: first as it is, then under our client."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+import pytest
+from huggingface_hub import HfApi, close_session, set_client_factory
+from huggingface_hub.utils._http import default_client_factory, get_session, http_backoff
+from scene import Scene
+
+from watcher.errors import Transient
+from watcher.hub import Hub
+from watcher.sandbox.faults import Hang, Hold
+
+REPO, ROW = "sandbox/identity-ada-1", "5d0f2c1e-0000-4000-8000-000000000001"
+
+
+@contextmanager
+def as_it_comes() -> Iterator[None]:
+    set_client_factory(default_client_factory)
+    try:
+        yield
+    finally:
+        close_session()
+
+
+def test_as_it_comes_the_library_asks_for_ever_while_another_repo_is_being_created(scene: Scene) -> None:
+    scene.sandbox.hub.knobs.conflict(times=40)
+    with as_it_comes():
+        HfApi(scene.sandbox.hub_url, scene.sandbox.hub_token).create_repo(REPO, private=True)
+    assert len(scene.seen("POST", "/api/repos/create")) == 41
+
+
+async def test_a_creation_beside_another_is_one_request(scene: Scene, hub: Hub) -> None:
+    scene.sandbox.hub.knobs.conflict(times=40)
+    with pytest.raises(Transient, match="creating another repo"):
+        await hub.create(REPO)
+    assert len(scene.seen("POST", "/api/repos/create")) == 1
+
+
+async def test_creations_of_one_daemon_come_one_after_the_other(scene: Scene, hub: Hub) -> None:
+    hung = scene.sandbox.faults.add(Hang(), service="hub", path="/api/repos/create")
+    first = asyncio.create_task(hub.create(REPO))
+    await asyncio.to_thread(hung.wait_reached)
+    second = asyncio.create_task(hub.create(f"{REPO}0"))
+    await asyncio.sleep(0.1)
+    assert len(scene.seen("POST", "/api/repos/create")) == 1
+    scene.sandbox.faults.clear()
+    assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], Transient)
+    await second
+
+
+def meet_nobody() -> None:
+    with pytest.raises(httpx2.ConnectError):
+        http_backoff("GET", "http://127.0.0.1:9/", max_retries=0)
+
+
+def test_as_it_comes_the_library_closes_everybodys_client_when_one_thread_cannot_connect() -> None:
+    with as_it_comes():
+        shared = get_session()
+        meet_nobody()
+        assert shared.is_closed
+
+
+async def test_a_thread_that_cannot_connect_leaves_the_others_alone(scene: Scene, hub: Hub) -> None:
+    await hub.create(REPO)
+    empty = await hub.look(REPO, ROW)
+    held = scene.sandbox.faults.add(Hold("after"), service="hub", path="/commits/main")
+    other = asyncio.create_task(hub.look(REPO, ROW))
+    await asyncio.to_thread(held.wait_reached)
+    stranger = threading.Thread(target=meet_nobody)
+    stranger.start()
+    await asyncio.to_thread(stranger.join)
+    held.release()
+    assert await other == empty
+    assert not get_session().is_closed
+    assert await hub.look(REPO, ROW) == empty

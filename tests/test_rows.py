@@ -1,0 +1,264 @@
+"""The verbs over HTTP: what each answers, and what each error means."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from scene import Scene, claim
+
+from watcher.app import supabase_client
+from watcher.errors import LeaseLost, Misconfigured, Outage, Transient
+from watcher.identity import Publication
+from watcher.retry import Retry
+from watcher.rows import SCHEMA, Rows
+from watcher.sandbox import Postgres, Sandbox
+from watcher.sandbox.faults import Answer, Hang, LoseAnswer, Truncate
+
+PUBLICATION = Publication("https://hub/acme/ada", "c0ffee")
+# How an attempt may end: the verb, the status it leaves, the outcome in the history.
+ENDS: dict[str, tuple[Callable[[Rows, int], Awaitable[None]], str, str]] = {
+    "complete": (
+        lambda rows, attempt: rows.complete(attempt, PUBLICATION, {"a": 1}),
+        "published",
+        "published",
+    ),
+    "fail": (
+        lambda rows, attempt: rows.fail(attempt, "image_missing", "Image 2 is gone."),
+        "failed",
+        "failed",
+    ),
+    "defer": (lambda rows, attempt: rows.defer(attempt, "The Hub is away.", 60.0), "pending", "deferred"),
+    "release": (lambda rows, attempt: rows.release(attempt, "Stopping."), "pending", "released"),
+}
+OLDER = {"schema": "20200101000000", "serves": "0.1.0"}
+NEWER_FOR_US = {"schema": "29991231000000", "serves": "0.1.0"}
+NEWER_FOR_OTHERS = {"schema": "29991231000000", "serves": "0.10.0"}
+
+
+@asynccontextmanager
+async def client(url: str, key: str, patience: float = 5) -> AsyncIterator[Rows]:
+    async with httpx.AsyncClient(timeout=patience) as http:
+        yield Rows(supabase_client(url, key, http))
+
+
+async def test_a_claim_tells_all_that_an_attempt_needs(scene: Scene, rows: Rows) -> None:
+    identity = scene.insert(name="Zoë 李")
+    claimed = await claim(rows)
+    row = scene.database.row(identity)
+    assert claimed.identity.id == str(identity)
+    assert (claimed.identity.user_id, claimed.identity.name) == (str(row["user_id"]), "Zoë 李")
+    assert claimed.identity.image_paths == tuple(row["image_paths"])
+    assert claimed.identity.created_at == row["created_at"].strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert (claimed.model_id, claimed.look_only, claimed.never_tried) == (None, False, True)
+    assert 0 <= claimed.age < 10
+
+
+async def test_a_claim_says_when_the_next_row_falls_due(scene: Scene, rows: Rows) -> None:
+    scene.insert()
+    attempt = (await claim(rows)).attempt
+    await rows.defer(attempt, "Later.", 60)
+    answer = await rows.claim(
+        instance="test", run=str(uuid4()), limit=4, lease=20, holding=[], predecessor_is_dead=False
+    )
+    assert answer.claims == ()
+    assert answer.next_due is not None
+    assert 55 < answer.next_due <= 60
+
+
+async def test_renewing_tells_who_still_holds_and_shows_progress(scene: Scene, rows: Rows) -> None:
+    identity = scene.insert()
+    attempt = (await claim(rows)).attempt
+    assert await rows.renew({attempt: 2, attempt + 1: 0}, 20) == ({attempt}, set())
+    assert scene.database.row(identity)["images_published"] == 2
+
+
+async def test_a_name_is_reserved_once_and_moves_on_when_it_is_refused(scene: Scene, rows: Rows) -> None:
+    scene.insert()
+    attempt = (await claim(rows)).attempt
+    name = await rows.reserve(attempt, "acme", "ada")
+    assert name == await rows.reserve(attempt, "acme", "ada")
+    other = await rows.reserve(attempt, "acme", "ada", name)
+    assert int(other.rpartition("-")[2]) == int(name.rpartition("-")[2]) + 1
+
+
+@pytest.mark.parametrize("verb", ENDS)
+async def test_a_write_back_whose_answer_was_lost_is_done_when_it_is_said_again(
+    scene: Scene, rows: Rows, quick: Retry, verb: str
+) -> None:
+    identity = scene.insert()
+    attempt = (await claim(rows)).attempt
+    await rows.reserve(attempt, "acme", "ada")
+    rule = scene.sandbox.faults.add(LoseAnswer(), service="rest", path=f"/rpc/watcher_{verb}$")
+    end, status, outcome = ENDS[verb]
+    await quick(end, rows, attempt)
+    assert rule.reached == 1
+    assert len(scene.seen("POST", f"watcher_{verb}")) == 2
+    assert scene.database.status(identity) == status
+    assert scene.database.outcomes(identity) == [outcome]
+
+
+async def test_a_name_whose_answer_was_lost_is_the_same_when_asked_again(
+    scene: Scene, rows: Rows, quick: Retry
+) -> None:
+    identity = scene.insert()
+    attempt = (await claim(rows)).attempt
+    scene.sandbox.faults.add(LoseAnswer(), service="rest", path="/rpc/watcher_reserve$")
+    assert await quick(rows.reserve, attempt, "acme", "ada") == scene.database.row(identity)["model_id"]
+    assert scene.database.value("select count(*) from watcher.names") == 1
+
+
+async def test_rows_whose_claim_was_lost_are_handed_out_again_unspent(scene: Scene, rows: Rows) -> None:
+    identity = scene.insert()
+    run: dict[str, Any] = {"instance": "test", "run": str(uuid4()), "limit": 1, "lease": 20, "holding": []}
+    scene.sandbox.faults.add(LoseAnswer(), service="rest", path="/rpc/watcher_claim$")
+    with pytest.raises(Transient):
+        await rows.claim(**run, predecessor_is_dead=True)
+    [again] = (await rows.claim(**run, predecessor_is_dead=True)).claims
+    assert again.identity.id == str(identity)
+    assert scene.database.line(identity)["spent"] == 1
+
+
+@pytest.mark.parametrize("verb", [*ENDS, "reserve"])
+async def test_nothing_is_written_for_a_row_that_is_ours_no_longer(
+    scene: Scene, rows: Rows, verb: str
+) -> None:
+    identity = scene.insert()
+    attempt = (await claim(rows)).attempt
+    scene.database.delete_account(scene.database.row(identity)["user_id"])
+    with pytest.raises(LeaseLost):
+        if verb == "reserve":
+            await rows.reserve(attempt, "acme", "ada")
+        else:
+            await ENDS[verb][0](rows, attempt)
+
+
+@pytest.mark.parametrize("key", ["sb_secret_revoked", "eyJhbGciOiJIUzI1NiJ9.e30.xxxx", "sb_publishable_none"])
+async def test_a_key_that_is_refused_is_an_outage(sandbox: Sandbox, key: str) -> None:
+    async with client(sandbox.supabase_url, key) as rows:
+        with pytest.raises(Outage) as caught:
+            await rows.beat()
+    assert key not in str(caught.value)
+
+
+async def test_the_publishable_key_is_told_to_be_the_wrong_one(sandbox: Sandbox) -> None:
+    async with client(sandbox.supabase_url, sandbox.keys.publishable) as rows:
+        with pytest.raises(Outage, match="Use the project's secret key"):
+            await rows.beat()
+
+
+async def test_a_right_that_was_lost_is_an_outage(scene: Scene, rows: Rows) -> None:
+    scene.database.run("revoke execute on function public.watcher_beat() from service_role")
+    try:
+        with pytest.raises(Outage, match="may not call watcher_beat"):
+            await rows.beat()
+    finally:
+        scene.database.run("grant execute on function public.watcher_beat() to service_role")
+    await rows.beat()
+
+
+async def test_a_database_without_our_functions_is_said_to_need_migrating(scene: Scene, rows: Rows) -> None:
+    scene.database.run("alter function public.watcher_version() rename to elsewhere")
+    scene.database.run("notify pgrst, 'reload schema'")
+    try:
+        with pytest.raises(Misconfigured, match="run `watcher migrate`"):
+            await rows.check_version()
+    finally:
+        scene.database.run("alter function public.elsewhere() rename to watcher_version")
+        scene.database.run("notify pgrst, 'reload schema'")
+    await rows.check_version()
+
+
+async def test_the_schema_that_the_migrations_make_is_the_one_we_want(scene: Scene, rows: Rows) -> None:
+    assert scene.database.value("select max(version) from watcher.migrations") == SCHEMA
+    await rows.check_version()
+
+
+async def test_a_newer_schema_will_do_as_long_as_it_serves_this_program(scene: Scene, rows: Rows) -> None:
+    scene.sandbox.faults.add(Answer(200, NEWER_FOR_US), path="watcher_version")
+    await rows.check_version()
+    scene.sandbox.faults.add(Answer(200, NEWER_FOR_OTHERS), path="watcher_version")
+    with pytest.raises(Misconfigured, match="upgrade the watcher"):
+        await rows.check_version()
+    scene.sandbox.faults.add(Answer(200, OLDER), path="watcher_version")
+    with pytest.raises(Misconfigured, match="run `watcher migrate`"):
+        await rows.check_version()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Answer(502, "<html><h1>502 Bad Gateway</h1></html>", {"content-type": "text/html"}),
+        Answer(503, {"message": "name resolution failed"}),
+        Answer(504, {"message": "The upstream server is timing out", "code": "504"}),
+        Answer(429, {"message": "API rate limit exceeded"}),
+        Answer(500, None),
+        LoseAnswer(),
+        Hang(),
+    ],
+    ids=["html", "json without a code", "json", "rate", "empty", "lost", "hung"],
+)
+async def test_trouble_on_the_way_is_worth_another_try(sandbox: Sandbox, trouble: Any) -> None:
+    sandbox.faults.add(trouble, service="rest")
+    async with client(sandbox.supabase_url, sandbox.keys.secret, patience=0.5) as rows:
+        with pytest.raises(Transient) as caught:
+            await rows.beat()
+        sandbox.faults.clear()
+        await rows.beat()
+    assert "<html" not in str(caught.value)
+
+
+async def test_nobody_listening_is_worth_another_try(sandbox: Sandbox) -> None:
+    async with client("http://127.0.0.1:9", sandbox.keys.secret) as rows:
+        with pytest.raises(Transient, match="could not be reached for watcher_beat"):
+            await rows.beat()
+
+
+async def test_a_database_that_is_down_is_worth_another_try(
+    scene: Scene, rows: Rows, postgres: Postgres
+) -> None:
+    await rows.beat()
+    scene.database.close()
+    postgres.halt()
+    try:
+        with pytest.raises(Transient):
+            await rows.beat()
+    finally:
+        postgres.start()
+    await Retry(tries=9, first=0.1)(rows.beat)
+
+
+@pytest.mark.parametrize("verb", ENDS)
+async def test_a_write_back_whose_answer_is_cut_short_is_neither_done_nor_lost(
+    scene: Scene, rows: Rows, verb: str
+) -> None:
+    identity = scene.insert()
+    attempt = (await claim(rows)).attempt
+    await rows.reserve(attempt, "sandbox", "ada")
+    end, status, _ = ENDS[verb]
+    scene.sandbox.faults.add(Truncate(after=3), service="rest", path=".*watcher_.*")
+    with pytest.raises(Transient, match="garbled"):
+        await end(rows, attempt)
+    await end(rows, attempt)
+    assert scene.database.row(identity)["status"] == status
+
+
+async def test_a_claim_whose_answer_is_cut_short_is_asked_for_again(scene: Scene, rows: Rows) -> None:
+    identity = scene.insert()
+    scene.sandbox.faults.add(Truncate(after=40), service="rest", path=".*watcher_.*")
+    asked: dict[str, Any] = {"instance": "i", "run": str(uuid4()), "limit": 1, "lease": 20, "holding": []}
+    with pytest.raises(Transient, match="garbled"):
+        await rows.claim(**asked, predecessor_is_dead=False)
+    [again] = (await rows.claim(**asked, predecessor_is_dead=False)).claims
+    assert again.identity.id == str(identity)
+
+
+async def test_a_name_that_is_cut_short_is_not_taken_for_one(scene: Scene, rows: Rows) -> None:
+    scene.insert()
+    attempt = (await claim(rows)).attempt
+    scene.sandbox.faults.add(Truncate(after=20), service="rest", path=".*watcher_.*")
+    with pytest.raises(Transient, match="garbled"):
+        await rows.reserve(attempt, "sandbox", "ada")
+    assert (await rows.reserve(attempt, "sandbox", "ada")).startswith("sandbox/identity-ada-")
