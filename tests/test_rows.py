@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from database import migrate
 from scene import Scene, claim
 
 from watcher.app import supabase_client
@@ -216,18 +217,18 @@ async def test_nobody_listening_is_worth_another_try(sandbox: Sandbox) -> None:
             await rows.beat()
 
 
-async def test_a_database_that_is_down_is_worth_another_try(
-    scene: Scene, rows: Rows, postgres: Postgres
-) -> None:
-    await rows.beat()
-    scene.database.close()
-    postgres.halt()
-    try:
-        with pytest.raises(Transient):
+@pytest.mark.usefixtures("scene")  # whose sandbox's threads may stay
+async def test_a_database_that_is_down_is_worth_another_try() -> None:
+    # Its own Postgres, for everybody else's connections would end with it.
+    with Postgres() as postgres, Sandbox(postgres=postgres) as own:
+        migrate(own.db_url)
+        async with client(own.supabase_url, own.keys.secret) as rows:
             await rows.beat()
-    finally:
-        postgres.start()
-    await Retry(tries=9, first=0.1)(rows.beat)
+            postgres.halt()
+            with pytest.raises(Transient):
+                await rows.beat()
+            postgres.start()
+            await Retry(tries=9, first=0.1)(rows.beat)
 
 
 @pytest.mark.parametrize("verb", ENDS)

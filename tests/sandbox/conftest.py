@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from served import Project, served
 
+from sandbox.served import Project, served
 from watcher.sandbox.postgres import Postgres
 
 

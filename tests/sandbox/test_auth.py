@@ -7,11 +7,11 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from served import Project
 from supabase import AsyncClient, AsyncClientOptions, acreate_client, create_client
 from supabase.lib.client_options import SyncClientOptions
 from supabase_auth.errors import AuthApiError, AuthWeakPasswordError
 
+from sandbox.served import Project
 from watcher.sandbox.keys import Keys
 
 PASSWORD = "correct horse"

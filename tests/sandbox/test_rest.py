@@ -9,10 +9,10 @@ import httpx
 import postgrest
 import psycopg
 import pytest
-from served import Project
 from supabase import AsyncClientOptions, acreate_client, create_client
 from supabase.lib.client_options import SyncClientOptions
 
+from sandbox.served import Project
 from watcher.sandbox.keys import Keys
 
 ANNA = "00000000-0000-4000-8000-00000000000a"
