@@ -83,6 +83,7 @@ def auto_expose() -> bool:
 def database(copies: Callable[[bool], Database], auto_expose: bool) -> Iterator[Database]:
     """Give a migrated database without a row or a user. What a test changes in its schema, it rolls back."""
     own = copies(auto_expose)
+    own.wake()
     yield own
     own.clear()
 

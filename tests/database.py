@@ -49,6 +49,15 @@ class Database:
             connection.close()
         self._kept.clear()
 
+    def wake(self) -> None:
+        """Forget connections that ended with a Postgres which a test of another file restarted."""
+        for role, connection in list(self._kept.items()):
+            try:
+                connection.execute("select")
+            except psycopg.OperationalError:
+                connection.close()
+                del self._kept[role]
+
     def clear(self) -> None:
         """Make it as it was before the test: no rows, nobody signed up, what the test opened closed."""
         self._opened.close()
