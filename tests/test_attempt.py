@@ -129,5 +129,19 @@ async def test_what_cannot_be_written_back_is_left_to_the_lease(
 ) -> None:
     identity = scene.insert([*PICTURES, b"GIF89a" + bytes(99)])
     scene.sandbox.faults.add(Answer(503), service="rest", path="watcher_fail$", times=None)
-    await carry(attempts, rows)
+    with pytest.raises(LeaseLost):
+        await carry(attempts, rows)
     assert scene.database.outcomes(identity) == [None]
+
+
+async def test_a_reason_that_postgres_cannot_store_is_written_back_all_the_same(
+    scene: Scene, rows: Rows, attempts: Attempts
+) -> None:
+    identity = scene.insert()
+    scene.sandbox.faults.add(
+        Answer(503, b"no\x00 " * 9999), service="hub", path="/api/repos/create", times=None
+    )
+    await carry(attempts, rows)
+    [attempt] = scene.database.attempts(identity)
+    assert attempt["outcome"] == "deferred"
+    assert attempt["reason"].startswith("The Hub could not do it just now: no no")

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd
+from huggingface_hub.utils import get_session
 from pictures import jpeg
 from scene import Scene
 
-from watcher.errors import Misconfigured, Outage, Permanent, Transient
+from watcher.errors import LeaseLost, Misconfigured, Outage, Permanent, Transient
 from watcher.hub import Conflict, Hub, Look, NameTaken
 from watcher.publication import commit_description
-from watcher.sandbox.faults import Answer, Hang, LoseAnswer
+from watcher.sandbox.faults import Answer, Hang, Hold, LoseAnswer
 from watcher.sandbox.hub import User
 
 # httpx2 deprecates what huggingface_hub 2.4.0 still does.
@@ -253,3 +254,29 @@ async def test_who_waits_for_a_hung_hub_can_be_cancelled_at_once(scene: Scene, h
         async with asyncio.timeout(0.2):
             await hub.create(REPO)
     assert hung.reached == 1
+
+
+async def test_a_creation_that_is_not_wanted_any_more_when_its_turn_comes_is_not_made(
+    scene: Scene, hub: Hub
+) -> None:
+    held = scene.sandbox.faults.add(Hold("before"), service="hub", path="/api/repos/create")
+    first = asyncio.create_task(hub.create(REPO))
+    await asyncio.to_thread(held.wait_reached)
+
+    def check() -> None:
+        raise LeaseLost("Somebody else has the row.")
+
+    second = asyncio.create_task(hub.create(f"{REPO}0", check=check))
+    await asyncio.sleep(0)
+    held.release()
+    await first
+    with pytest.raises(LeaseLost):
+        await second
+    assert len(scene.seen("POST", "/api/repos/create")) == 1
+
+
+async def test_what_the_store_behind_the_hub_refuses_is_worth_another_try(scene: Scene, hub: Hub) -> None:
+    scene.sandbox.faults.add(Answer(403, "<Error>Request has expired</Error>"), service="hub", method="GET")
+    elsewhere = scene.sandbox.hub_url.replace("127.0.0.1", "localhost")
+    with pytest.raises(Transient, match="store"):
+        await asyncio.to_thread(get_session().get, f"{elsewhere}/api/whoami-v2")

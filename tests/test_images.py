@@ -138,8 +138,10 @@ async def test_a_download_that_ended_early_but_looks_whole_is_fetched_again(
         Answer(400, {"statusCode": "429", "error": "too_many_requests", "message": "Slow down"}),
         Answer(429, "slow down"),
         Answer(544, {"statusCode": "544", "error": "DatabaseTimeout", "message": "The connection timed out"}),
+        Answer(404, "<html>no route</html>"),
+        Answer(400, "<html>a proxy's</html>"),
     ],
-    ids=["cut", "cut at once", "lost", "503", "500", "429 inside", "429", "544"],
+    ids=["cut", "cut at once", "lost", "503", "500", "429 inside", "429", "544", "404", "400"],
 )
 async def test_trouble_on_the_way_is_tried_again_and_in_the_end_left_for_later(
     scene: Scene, images: Images, tmp_path: Path, trouble: Answer
@@ -231,3 +233,14 @@ async def test_an_image_is_never_in_memory_as_a_whole(scene: Scene, images: Imag
     finally:
         tracemalloc.stop()
     assert peak < 4 * 2**20, "Both ends of the connection together."
+
+
+async def test_a_project_whose_quota_is_spent_is_not_the_rows_fault(
+    scene: Scene, images: Images, tmp_path: Path
+) -> None:
+    identity = stored(scene)
+    scene.sandbox.faults.add(
+        Answer(402, {"message": "exceed_egress_quota"}), service="storage", path=DOWNLOAD, times=None
+    )
+    with pytest.raises(Outage, match="exceed_egress_quota"):
+        await images.fetch(identity, 1, tmp_path)

@@ -38,9 +38,10 @@ class Attempts:
         try:
             async with self._leases.held(claim.attempt, asked=asked) as lease:
                 publication = await self._publisher.publish(claim, lease)
-                await self._retry(
-                    self._rows.complete, claim.attempt, publication, training_config(claim.identity)
-                )
+            # Without the lease's clock: what is published is worth saying as long as nobody else has taken the row.
+            await self._write_back(
+                self._rows.complete, claim.attempt, publication, training_config(claim.identity)
+            )
             log.info("published", url=publication.url, commit=publication.commit_sha)
         except LeaseLost as error:
             # Another worker may hold the row: write nothing.
@@ -53,7 +54,8 @@ class Attempts:
             log.warning("deferred", reason=str(error))
             await self._write_back(self._rows.defer, claim.attempt, str(error), error.retry_after)
         except Outage as error:
-            await self._write_back(self._rows.release, claim.attempt, str(error))
+            with suppress(LeaseLost):
+                await self._write_back(self._rows.release, claim.attempt, str(error))
             raise  # the daemon pauses
         except asyncio.CancelledError:
             # Told to stop: give the row back now rather than when its lease runs out.
@@ -68,16 +70,16 @@ class Attempts:
 
     async def give_back(self, claim: Claim) -> None:
         """Release a claim because the watcher was told to stop."""
-        with suppress(Outage):
+        with suppress(Outage, LeaseLost):
             await self._write_back(self._rows.release, claim.attempt, "The watcher was stopped.")
-        log.info("released", identity=claim.identity.id, attempt=claim.attempt)
+            log.info("released", identity=claim.identity.id, attempt=claim.attempt)
 
     async def _write_back(
         self, verb: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Say how the attempt ended. If that cannot be said, the lease runs out and the next holder looks.
 
-        Raises Outage where nothing at all may be said.
+        Raises LeaseLost then, and Outage where nothing at all may be said.
         """
         saying = asyncio.ensure_future(self._retry(verb, *args, **kwargs))
         try:
@@ -86,7 +88,8 @@ class Attempts:
             # Told to stop in the middle of it: what was begun is said to its end.
             await asyncio.wait([saying])
             raise
-        except Outage:
+        except (LeaseLost, Outage):
             raise
         except WatcherError as error:
             log.warning("not_written_back", reason=str(error))
+            raise LeaseLost(f"The end of attempt {args[0]} could not be written back.") from error

@@ -41,6 +41,10 @@ def main() -> None:
     except WatcherError as error:
         click.echo(f"watcher: {error}", err=True)
         code = 1
+    except Exception:
+        # Through the log, which knows the secrets.
+        logging.getLogger("watcher").exception("The watcher met an unexpected error.")
+        code = 1
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -88,9 +88,10 @@ class Daemon:
             for task in ended:
                 task.result()
         finally:
-            for task in (life, *beats):
+            # What runs has ended by now, unless a mistake of ours ended the life before.
+            for task in (life, *beats, *self._running):
                 task.cancel()
-            await asyncio.gather(life, *beats, return_exceptions=True)
+            await asyncio.wait([life, *beats, *self._running], timeout=_FOR_RELEASES)
 
     async def _live(self) -> None:
         looking = asyncio.create_task(self._look_until_told())
@@ -147,7 +148,8 @@ class Daemon:
                 return wait
             try:
                 await self._probe()
-            except (Outage, Transient) as error:
+            except (Misconfigured, Outage, Transient) as error:
+                # Misconfigured too: what was right at the start may become right again.
                 self._begin_outage(str(error))
                 return self._settings.poll
         # While an outage may be over, one row shows whether it is.
@@ -261,7 +263,7 @@ class Daemon:
         finished.cancel()
         for task in (looking, *self._running):
             task.cancel()
-        await asyncio.wait([looking, *self._running], timeout=min(_FOR_RELEASES, grace / 2) - 0.5)
+        await asyncio.wait([looking, *self._running], timeout=0.7 * min(_FOR_RELEASES, grace / 2))
         log.info("stopped", left=len(self._running))
 
     async def _finish(self, looking: asyncio.Task[None]) -> None:

@@ -166,7 +166,7 @@ class Feed:
             channel.rejoin_timer.reset()
             channel.join_push.destroy()
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(1):
                 await client.close()
         except Exception as error:  # noqa: BLE001  (it is thrown away in any case)
             log.debug("feed_close_failed", reason=repr(error))

@@ -54,7 +54,10 @@ class Hub:
         self._endpoint = endpoint
         self._namespace = namespace
         self._client = _Client(
-            event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True, timeout=_TIMEOUT
+            httpx2.URL(endpoint).host,
+            event_hooks={"request": [hf_request_event_hook]},
+            follow_redirects=True,
+            timeout=_TIMEOUT,
         )
         set_client_factory(lambda: self._client)
         self._api = HfApi(endpoint=endpoint, token=token)
@@ -73,7 +76,7 @@ class Hub:
 
     async def first_look(self) -> None:
         """Check the token, and learn whose it is; raises Misconfigured, or Outage or Transient from the Hub."""
-        who = await _in_thread(self._api.whoami)
+        who = await _in_thread(self._whoami)
         role = who.get("auth", {}).get("accessToken", {}).get("role")
         if role == "read":
             raise Misconfigured("HF_TOKEN may only read: make a token with write access and set it.")
@@ -84,6 +87,12 @@ class Hub:
                 f"HF_NAMESPACE is {self._namespace}, and the token belongs to {who['name']}, who is no member of it: "
                 "set another namespace or another token."
             )
+
+    def _whoami(self) -> dict[str, Any]:
+        who = self._api.whoami()
+        if not isinstance(who, dict) or "name" not in who:
+            raise Transient("The Hub's answer about the token came in garbled.")
+        return who
 
     async def look(self, repo_id: str, identity_id: str) -> Look:
         """Say what the Hub has under a name, from the point of view of one row."""
@@ -101,11 +110,14 @@ class Hub:
             if error.response.status_code == httpx2.codes.NOT_FOUND:
                 return Look("absent")
             raise
-        return Look("empty", commits[0].commit_id) if info.private and commits else Look("foreign")
+        if not commits:
+            return Look("absent")  # not to be seen yet
+        return Look("empty", commits[0].commit_id) if info.private else Look("foreign")
 
-    async def create(self, repo_id: str) -> None:
-        """Create a private repo; raises NameTaken."""
+    async def create(self, repo_id: str, *, check: Callable[[], None] = lambda: None) -> None:
+        """Create a private repo; raises NameTaken, and what `check` raises when it is this creation's turn."""
         async with self._creating:
+            check()
             await _in_thread(partial(self._create, repo_id))
 
     def _create(self, repo_id: str) -> None:
@@ -171,8 +183,16 @@ class _Client(httpx2.Client):
     It tries again after a 5xx, up to 23 s for each of our own tries: likewise.
     """
 
+    def __init__(self, hub: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._hub = hub
+
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         response = super().send(request, **options)
+        if response.is_error and request.url.host != self._hub:
+            # The store behind the Hub: a link that grew old or an upload that stalled, whatever the status.
+            response.read()
+            raise Transient(f"The Hub's store could not do it just now: HTTP {response.status_code}")
         if response.status_code == httpx2.codes.TOO_MANY_REQUESTS:
             response.read()
             raise Transient(

@@ -137,17 +137,18 @@ def _translate(number: int, path: str, status: int, body: bytes) -> WatcherError
         message, error = str(answer.get("message", "")), str(answer.get("code") or answer.get("error") or "")
     except (ValueError, AttributeError, TypeError):
         meant, message, error = status, "", ""
-    if meant == 404 and error == "NoSuchBucket":
+    if error in {"NoSuchBucket", "Bucket not found"}:
         return Outage(f"The bucket {BUCKET} is missing: run `watcher migrate`.")
-    if meant == 404:
+    if error in {"NoSuchKey", "not_found"}:
         return _Missing(message)
-    if meant in {401, 403} or error == "InvalidJWT":
-        return Outage(f"Supabase Storage refused the key: {message or status}")
-    if meant in {408, 416, 429} or meant >= 500:
-        return Transient(f"{_in_words(number, path)} could not be fetched just now: {message or status}")
-    return Permanent(
-        "path_forbidden", f"{_in_words(number, path)} has a path that Storage refuses: {message or status}"
-    )
+    if meant in {401, 402, 403} or error == "InvalidJWT":
+        return Outage(f"Supabase Storage refuses to hand out images: {message or status}")
+    if error in {"InvalidKey", "InvalidRequest"}:
+        return Permanent(
+            "path_forbidden",
+            f"{_in_words(number, path)} has a path that Storage refuses: {message or status}",
+        )
+    return Transient(f"{_in_words(number, path)} could not be fetched just now: {message or status}")
 
 
 def _in_words(number: int, path: str) -> str:

@@ -36,6 +36,10 @@ class Lease:
         if not self._lost and not self._window.expired():
             self._window.reschedule(until)
 
+    def end(self) -> None:
+        """Believe in it no longer, since the work on the row has ended."""
+        self._lost = True
+
     def lose(self) -> None:
         """Stop the attempt: somebody else holds its row, or it is gone."""
         if not self._window.expired():
@@ -69,6 +73,7 @@ class Leases:
                 try:
                     yield lease
                 finally:
+                    lease.end()
                     del self._held[attempt]
         except TimeoutError as error:
             if not window.expired():

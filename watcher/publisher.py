@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 _BATCH = 5
 """Images that go up together: enough to share two requests, few enough to begin early."""
 _BATCHES_AT_ONCE = 2
+_NAMES_AT_ONCE = 5
+"""Names that one attempt tries; a Hub that calls every new repo somebody else's must not get one each second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,18 @@ class _Way:
     async def publish(self) -> Publication:
         look = None
         if self._repo_id is not None:
-            look = await self._retry(self._look)
-            if look.state == "ours":
-                return self._publication(look.sha)
-            if not self._repo_id.startswith(f"{self._hub.namespace}/"):
+            if self._repo_id.startswith(f"{self._hub.namespace}/"):
+                look = await self._retry(self._look)
+                if look.state == "ours":
+                    return self._publication(look.sha)
+            else:
                 # Reserved under another namespace, which the settings have left: begin anew in the new one. The token
                 # may have no rights in the old one any more; the name stays recorded.
                 with suppress(Outage):
-                    await self.tidy()
-                look = self._repo_id = None
+                    publication = await self.tidy()
+                    if publication is not None:
+                        return publication
+                self._repo_id = None
         try:
             with self._tools.spool.folder(self._attempt) as folder:
                 async with asyncio.TaskGroup() as group:
@@ -87,6 +92,10 @@ class _Way:
                     operations = await self._fetch_and_upload(group, repo, folder)
                 return await self._commit(operations, parent=repo.result())
         except BaseExceptionGroup as several:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # Before Python 3.13 a group loses a cancellation that meets an error inside.
+                raise asyncio.CancelledError from several
             raise several.exceptions[0] from several
 
     async def tidy(self) -> Publication | None:
@@ -107,7 +116,13 @@ class _Way:
 
     async def _open_repo(self, look: Look | None) -> Look:
         """Return a look at the private repo of this row that holds its initial commit alone."""
+        names_tried = 0
         while look is None or look.state in {"absent", "foreign"}:
+            names_tried += 1
+            if names_tried > _NAMES_AT_ONCE:
+                raise Transient(
+                    f"The Hub has something of somebody else's under {self._repo_id} and the names before."
+                )
             if look is None or look.state == "foreign":
                 self._repo_id = await self._retry(
                     self._tools.rows.reserve,
@@ -124,7 +139,7 @@ class _Way:
     async def _create_and_look(self) -> Look:
         assert self._repo_id is not None
         self._lease.check()
-        self._creation = asyncio.ensure_future(self._hub.create(self._repo_id))
+        self._creation = asyncio.ensure_future(self._hub.create(self._repo_id, check=self._lease.check))
         self._creation.add_done_callback(lambda creation: creation.cancelled() or creation.exception())
         with suppress(NameTaken):
             await asyncio.shield(self._creation)

@@ -104,15 +104,17 @@ class Rows:
 
     async def fail(self, attempt: int, code: str, message: str) -> None:
         """Publishing → failed."""
-        await self._write_back("watcher_fail", attempt, p_code=code, p_message=message)
+        await self._write_back("watcher_fail", attempt, p_code=code, p_message=_storable(message))
 
     async def defer(self, attempt: int, reason: str, retry_after: float | None = None) -> None:
         """Publishing → pending, later: in `retry_after` seconds at the earliest."""
-        await self._write_back("watcher_defer", attempt, p_reason=reason, p_retry_after_seconds=retry_after)
+        await self._write_back(
+            "watcher_defer", attempt, p_reason=_storable(reason), p_retry_after_seconds=retry_after
+        )
 
     async def release(self, attempt: int, reason: str) -> None:
         """Publishing → pending, now, and the attempt does not count."""
-        await self._write_back("watcher_release", attempt, p_reason=reason)
+        await self._write_back("watcher_release", attempt, p_reason=_storable(reason))
 
     async def replay(
         self, *, ids: list[str] | None, code: str | None, user: str | None, dry_run: bool
@@ -169,6 +171,11 @@ def _read(verb: str, reading: Callable[[], T]) -> T:
         return reading()
     except (AttributeError, KeyError, TypeError) as error:
         raise _garbled(verb) from error
+
+
+def _storable(text: str) -> str:
+    """A sentence may quote what a service sent: Postgres takes no NUL, and nobody reads more than this."""
+    return text.replace("\x00", "")[:2000]
 
 
 def _garbled(verb: str) -> Transient:

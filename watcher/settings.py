@@ -105,7 +105,7 @@ class Settings(Services):
         description="Where images lie while they are on their way; by default ~/.cache/watcher",
     )
     slots: int = Field(
-        4, ge=1, le=64, validation_alias="WATCHER_SLOTS", description="Rows worked on at the same time"
+        4, ge=1, le=32, validation_alias="WATCHER_SLOTS", description="Rows worked on at the same time"
     )
     fetches: int = Field(
         8, ge=1, le=64, validation_alias="WATCHER_FETCHES", description="Images fetched at the same time"
