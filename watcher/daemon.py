@@ -88,10 +88,11 @@ class Daemon:
             for task in ended:
                 task.result()
         finally:
-            # What runs has ended by now, unless a mistake of ours ended the life before.
-            for task in (life, *beats, *self._running):
+            # What runs has had its grace by now, unless a mistake of ours ended the life before.
+            left = [life, *beats] if self._stop.is_set() else [life, *beats, *self._running]
+            for task in left:
                 task.cancel()
-            await asyncio.wait([life, *beats, *self._running], timeout=_FOR_RELEASES)
+            await asyncio.wait(left, timeout=_FOR_RELEASES)
 
     async def _live(self) -> None:
         looking = asyncio.create_task(self._look_until_told())

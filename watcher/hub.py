@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils._http import hf_request_event_hook, parse_ratelimit_headers
+from huggingface_hub.utils._http import default_client_factory, hf_request_event_hook, parse_ratelimit_headers
 
 from watcher.errors import Misconfigured, Outage, Permanent, Transient, WatcherError
 from watcher.publication import names_row
@@ -170,7 +170,8 @@ class Hub:
         await _in_thread(partial(self._api.delete_repo, repo_id, missing_ok=True))
 
     def close(self) -> None:
-        """Close the connections, also those that a thread still waits on."""
+        """Close the connections, also those that a thread still waits on, and give the library its own client back."""
+        set_client_factory(default_client_factory)
         self._client.close_for_good()
 
 
