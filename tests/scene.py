@@ -14,9 +14,9 @@ from pictures import jpeg, png
 from watcher.identity import Claim
 from watcher.rows import Rows
 from watcher.sandbox import Postgres, Sandbox
-from watcher.sandbox.hub_store import Repo
-from watcher.sandbox.realtime_timing import Timing
-from watcher.sandbox.traffic import Seen
+from watcher.sandbox.faults.traffic import Seen
+from watcher.sandbox.hub.store import Repo
+from watcher.sandbox.realtime.timing import Timing
 
 QUICK = Timing(cold=0.02, poll_idle=0.02, poll_unmatched=0.02, handshake_error=0.02, join_error=0.02)
 PICTURES = (jpeg(1), png(2), jpeg(3))

@@ -11,8 +11,8 @@ from scene import Scene, claim, until
 from watcher.errors import LeaseLost
 from watcher.lease import Lease, Leases
 from watcher.rows import Rows
-from watcher.sandbox.fault_actions import Action
 from watcher.sandbox.faults import Answer, Delay, Hang, Hold, LoseAnswer
+from watcher.sandbox.faults.actions import Action
 
 LENGTH, RENEWAL = 1.2, 0.25
 BELIEVED = LENGTH * 4 / 5

@@ -14,7 +14,7 @@ from supabase import Client, ClientOptions, create_client
 
 from watcher import migrate
 from watcher.sandbox import Sandbox
-from watcher.sandbox.realtime_timing import Timing
+from watcher.sandbox.realtime.timing import Timing
 from watcher.settings import environment
 
 # Realtime as quick as it can be; what it tells, and in which order, stays what it is.

@@ -11,7 +11,7 @@ from acceptance.running import Watcher
 from acceptance.stage import Stage, unique
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
-from watcher.sandbox.hub_access import User
+from watcher.sandbox.hub.access import User
 
 
 @pytest.mark.parametrize("private", [True, False])

@@ -15,7 +15,7 @@ from acceptance.running import Watcher, environment
 from acceptance.stage import Stage
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults import Answer
-from watcher.sandbox.hub_access import User
+from watcher.sandbox.hub.access import User
 
 
 def _sentence(stage: Stage, *, without: str = "", **settings: str) -> str:

@@ -21,7 +21,7 @@ from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Keys
 from watcher.sandbox.postgres import Postgres
 from watcher.sandbox.realtime import Realtime
-from watcher.sandbox.realtime_timing import Timing
+from watcher.sandbox.realtime.timing import Timing
 from watcher.sandbox.server import Server
 
 ANN, BEN = str(uuid4()), str(uuid4())

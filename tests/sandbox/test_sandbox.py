@@ -20,7 +20,7 @@ from supabase.lib.client_options import SyncClientOptions
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults import Answer
 from watcher.sandbox.programs import PostgresError
-from watcher.sandbox.realtime_timing import Timing
+from watcher.sandbox.realtime.timing import Timing
 
 QUICK = Timing(cold=0.02, poll_idle=0.02, poll_unmatched=0.02)
 SCHEMA = """

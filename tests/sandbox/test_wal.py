@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from watcher.sandbox.postgres import Postgres
-from watcher.sandbox.wal import Change, Decoder
+from watcher.sandbox.realtime.wal import Change, Decoder
 
 READ = """
 select data from pg_logical_slot_get_binary_changes(

@@ -18,7 +18,7 @@ from watcher.sandbox.hub import Hub, User
 from watcher.sandbox.keys import Keys
 from watcher.sandbox.postgres import Postgres
 from watcher.sandbox.realtime import Realtime
-from watcher.sandbox.realtime_timing import Timing
+from watcher.sandbox.realtime.timing import Timing
 from watcher.sandbox.server import HOST, Server
 
 

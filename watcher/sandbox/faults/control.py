@@ -1,0 +1,190 @@
+"""Faults over HTTP, for another process: JSON routes on a port of their own.
+
+    POST   /faults              {"action": "answer", "status": 503, "service": "hub", "path": "/commit/"}
+    GET    /faults              the rules in force         DELETE /faults         all out of force
+    DELETE /faults/{id}         one out of force
+    GET    /holds/{id}?wait=5   how often it was reached, waiting up to so many seconds for the first time
+    POST   /holds/{id}/release
+    GET    /counts, GET /log    DELETE /log                forgets both
+    POST   /actions/{name}      its keyword arguments as a JSON object
+
+What is wrong with a request is said in `error`, status 400 or 404.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from watcher.sandbox.faults.actions import (
+    Answer,
+    Cut,
+    Delay,
+    Hang,
+    Hold,
+    LoseAnswer,
+    Rate,
+    Truncate,
+)
+from watcher.sandbox.faults.rules import Rule
+
+if TYPE_CHECKING:
+    from watcher.sandbox.faults import Faults  # which imports this module
+
+_ACTIONS = {
+    "answer": Answer,
+    "delay": Delay,
+    "rate": Rate,
+    "cut": Cut,
+    "truncate": Truncate,
+    "hang": Hang,
+    "lose_answer": LoseAnswer,
+    "hold": Hold,
+}
+_MATCH = {"service", "method", "path", "times", "skip"}
+
+
+def control_app(faults: Faults) -> Starlette:
+    """The app; it needs no key, as it listens on loopback only."""
+    app = Starlette(
+        routes=[
+            Route("/faults", _add, methods=["POST"]),
+            Route("/faults", _listed, methods=["GET"]),
+            Route("/faults", _clear, methods=["DELETE"]),
+            Route("/faults/{id:int}", _remove, methods=["DELETE"]),
+            Route("/holds/{id:int}", _held, methods=["GET"]),
+            Route("/holds/{id:int}/release", _release, methods=["POST"]),
+            Route("/counts", _counts, methods=["GET"]),
+            Route("/log", _log, methods=["GET"]),
+            Route("/log", _reset, methods=["DELETE"]),
+            Route("/actions/{name}", _act, methods=["POST"]),
+        ],
+        exception_handlers={HTTPException: _refused},
+    )
+    app.state.faults = faults
+    return app
+
+
+async def _add(request: Request) -> Response:
+    fields = await _json_object(request)
+    name = fields.pop("action", None)
+    if name not in _ACTIONS:
+        raise HTTPException(400, f"action must be one of {', '.join(_ACTIONS)}, not {name!r}")
+    match = {key: fields.pop(key) for key in _MATCH & fields.keys()}
+    try:
+        added = _faults(request).add(_ACTIONS[name](**fields), **match)
+    except (TypeError, ValueError, re.error) as error:
+        raise HTTPException(400, f"{name}: {error}") from error
+    return JSONResponse(_shown(added), 201)
+
+
+async def _listed(request: Request) -> Response:
+    return JSONResponse([_shown(rule) for rule in _faults(request).rules()])
+
+
+async def _clear(request: Request) -> Response:
+    _faults(request).clear()
+    return Response(status_code=204)
+
+
+async def _remove(request: Request) -> Response:
+    _faults(request).remove(_rule(request))
+    return Response(status_code=204)
+
+
+async def _held(request: Request) -> Response:
+    rule = _rule(request)
+    try:
+        wait = float(request.query_params.get("wait", 0))
+    except ValueError as error:
+        raise HTTPException(400, "wait is a number of seconds") from error
+    with contextlib.suppress(TimeoutError):  # the answer says how often it was reached
+        await run_in_threadpool(rule.wait_reached, wait)
+    return JSONResponse(_shown(rule))
+
+
+async def _release(request: Request) -> Response:
+    rule = _rule(request)
+    rule.release()
+    return JSONResponse(_shown(rule))
+
+
+async def _counts(request: Request) -> Response:
+    return JSONResponse([asdict(count) for count in _faults(request).counts()])
+
+
+async def _log(request: Request) -> Response:
+    return JSONResponse([asdict(seen) for seen in _faults(request).log()])
+
+
+async def _reset(request: Request) -> Response:
+    _faults(request).reset()
+    return Response(status_code=204)
+
+
+async def _act(request: Request) -> Response:
+    actions = _faults(request).actions
+    name = request.path_params["name"]
+    if name not in actions:
+        raise HTTPException(
+            404, f"there is no action {name!r}; there are: {', '.join(sorted(actions)) or 'none'}"
+        )
+    fields = await _json_object(request)
+    try:
+        if inspect.iscoroutinefunction(actions[name]):
+            result = await actions[name](**fields)
+        else:
+            result = await run_in_threadpool(actions[name], **fields)
+    except (TypeError, ValueError, LookupError) as error:
+        raise HTTPException(400, f"{name}: {error}") from error
+    return JSONResponse(result)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    refusal = cast("HTTPException", error)
+    return JSONResponse({"error": refusal.detail}, refusal.status_code)
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
+    try:
+        fields = json.loads(await request.body() or b"{}")
+    except ValueError as error:
+        raise HTTPException(400, f"the body is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise HTTPException(400, "the body must be a JSON object")
+    return fields
+
+
+def _faults(request: Request) -> Faults:
+    return cast("Faults", request.app.state.faults)
+
+
+def _rule(request: Request) -> Rule:
+    number = request.path_params["id"]
+    for rule in _faults(request).rules():
+        if rule.id == number:
+            return rule
+    raise HTTPException(404, f"there is no fault {number}")
+
+
+def _shown(rule: Rule) -> dict[str, Any]:
+    return {
+        "id": rule.id,
+        "action": type(rule.action).__name__,
+        "service": rule.service,
+        "method": rule.method,
+        "path": rule.path,
+        "reached": rule.reached,
+        "released": rule.released,
+    }

@@ -1,0 +1,96 @@
+"""One fault in force: which requests it meets, how often, and whom it keeps waiting. Safe from any thread."""
+
+import asyncio
+import re
+import threading
+
+from watcher.sandbox.faults.actions import Action
+
+
+class Rule:
+    """One fault, from when it is added until it is cleared."""
+
+    def __init__(
+        self,
+        number: int,
+        action: Action,
+        *,
+        service: str | None,
+        method: str | None,
+        path: str | None,
+        times: int | None,
+        skip: int,
+    ) -> None:
+        self.id = number
+        self.action = action
+        self.service = service
+        self.method = method
+        self.path = path
+        self._pattern = re.compile(path or "")
+        self._times = times
+        self._skip = skip
+        self._changed = threading.Condition()
+        self._reached = 0
+        self._open = False
+        self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+
+    @property
+    def reached(self) -> int:
+        """How many requests have come as far as the fault; with Hold("after") and LoseAnswer, all is done."""
+        with self._changed:
+            return self._reached
+
+    @property
+    def released(self) -> bool:
+        """Whether requests are no longer kept."""
+        with self._changed:
+            return self._open
+
+    def wait_reached(self, timeout: float = 10.0, count: int = 1) -> None:
+        """Block until `count` requests have come so far; TimeoutError after `timeout` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._reached >= count, timeout):
+                raise TimeoutError(
+                    f"fault {self.id} was reached {self._reached} times in {timeout} s, not {count}"
+                )
+
+    def release(self) -> None:
+        """Let go of the requests that are kept, and keep none from now on."""
+        with self._changed:
+            self._open = True
+            for event, loop in self._waiting.items():
+                loop.call_soon_threadsafe(event.set)
+
+    def reach(self) -> None:
+        """Count a request; actions call it."""
+        with self._changed:
+            self._reached += 1
+            self._changed.notify_all()
+
+    async def opened(self) -> None:
+        """Wait for `release`; actions call it."""
+        event = asyncio.Event()
+        with self._changed:
+            if self._open:
+                return
+            self._waiting[event] = asyncio.get_running_loop()
+        try:
+            await event.wait()
+        finally:
+            with self._changed:
+                del self._waiting[event]
+
+    def take(self, service: str, method: str, path: str) -> bool:
+        """Whether this request is one of the rule's; `skip` and `times` are counted down here."""
+        if self.service not in (None, service) or self.method not in (None, method):
+            return False
+        if not self._pattern.search(path):
+            return False
+        with self._changed:
+            if self._skip:
+                self._skip -= 1
+                return False
+            if self._times is None:
+                return True
+            self._times -= 1
+            return self._times >= 0

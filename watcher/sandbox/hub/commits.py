@@ -1,0 +1,214 @@
+"""The Hub's routes that change a repo: preupload, which says how a file is to be sent, and commit."""
+
+import base64
+import binascii
+import codecs
+import json
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from watcher.sandbox.hub.card import judge
+from watcher.sandbox.hub.errors import HubError, bad_request, json_object
+from watcher.sandbox.hub.git import (
+    REGULAR_LIMIT,
+    File,
+    attribute_line,
+    blob_oid,
+    is_lfs,
+    pointer,
+)
+from watcher.sandbox.hub.state import State, only_main, repo_url, state, writable
+from watcher.sandbox.hub.store import Repo, StaleParentError
+
+_ATTRIBUTES = ".gitattributes"
+
+
+@dataclass
+class _Draft:
+    """A commit as far as it has been read."""
+
+    header: dict[str, Any] = field(default_factory=dict)
+    additions: dict[str, File] = field(default_factory=dict)
+    deletions: list[str] = field(default_factory=list)
+
+
+async def _preupload(request: Request) -> Response:
+    _, repo = writable(request)
+    only_main(request)
+    here = state(request)
+    head = here.store.head(repo)
+    held = here.store.files(repo, head.oid)
+    attributes = _attributes(here, repo, held)
+    answers = []
+    for asked in (await json_object(request)).get("files", []):
+        try:
+            path, size = str(asked["path"]), int(asked["size"])
+            sample = base64.b64decode(asked["sample"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise bad_request("Each file needs a path, a sample in base64 and a size") from error
+        large = size > REGULAR_LIMIT or is_lfs(attributes, path)
+        binary = _is_binary(sample) and here.knobs.image_mode == "lfs"
+        file = held.get(path)
+        answers.append(
+            {
+                "path": path,
+                "uploadMode": "lfs" if size and (large or binary) else "regular",
+                "shouldIgnore": False,
+                "oid": (file.sha256 or file.oid) if file else None,
+            }
+        )
+    return JSONResponse({"files": answers, "commitOid": head.oid})
+
+
+async def _commit(request: Request) -> Response:
+    user, repo = writable(request)
+    only_main(request)
+    here = state(request)
+    here.knobs.take_action("commit")
+    draft = _Draft()
+    async for line in _lines(request):
+        await run_in_threadpool(_read, here, repo, draft, line)
+    title = draft.header.get("summary")
+    if not isinstance(title, str) or not title:
+        raise bad_request('"value.summary" is required')
+    _check(here, repo, draft.additions.values())
+    async with here.committing:
+        _give_to_lfs(here, repo, draft)
+        try:
+            commit = await run_in_threadpool(
+                here.store.commit,
+                repo,
+                list(draft.additions.values()),
+                draft.deletions,
+                title=title,
+                message=str(draft.header.get("description") or ""),
+                author=user.name,
+                parent=draft.header.get("parentCommit"),
+            )
+        except StaleParentError as error:
+            raise HubError(412, "A commit has happened since. Please refresh and try again.") from error
+    return JSONResponse(
+        {
+            "success": True,
+            "commitOid": commit.oid,
+            "commitUrl": f"{repo_url(request, repo)}/commit/{commit.oid}",
+            "hookOutput": "",
+        }
+    )
+
+
+async def _lines(request: Request) -> AsyncIterator[bytes]:
+    """The body line by line, so that never more than one file of it is in memory."""
+    rest = bytearray()
+    async for chunk in request.stream():
+        start = len(rest)
+        rest += chunk
+        while (end := rest.find(b"\n", start)) >= 0:
+            line = bytes(rest[:end])
+            del rest[: end + 1]
+            start = 0
+            if line:
+                yield line
+    if rest:
+        yield bytes(rest)
+
+
+def _read(here: State, repo: Repo, draft: _Draft, line: bytes) -> None:
+    """Take one line of a commit into the draft."""
+    try:
+        entry = json.loads(line)
+        key, value = entry["key"], entry["value"]
+        if key == "header":
+            draft.header = dict(value)
+        elif key == "file":
+            path = _path(value["path"])
+            content = value["content"]
+            plain = value.get("encoding", "utf-8") != "base64"
+            draft.additions[path] = here.store.bytes.put_blob(
+                repo.id, path, content.encode() if plain else base64.b64decode(content, validate=True)
+            )
+        elif key == "lfsFile":
+            path, sha256, size = _path(value["path"]), str(value["oid"]), int(value["size"])
+            draft.additions[path] = File(path, blob_oid(pointer(sha256, size)), size, sha256)
+        elif key in {"deletedFile", "deletedFolder"}:
+            draft.deletions.append(_path(value["path"].rstrip("/")))
+        else:
+            raise HubError(501, f"The sandbox's commits know no {key!r}")
+    except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
+        raise bad_request(f"Invalid line in the commit: {error}") from error
+
+
+def _path(path: object) -> str:
+    parts = path.split("/") if isinstance(path, str) else [""]
+    if not all(parts) or {".", "..", ".git"} & set(parts):
+        raise bad_request(f"Invalid path: {path}")
+    return "/".join(parts)
+
+
+def _check(here: State, repo: Repo, additions: Iterable[File]) -> None:
+    """Refuse what the Hub's hooks refuse."""
+    missing = [
+        f for f in additions if f.sha256 and not here.store.bytes.has_object(repo.id, f.sha256, f.size)
+    ]
+    if missing:
+        raise bad_request(
+            "Your push was rejected because an LFS pointer pointed to a file that does not exist. For "
+            "instance, this can occur if you used git push --no-verify to push your changes. Offending "
+            "file: - " + missing[0].path
+        )
+    large = [f for f in additions if not f.sha256 and f.size > REGULAR_LIMIT]
+    if large:
+        raise bad_request(
+            "Your push was rejected because it contains files larger than 10 MiB. Please use "
+            "https://git-lfs.github.com/ to store large files. Offending files: - " + large[0].path
+        )
+    for file in additions:
+        if file.path == "README.md" and not file.sha256:
+            errors, _ = judge(here.store.bytes.content(repo.id, file).read_text("utf-8", "replace"))
+            if errors:
+                raise bad_request(
+                    "Invalid metadata in README.md.\n" + "\n".join(f"- {one}" for one in errors)
+                )
+
+
+def _give_to_lfs(here: State, repo: Repo, draft: _Draft) -> None:
+    """Name in .gitattributes, within the same commit, each LFS file that no pattern there names."""
+    held = here.store.files(repo, here.store.head(repo).oid) | draft.additions
+    if _ATTRIBUTES in draft.deletions and _ATTRIBUTES not in draft.additions:
+        del held[_ATTRIBUTES]
+    attributes = before = _attributes(here, repo, held)
+    for file in draft.additions.values():
+        if file.sha256 and not is_lfs(attributes, file.path):
+            attributes += ("" if attributes.endswith("\n") or not attributes else "\n") + attribute_line(
+                file.path
+            )
+    if attributes != before:
+        draft.additions[_ATTRIBUTES] = here.store.bytes.put_blob(repo.id, _ATTRIBUTES, attributes.encode())
+
+
+def _attributes(here: State, repo: Repo, files: dict[str, File]) -> str:
+    return (
+        here.store.bytes.content(repo.id, files[_ATTRIBUTES]).read_text("utf-8", "replace")
+        if _ATTRIBUTES in files
+        else ""
+    )
+
+
+def _is_binary(sample: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)  # which may end within a character
+    except UnicodeDecodeError:
+        return True
+    return b"\0" in sample
+
+
+ROUTES = [
+    Route("/api/{kind}/{namespace}/{name}/preupload/{revision}", _preupload, methods=["POST"]),
+    Route("/api/{kind}/{namespace}/{name}/commit/{revision}", _commit, methods=["POST"]),
+]

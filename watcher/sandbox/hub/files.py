@@ -1,0 +1,164 @@
+"""The Hub's routes for bytes: Git LFS in, and files out.
+
+As on the Hub, an LFS file is not served where it is asked for: the answer leads to another origin, by a URL
+that carries its own permission. Here it is the same server by its other name, localhost or 127.0.0.1.
+"""
+
+import hashlib
+import hmac
+import re
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from watcher.sandbox.hub.errors import HubError, bad_request, entry_not_found, json_object
+from watcher.sandbox.hub.state import State, commit_of, readable, state, writable
+from watcher.sandbox.hub.store import Repo
+
+_BATCH_TYPE = "application/vnd.git-lfs+json"
+_CHUNK = 1024 * 1024
+"""Bytes that are gathered before a thread writes and hashes them."""
+
+
+async def _batch(request: Request) -> Response:
+    _, repo = writable(request, "Authorization error.")
+    here = state(request)
+    body = await json_object(request)
+    if body.get("operation") != "upload":
+        raise HubError(501, "The sandbox's LFS takes uploads only; downloads go through resolve")
+    try:
+        wanted = [(str(one["oid"]), int(one["size"])) for one in body["objects"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise bad_request("Each object needs an oid and a size") from error
+    missing = [(oid, size) for oid, size in wanted if not here.store.bytes.has_object(repo.id, oid, size)]
+    if repo.private and here.knobs.storage_limit is not None:
+        mine = [one for one in here.store.repos(repo.kind) if one.private and one.namespace == repo.namespace]
+        used = sum(here.store.bytes.used(one.id) for one in mine) + sum(size for _, size in missing)
+        if used > here.knobs.storage_limit:
+            raise HubError(
+                403,
+                "Private repository storage limit reached, please upgrade your plan to increase your private "
+                "storage limit.",
+            )
+    objects = [_object(request, repo, oid, size, missing=(oid, size) in missing) for oid, size in wanted]
+    return JSONResponse(
+        {"transfer": "basic", "objects": objects, "hash_algo": "sha256"}, media_type=_BATCH_TYPE
+    )
+
+
+def _object(request: Request, repo: Repo, oid: str, size: int, *, missing: bool) -> dict[str, Any]:
+    answer: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
+    if not re.fullmatch("[0-9a-f]{64}", oid):
+        return answer | {"error": {"code": 422, "message": "The oid is not a sha256"}}
+    if not missing:
+        return answer
+    base = str(request.base_url).rstrip("/")
+    signature = _signature(state(request), "put", repo, oid, size)
+    query = f"repo={repo.id}&size={size}&sig={signature}"
+    actions = {"upload": {"href": f"{base}/_lfs/put/{oid}?{query}", "header": {}}}
+    if state(request).knobs.offers_verify:
+        verify = request.url.path.removesuffix("batch") + "verify"
+        actions["verify"] = {"href": f"{base}{verify}", "header": {}}
+    return answer | {"actions": actions}
+
+
+async def _put(request: Request) -> Response:
+    here = state(request)
+    repo, oid, size = _signed(request, "put")
+    upload = here.store.bytes.upload()
+    try:
+        gathered = bytearray()
+        async for chunk in request.stream():
+            gathered += chunk
+            if len(gathered) >= _CHUNK:
+                await run_in_threadpool(upload.write, bytes(gathered))
+                gathered.clear()
+        await run_in_threadpool(upload.write, bytes(gathered))
+        if upload.close() != oid or upload.size != size:
+            raise bad_request("The digest or the size of what was sent is not what was announced")
+        here.store.bytes.keep(repo.id, upload, oid)
+    finally:
+        upload.discard()
+    return Response(headers={"ETag": f'"{oid[:32]}"'})
+
+
+async def _verify(request: Request) -> Response:
+    _, repo = writable(request, "Authorization error.")
+    body = await json_object(request)
+    oid, size = body.get("oid"), body.get("size")
+    if (
+        not isinstance(oid, str)
+        or not isinstance(size, int)
+        or not state(request).store.bytes.has_object(repo.id, oid, size)
+    ):
+        raise HubError(404, "Object not found")
+    return JSONResponse({"message": "ok"})
+
+
+async def _resolve(request: Request) -> Response:
+    here = state(request)
+    repo = readable(request)
+    commit = commit_of(request, repo)
+    file = here.store.files(repo, commit.oid).get(request.path_params["path"])
+    if file is None:
+        raise entry_not_found()
+    headers = {"X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes"}
+    if file.sha256 is None:
+        headers["ETag"] = f'"{file.oid}"'
+        return FileResponse(
+            here.store.bytes.content(repo.id, file), headers=headers, filename=file.path.split("/")[-1]
+        )
+    other = request.url.replace(hostname="localhost" if request.url.hostname == "127.0.0.1" else "127.0.0.1")
+    signature = _signature(here, "get", repo, file.sha256, file.size)
+    query = f"repo={repo.id}&size={file.size}&sig={signature}"
+    headers |= {
+        "X-Linked-Size": str(file.size),
+        "X-Linked-ETag": f'"{file.sha256}"',
+        "Location": str(other.replace(path=f"/_lfs/get/{file.sha256}", query=query)),
+    }
+    return Response(status_code=302, headers=headers)
+
+
+async def _get(request: Request) -> Response:
+    repo, oid, _ = _signed(request, "get")
+    return FileResponse(
+        state(request).store.bytes.object(repo.id, oid),
+        headers={"ETag": f'"{oid}"'},
+        media_type="application/octet-stream",
+    )
+
+
+def _signature(here: State, method: str, repo: Repo, oid: str, size: int) -> str:
+    return hmac.new(here.secret, f"{method}:{repo.id}:{oid}:{size}".encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def _signed(request: Request, method: str) -> tuple[Repo, str, int]:
+    """The repo, oid and size of a signed URL; the signature is the permission."""
+    here = state(request)
+    oid, query = request.path_params["oid"], request.query_params
+    repo = here.store.repo_by_id(query.get("repo", ""))
+    if repo is not None and query.get("size", "").isdecimal():
+        size = int(query["size"])
+        if hmac.compare_digest(
+            _signature(here, method, repo, oid, size).encode(), query.get("sig", "").encode()
+        ):
+            return repo, oid, size
+    raise HubError(403, "The signature does not match")
+
+
+ROUTES = [
+    Route("/_lfs/put/{oid}", _put, methods=["PUT"]),
+    Route("/_lfs/get/{oid}", _get),
+    *(
+        route
+        for repo in ("/{kind}/{namespace}/{name}", "/{namespace}/{name}")
+        for route in (
+            Route(repo + ".git/info/lfs/objects/batch", _batch, methods=["POST"]),
+            Route(repo + ".git/info/lfs/objects/verify", _verify, methods=["POST"]),
+            Route(repo + "/resolve/{revision}/{path:path}", _resolve),
+        )
+    ),
+]

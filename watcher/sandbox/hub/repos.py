@@ -1,0 +1,210 @@
+"""The Hub's routes for repos as wholes: who am I, create, look, list, change, delete."""
+
+import re
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from watcher.sandbox.hub.access import User, whoami
+from watcher.sandbox.hub.card import judge, metadata
+from watcher.sandbox.hub.errors import HubError, bad_request, json_object
+from watcher.sandbox.hub.git import DEFAULT_ATTRIBUTES, File
+from watcher.sandbox.hub.state import commit_of, find, page, readable, repo_url, state, writable
+from watcher.sandbox.hub.store import Commit, Kind, Repo, RepoExistsError
+
+_NAME = re.compile(r"(?!.*(--|\.\.|\.git$))(?![-.])[A-Za-z0-9._-]{1,96}(?<![-.])")
+
+
+async def _whoami(request: Request) -> Response:
+    user = state(request).access.user(request)
+    if user is None:
+        raise HubError(401, "Invalid username or password.")
+    return JSONResponse(whoami(user))
+
+
+async def _create(request: Request) -> Response:
+    here = state(request)
+    user, kind, name, body = await _named(request)
+    if not user.may_write(name.partition("/")[0]):
+        raise HubError(403, f"You don't have the rights to create a {kind[:-1]} under this namespace")
+    here.knobs.take_action("create")
+    if here.knobs.take("conflict"):
+        raise HubError(409, "Cannot create repo: another conflicting operation is in progress")
+    try:
+        repo = here.store.create(
+            kind,
+            name,
+            user.name,
+            {".gitattributes": DEFAULT_ATTRIBUTES.encode()},
+            private=bool(_private(body)),
+        )
+    except RepoExistsError as error:
+        held = here.store.repo(kind, name)
+        fields = {"url": repo_url(request, held)} if held and not here.knobs.take("omit_url") else {}
+        raise HubError(409, f"You already created this {kind[:-1]} repo", fields=fields) from error
+    here.knobs.created(repo.id)
+    return JSONResponse({"url": repo_url(request, repo), "name": repo.name, "id": repo.id})
+
+
+async def _delete(request: Request) -> Response:
+    user, kind, name, _ = await _named(request)
+    repo = find(request, user, kind, name)
+    if not user.may_write(repo.namespace):
+        raise HubError(403, f"You don't have the rights to delete this {kind[:-1]}")
+    state(request).store.delete(repo)
+    return JSONResponse({})
+
+
+async def _named(request: Request) -> tuple[User, Kind, str, dict[str, Any]]:
+    """The caller, and the kind and full name of the repo that the body speaks of."""
+    user = state(request).access.user(request)
+    if user is None:
+        raise HubError(401, "Invalid username or password.")
+    body = await json_object(request)
+    kinds: dict[object, Kind] = {"model": "models", "dataset": "datasets"}
+    kind = kinds.get(body.get("type", "model"))
+    if kind is None:
+        raise HubError(501, "The sandbox has model and dataset repos only")
+    name = body.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise bad_request(f"Invalid repo name: {name}")
+    return user, kind, f"{body.get('organization') or user.name}/{name}", body
+
+
+def _private(body: dict[str, Any]) -> bool | None:
+    """What the body wants: today's clients say `visibility`, older ones `private`; None if nothing."""
+    if "visibility" in body:
+        if body["visibility"] not in {"private", "public"}:
+            raise bad_request('"visibility" must be one of [private, public]')
+        return bool(body["visibility"] == "private")
+    if "private" in body:
+        return bool(body["private"])
+    return None
+
+
+async def _settings(request: Request) -> Response:
+    _, repo = writable(request)
+    private = _private(await json_object(request))
+    if private is not None:
+        state(request).store.set_private(repo, private=private)
+    return JSONResponse({})
+
+
+async def _info(request: Request) -> Response:
+    repo = readable(request)
+    blobs = request.query_params.get("blobs", "").lower() in {"1", "true"}
+    return JSONResponse(_shown(request, repo, commit_of(request, repo), blobs=blobs))
+
+
+async def _list(request: Request) -> Response:
+    here = state(request)
+    user = here.access.user(request)
+    kind: Kind = "datasets" if request.url.path == "/api/datasets" else "models"
+    author = request.query_params.get("author")
+    search = request.query_params.get("search", "").lower()
+    repos = [
+        repo
+        for repo in here.store.repos(kind)
+        if (not repo.private or (user and user.may_read(repo)))
+        and author in {None, repo.namespace}
+        and search in repo.name.lower()
+    ]
+    chosen, headers = page(request, repos)
+    return JSONResponse([_shown(request, repo, here.store.head(repo)) for repo in chosen], headers=headers)
+
+
+def _shown(request: Request, repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[str, Any]:
+    store = state(request).store
+    files = store.files(repo, commit.oid)
+    card: dict[str, Any] = {}
+    if "README.md" in files:
+        card = metadata(store.bytes.content(repo.id, files["README.md"]).read_text("utf-8", "replace"))
+    tags = card.get("tags", [])
+    shown = {
+        "_id": repo.id,
+        "id": repo.name,
+        **({"modelId": repo.name} if repo.kind == "models" else {}),
+        "author": repo.namespace,
+        "sha": commit.oid,
+        "lastModified": commit.date,
+        "private": repo.private,
+        "gated": False,
+        "disabled": False,
+        "tags": [str(tag) for tag in tags] if isinstance(tags, list) else [],
+        "downloads": 0,
+        "likes": 0,
+        "createdAt": repo.created_at,
+        "siblings": [_sibling(file, blobs=blobs) for file in files.values()],
+        "usedStorage": store.bytes.used(repo.id),
+    }
+    if card:
+        # A card may hold dates, which JSON does not know.
+        shown["cardData"] = {
+            str(name): value if isinstance(value, str | list | dict | int) else str(value)
+            for name, value in card.items()
+        }
+        shown |= {name: card[name] for name in ("library_name", "pipeline_tag") if name in card}
+    return shown
+
+
+def _sibling(file: File, *, blobs: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {"rfilename": file.path}
+    if blobs:
+        shown |= {"blobId": file.oid, "size": file.size}
+        if file.sha256 is not None:
+            shown["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": file.pointer_size}
+    return shown
+
+
+async def _refs(request: Request) -> Response:
+    repo = readable(request)
+    head = state(request).store.head(repo)
+    main = {"name": "main", "ref": "refs/heads/main", "targetCommit": head.oid}
+    return JSONResponse({"branches": [main], "converts": [], "tags": []})
+
+
+async def _auth_check(request: Request) -> Response:
+    readable(request)
+    return JSONResponse({})
+
+
+async def _auth_check_write(request: Request) -> Response:
+    writable(request, "Access denied: you do not have write access to this repository")
+    return JSONResponse({})
+
+
+async def _validate_yaml(request: Request) -> Response:
+    content = (await json_object(request)).get("content")
+    if not isinstance(content, str):
+        raise bad_request('"content" must be a string')
+    errors, warnings = judge(content)
+    report = {
+        "errors": [{"message": error} for error in errors],
+        "warnings": [{"message": warning} for warning in warnings],
+    }
+    if errors:
+        raise HubError(400, "\n".join(errors), fields=report)
+    return JSONResponse(report)
+
+
+async def _agent_harnesses(_: Request) -> Response:
+    return JSONResponse({"standardEnvVars": [], "harnesses": {}})
+
+
+ROUTES = [
+    Route("/api/whoami-v2", _whoami),
+    Route("/api/agent-harnesses", _agent_harnesses),
+    Route("/api/validate-yaml", _validate_yaml, methods=["POST"]),
+    Route("/api/repos/create", _create, methods=["POST"]),
+    Route("/api/repos/delete", _delete, methods=["DELETE"]),
+    Route("/api/models", _list),
+    Route("/api/datasets", _list),
+    Route("/api/{kind}/{namespace}/{name}", _info),
+    Route("/api/{kind}/{namespace}/{name}/revision/{revision}", _info),
+    Route("/api/{kind}/{namespace}/{name}/settings", _settings, methods=["PUT"]),
+    Route("/api/{kind}/{namespace}/{name}/refs", _refs),
+    Route("/api/{kind}/{namespace}/{name}/auth-check", _auth_check),
+    Route("/api/{kind}/{namespace}/{name}/auth-check/write", _auth_check_write),
+]

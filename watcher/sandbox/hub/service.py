@@ -1,0 +1,71 @@
+"""The Hugging Face Hub as huggingface_hub 2.4.0 and the `hf` command of that version see it.
+
+Imitated: tokens and organisations, model and dataset repos with their one branch, commits, Git LFS by single
+PUT, trees, downloads. Not imitated: Xet, multipart uploads, branches, pull requests, Spaces, Jobs, web pages.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from watcher.sandbox.hub import commits, files, repos, trees
+from watcher.sandbox.hub.access import Access, User
+from watcher.sandbox.hub.bytes import RepoGoneError
+from watcher.sandbox.hub.errors import HubError, refused, repo_not_found
+from watcher.sandbox.hub.knobs import Knobs, RequestLimit
+from watcher.sandbox.hub.state import State
+from watcher.sandbox.hub.store import Store
+
+__all__ = ["Hub", "User"]
+
+
+class Hub:
+    """One Hub with its state in a folder; a new one on the same folder goes on where the last ended."""
+
+    def __init__(self, folder: Path, users: Mapping[str, User], *, page_size: int = 1000) -> None:
+        """Takes the users by token, and how many entries a page has at most."""
+        self.access = Access(users)
+        self.knobs = Knobs()
+        self.store = Store(folder)
+        self.app = Starlette(
+            routes=[*repos.ROUTES, *commits.ROUTES, *trees.ROUTES, *files.ROUTES],
+            middleware=[Middleware(RequestLimit, self.knobs)],
+            exception_handlers={HubError: refused, RepoGoneError: _gone},
+            lifespan=self._lifespan,
+        )
+        self.app.state.hub = State(self.store, self.access, self.knobs, self.store.secret(), page_size)
+
+    @property
+    def actions(self) -> dict[str, Callable[..., Any]]:
+        """What can be asked of it by name, for the control app."""
+        return {
+            "hub_revoke": self.access.revoke,
+            "hub_restore": self.access.restore,
+            "hub_images_as": self.knobs.images_as,
+            "hub_offer_verify": self.knobs.offer_verify,
+            "hub_limit_storage": self.knobs.limit_storage,
+            "hub_limit_requests": self.knobs.limit_requests,
+            "hub_conflict": self.knobs.conflict,
+            "hub_omit_url": self.knobs.omit_url,
+            "hub_exceed": self.knobs.exceed,
+            "hub_hide_new_repo": self.knobs.hide_new_repo,
+        }
+
+    def close(self) -> None:
+        """Close the database; the app does it itself when its server ends."""
+        self.store.close()
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        yield
+        self.close()
+
+
+def _gone(request: Request, _: Exception) -> Response:
+    return refused(request, repo_not_found(anonymous=False))

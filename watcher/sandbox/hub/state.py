@@ -1,0 +1,102 @@
+"""What the Hub's routes share: its parts, the caller's rights to the repo of a path, revisions and pages."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from watcher.sandbox.hub.access import Access, User
+from watcher.sandbox.hub.errors import HubError, bad_request, repo_not_found, revision_not_found
+from watcher.sandbox.hub.knobs import Knobs
+from watcher.sandbox.hub.store import Commit, Kind, Repo, Store
+
+NO_WRITE = "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request"
+
+
+@dataclass(frozen=True)
+class State:
+    """The parts."""
+
+    store: Store
+    access: Access
+    knobs: Knobs
+    secret: bytes
+    """Signs the URLs of LFS objects."""
+    page_size: int
+    committing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+def state(request: Request) -> State:
+    """The parts of the Hub that is asked."""
+    return cast("State", request.app.state.hub)
+
+
+def readable(request: Request) -> Repo:
+    """The repo that the path names, or the refusal that hides it."""
+    return _find(request)[1]
+
+
+def writable(request: Request, refusal: str = NO_WRITE) -> tuple[User, Repo]:
+    """The caller and the repo that the path names; without the right, a 403 of this sentence."""
+    user, repo = _find(request)
+    if user is None:
+        raise HubError(401, "Invalid username or password.")
+    if not user.may_write(repo.namespace):
+        raise HubError(403, refusal)
+    return user, repo
+
+
+def find(request: Request, user: User | None, kind: Kind, name: str) -> Repo:
+    """The repo of that name, if this user may know of it."""
+    here = state(request)
+    repo = here.store.repo(kind, name)
+    visible = repo is not None and (not repo.private or (user is not None and user.may_read(repo)))
+    if repo is None or not visible or here.knobs.hidden(repo.id):
+        raise repo_not_found(anonymous=user is None)
+    return repo
+
+
+def commit_of(request: Request, repo: Repo) -> Commit:
+    """The commit of the revision in the path; without one, the head."""
+    revision = request.path_params.get("revision", "main")
+    commit = state(request).store.find_commit(repo, revision)
+    if commit is None:
+        raise revision_not_found(revision)
+    return commit
+
+
+def only_main(request: Request) -> None:
+    """Refuse other branches, and pull requests, neither of which is here."""
+    if request.query_params.get("create_pr"):
+        raise HubError(501, "The sandbox has no pull requests")
+    if request.path_params["revision"] != "main":
+        raise revision_not_found(request.path_params["revision"])
+
+
+def repo_url(request: Request, repo: Repo) -> str:
+    """Where a browser would look at it."""
+    return f"{str(request.base_url).rstrip('/')}/{'datasets/' if repo.kind == 'datasets' else ''}{repo.name}"
+
+
+def page(request: Request, items: Sequence[Any]) -> tuple[Sequence[Any], dict[str, str]]:
+    """One page of the items, and the Link header that leads to the next."""
+    try:
+        size = min(int(request.query_params.get("limit", "1000")), state(request).page_size)
+        start = int(request.query_params.get("cursor", "0"))
+    except ValueError as error:
+        raise bad_request("limit and cursor are numbers") from error
+    if start + size >= len(items):
+        return items[start:], {}
+    following = request.url.include_query_params(cursor=start + size)
+    return items[start : start + size], {"Link": f'<{following}>; rel="next"'}
+
+
+def _find(request: Request) -> tuple[User | None, Repo]:
+    kind = request.path_params.get("kind", "models")
+    if kind not in {"models", "datasets"}:
+        raise HTTPException(404)
+    user = state(request).access.user(request)
+    return user, find(request, user, kind, "{namespace}/{name}".format_map(request.path_params))

@@ -1,0 +1,250 @@
+"""What the Hub holds, on disk: repos, commits, files. It survives a restart; one process at a time.
+
+SQLite has what is known, Bytes the bytes. Every method is short and may be called from any thread.
+"""
+
+import contextlib
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from watcher.sandbox.hub.bytes import Bytes, RepoGoneError
+from watcher.sandbox.hub.git import File, commit_oid, tree_oids
+
+Kind = Literal["models", "datasets"]
+
+_SCHEMA = """
+create table if not exists settings (name text primary key, value text not null);
+create table if not exists repos (
+    id text primary key, kind text not null, name text not null, private integer not null,
+    created_at text not null, unique (kind, name)
+);
+create table if not exists commits (
+    repo text not null references repos on delete cascade, number integer not null, oid text not null,
+    title text not null, message text not null, author text not null, date text not null,
+    primary key (repo, number), unique (repo, oid)
+);
+create table if not exists files (
+    repo text not null references repos on delete cascade, "commit" text not null, path text not null,
+    oid text not null, size integer not null, sha256 text, last_commit text not null,
+    primary key (repo, "commit", path)
+);
+"""
+_REPO = "select id, kind, name, private, created_at from repos"
+_NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+
+
+@dataclass(frozen=True, slots=True)
+class Repo:
+    """A repo."""
+
+    id: str
+    kind: Kind
+    name: str
+    """`namespace/name`"""
+    private: bool
+    created_at: str
+
+    @property
+    def namespace(self) -> str:
+        """The user or organisation whose it is."""
+        return self.name.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit."""
+
+    oid: str
+    title: str
+    message: str
+    author: str
+    date: str
+
+
+class RepoExistsError(Exception):
+    """A repo of that name is there already."""
+
+
+class StaleParentError(Exception):
+    """The branch is no longer where the committer thought."""
+
+
+class Store:
+    """All repos under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bytes = Bytes(folder)
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(folder / "hub.sqlite", check_same_thread=False, isolation_level=None)
+        self._db.executescript(
+            f"pragma journal_mode = wal; pragma synchronous = off; pragma foreign_keys = on; {_SCHEMA}"
+        )
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._db.close()
+
+    def secret(self) -> bytes:
+        """A secret of this Hub's, the same after a restart."""
+        with self._transaction():
+            self._db.execute("insert or ignore into settings values ('secret', ?)", [secrets.token_hex(32)])
+            row = self._db.execute("select value from settings where name = 'secret'").fetchone()
+        return bytes.fromhex(row[0])
+
+    # Repos
+
+    def create(self, kind: Kind, name: str, author: str, files: dict[str, bytes], *, private: bool) -> Repo:
+        """A new repo with its initial commit; raises RepoExistsError."""
+        identifier = secrets.token_hex(12)
+        with self._transaction():
+            if self.repo(kind, name) is not None:
+                raise RepoExistsError
+            self._db.execute(
+                f"insert into repos values (?, ?, ?, ?, {_NOW})",  # noqa: S608 - a constant
+                [identifier, kind, name, private],
+            )
+            repo = self.repo(kind, name)
+            assert repo is not None
+            self.bytes.make_place(identifier)
+            initial = [self.bytes.put_blob(identifier, path, content) for path, content in files.items()]
+            self.commit(repo, initial, [], title="initial commit", message="", author=author, parent=None)
+        return repo
+
+    def repo(self, kind: Kind, name: str) -> Repo | None:
+        """The repo of that name."""
+        found = self._rows(f"{_REPO} where kind = ? and name = ?", kind, name)
+        return _repo(found[0]) if found else None
+
+    def repo_by_id(self, identifier: str) -> Repo | None:
+        """The repo that a signed URL speaks of."""
+        found = self._rows(f"{_REPO} where id = ?", identifier)
+        return _repo(found[0]) if found else None
+
+    def repos(self, kind: Kind) -> list[Repo]:
+        """All repos of a kind, the newest first."""
+        query = f"{_REPO} where kind = ? order by created_at desc, rowid desc"
+        return [_repo(row) for row in self._rows(query, kind)]
+
+    def set_private(self, repo: Repo, *, private: bool) -> None:
+        """Change who may see it."""
+        with self._transaction():
+            self._db.execute("update repos set private = ? where id = ?", [private, repo.id])
+
+    def delete(self, repo: Repo) -> None:
+        """Delete the repo and its bytes."""
+        with self._transaction():
+            self._db.execute("delete from repos where id = ?", [repo.id])
+        self.bytes.delete(repo.id)
+
+    # Commits
+
+    def head(self, repo: Repo) -> Commit:
+        """The newest commit."""
+        return self.commits(repo, limit=1)[0]
+
+    def commits(self, repo: Repo, *, limit: int = -1, offset: int = 0) -> list[Commit]:
+        """The commits, the newest first; -1 is no limit."""
+        query = (
+            "select oid, title, message, author, date from commits where repo = ? "
+            "order by number desc limit ? offset ?"
+        )
+        return [Commit(*row) for row in self._rows(query, repo.id, limit, offset)]
+
+    def find_commit(self, repo: Repo, revision: str) -> Commit | None:
+        """The commit of a revision: `main`, its ref, or a full oid."""
+        if revision in {"main", "refs/heads/main"}:
+            return self.head(repo)
+        query = "select oid, title, message, author, date from commits where repo = ? and oid = ?"
+        found = self._rows(query, repo.id, revision)
+        return Commit(*found[0]) if found else None
+
+    def files(self, repo: Repo, commit: str) -> dict[str, File]:
+        """What a commit holds, by path and in git's order."""
+        query = """
+            select path, oid, size, sha256, last_commit from files
+            where repo = ? and "commit" = ? order by path
+        """
+        return {row[0]: File(*row) for row in self._rows(query, repo.id, commit)}
+
+    def commit(
+        self,
+        repo: Repo,
+        additions: Iterable[File],
+        deletions: Iterable[str],
+        *,
+        title: str,
+        message: str,
+        author: str,
+        parent: str | None,
+    ) -> Commit:
+        """Put a commit on top; a deletion may be a folder.
+
+        `parent`, if given, may be the beginning of an oid. Raises StaleParentError if that is not the head's,
+        RepoGoneError if the repo was deleted meanwhile.
+        """
+        with self._transaction():
+            if self.repo_by_id(repo.id) is None:
+                raise RepoGoneError
+            before = self.commits(repo, limit=1)
+            head = before[0].oid if before else None
+            if parent is not None and (head is None or not head.startswith(parent)):
+                raise StaleParentError
+            files = self.files(repo, head) if head else {}
+            for gone in deletions:
+                for path in [
+                    path for path in files if path == gone or path.startswith(f"{gone.rstrip('/')}/")
+                ]:
+                    del files[path]
+            for file in additions:
+                held = files.get(file.path)
+                if held is None or held.oid != file.oid:
+                    files[file.path] = file
+            date, when = self._rows(f"select {_NOW}, unixepoch()")[0]
+            oid = commit_oid(
+                tree=tree_oids(files.values())[""],
+                parent=head,
+                author=author,
+                when=when,
+                message=f"{title}\n\n{message}" if message else title,
+            )
+            number = self._rows("select count(*) from commits where repo = ?", repo.id)[0][0]
+            self._db.execute(
+                "insert into commits values (?, ?, ?, ?, ?, ?, ?)",
+                [repo.id, number, oid, title, message, author, date],
+            )
+            self._db.executemany(
+                "insert into files values (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (repo.id, oid, f.path, f.oid, f.size, f.sha256, f.last_commit or oid)
+                    for f in files.values()
+                ],
+            )
+        return Commit(oid, title, message, author, date)
+
+    def _rows(self, query: str, *parameters: Any) -> list[Any]:
+        with self._lock:
+            return self._db.execute(query, parameters).fetchall()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            if self._db.in_transaction:  # part of a larger one
+                yield
+                return
+            self._db.execute("begin immediate")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("rollback")
+                raise
+            self._db.execute("commit")
+
+
+def _repo(row: tuple[Any, ...]) -> Repo:
+    return Repo(row[0], row[1], row[2], bool(row[3]), row[4])

@@ -1,0 +1,130 @@
+"""Realtime 2.129.8, as far as `postgres_changes` goes: Phoenix channels over a real replication slot.
+
+Broadcast and presence are accepted in a join and come to nothing. Nothing is ever told twice, or later.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from watcher.sandbox.database import Database
+from watcher.sandbox.keys import Keys
+from watcher.sandbox.realtime import tokens
+from watcher.sandbox.realtime.poller import Poller
+from watcher.sandbox.realtime.socket import ABNORMAL, Socket
+from watcher.sandbox.realtime.timing import Timing
+
+
+class Realtime:
+    """The service, and what can be made to go wrong with it; the faults may be asked for from any other thread."""
+
+    def __init__(self, database: Database, keys: Keys, timing: Timing | None = None) -> None:
+        self._database = database
+        self._keys = keys
+        self._timing = timing or Timing()
+        self._poller = Poller(database, self._timing)
+        self._sockets: set[Socket] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._refusals = 0
+        self._refusal = 503
+        self._drops = 0
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the one route there is."""
+        return [WebSocketRoute("/websocket", self._connect)]
+
+    async def close(self) -> None:
+        """Stop polling; to be awaited on the loop that serves."""
+        await self._poller.stop()
+
+    def close_all(self, code: int = 1012) -> None:
+        """Close all sockets with a code; 1006 breaks their connections instead, as the death of the server would."""
+
+        def close() -> None:
+            for socket in self._sockets:
+                socket.close(code)
+
+        self._do(close)
+
+    def mute(self) -> None:
+        """Make zombies of all who are joined: heartbeats are answered, no event comes, until they join anew."""
+        self._do(lambda: self._poller.mute(muted=True))
+
+    def unmute(self) -> None:
+        """Bring the zombies back to life."""
+        self._do(lambda: self._poller.mute(muted=False))
+
+    def drop_events(self, seconds: float) -> None:
+        """Take all changes polled during the next seconds and tell nobody."""
+        self._poller.silent_until = time.monotonic() + seconds
+
+    def refuse(self, status: int, times: int = 1) -> None:
+        """Answer the next handshakes with this HTTP status."""
+        self._refusal, self._refusals = status, times
+
+    def accept_then_drop(self, times: int = 1) -> None:
+        """Accept the next handshakes and break their connections."""
+        self._drops = times
+
+    def system_error(self, message: str) -> None:
+        """Send all channels a system error; they stay joined, as far as the server is concerned."""
+
+        def send() -> None:
+            for socket in self._sockets:
+                socket.system(message)
+
+        self._do(send)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        """Do `work` on the loop that serves, and return when it is done; before the first socket there is none."""
+        if self._loop is None:
+            return
+
+        async def there() -> None:
+            work()
+
+        asyncio.run_coroutine_threadsafe(there(), self._loop).result()
+
+    async def _connect(self, websocket: WebSocket) -> None:
+        self._loop = asyncio.get_running_loop()
+        if self._refusals > 0:
+            self._refusals -= 1
+            await websocket.send_denial_response(JSONResponse({"error": "refused"}, self._refusal))
+            return
+        token = websocket.headers.get("x-api-key") or websocket.query_params.get("apikey")
+        problem = self._problem(token)
+        if problem is not None or token is None:
+            await asyncio.sleep(self._timing.handshake_error)
+            await websocket.send_denial_response(JSONResponse({"error": problem}, 401))
+            return
+        await websocket.accept()
+        socket = Socket(
+            websocket,
+            token,
+            database=self._database,
+            keys=self._keys,
+            poller=self._poller,
+            timing=self._timing,
+        )
+        if self._drops > 0:
+            self._drops -= 1
+            socket.close(ABNORMAL)
+        self._sockets.add(socket)
+        try:
+            await socket.serve()
+        finally:
+            self._sockets.discard(socket)
+
+    def _problem(self, token: str | None) -> str | None:
+        """Return why a handshake with this key is refused, or None."""
+        if token is None:
+            return "API key is missing"
+        try:
+            tokens.verify(self._keys, token)
+        except tokens.TokenError as error:
+            return error.handshake
+        return None

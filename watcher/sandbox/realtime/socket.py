@@ -1,0 +1,169 @@
+"""One client's WebSocket: its frames in order, its channels by topic."""
+
+import asyncio
+from typing import Any
+
+import psycopg
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from watcher.sandbox.database import Database
+from watcher.sandbox.keys import Keys
+from watcher.sandbox.realtime import phoenix, tokens
+from watcher.sandbox.realtime.bindings import identity
+from watcher.sandbox.realtime.channel import Channel, Entries
+from watcher.sandbox.realtime.phoenix import Frame, Version, reply
+from watcher.sandbox.realtime.poller import Poller
+from watcher.sandbox.realtime.timing import Timing
+from watcher.sandbox.server import DROP
+
+ABNORMAL = 1006
+"""What a client reports when there was no close frame: the connection is broken."""
+
+_FRAME_BYTES = 5_000_000
+
+
+class Socket:
+    """Frames are handled one after another: while a join is being refused, nothing else is answered."""
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        token: str,
+        *,
+        database: Database,
+        keys: Keys,
+        poller: Poller,
+        timing: Timing,
+    ) -> None:
+        self.keys = keys
+        self.poller = poller
+        self.timing = timing
+        self._websocket = websocket
+        self._version: Version = "2.0.0" if websocket.query_params.get("vsn") == "2.0.0" else "1.0.0"
+        self._token = token
+        self._database = database
+        self._channels: dict[str, Channel] = {}
+        self._outgoing: asyncio.Queue[str | int] = asyncio.Queue()
+
+    async def serve(self) -> None:
+        """Live until either side closes."""
+        writing = asyncio.create_task(self._write())
+        try:
+            await self._read()
+        except TimeoutError:
+            self.close(1000)
+            await writing
+        except WebSocketDisconnect:
+            pass
+        finally:
+            writing.cancel()
+            for channel in self._channels.values():
+                channel.closed()
+
+    def push(self, frame: Frame) -> None:
+        """Send a frame after those before it."""
+        self._outgoing.put_nowait(phoenix.encode(self._version, frame))
+
+    def close(self, code: int) -> None:
+        """Close with this code when all that was pushed is sent; `ABNORMAL` breaks the connection at once."""
+        if code == ABNORMAL:
+            self._websocket.scope["extensions"][DROP]()
+        else:
+            self._outgoing.put_nowait(code)
+
+    def system(self, message: str) -> None:
+        """Send all channels an error of the subscription's kind; they stay joined."""
+        for channel in self._channels.values():
+            channel.system("postgres_changes", "error", message)
+
+    def forget(self, channel: Channel) -> None:
+        """Let go of a channel that has closed."""
+        if self._channels.get(channel.topic) is channel:
+            del self._channels[channel.topic]
+
+    async def _write(self) -> None:
+        while isinstance(message := await self._outgoing.get(), str):
+            await self._websocket.send_text(message)
+        await self._websocket.close(message)
+
+    async def _read(self) -> None:
+        """Handle frames. Raises WebSocketDisconnect at the end, TimeoutError if none comes for long."""
+        while True:
+            async with asyncio.timeout(self.timing.idle):
+                message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message.get("code", 1000))
+            text = message.get("text") or ""
+            if len(text.encode()) > _FRAME_BYTES:
+                self.close(1009)
+            elif (frame := phoenix.decode(self._version, text)) is not None:
+                await self._handle(frame)
+
+    async def _handle(self, frame: Frame) -> None:
+        channel = self._channels.get(frame.topic)
+        match frame.topic, frame.event:
+            case "phoenix", "heartbeat":
+                self.push(reply(frame, "ok", {}))
+            case topic, "phx_join" if topic.startswith("realtime:"):
+                await self._join(frame)
+            case _, "phx_leave":
+                self.push(reply(frame, "ok", {}))
+                if channel is not None:
+                    channel.close()
+                    self.forget(channel)
+            case _, "access_token" if channel is not None:
+                payload = frame.payload if isinstance(frame.payload, dict) else {}
+                channel.refresh(payload.get("access_token"))
+            case _ if channel is None:
+                self.push(reply(frame, "error", {"reason": "unmatched topic"}))
+
+    async def _join(self, frame: Frame) -> None:
+        payload = frame.payload if isinstance(frame.payload, dict) else {}
+        token = payload.get("access_token")
+        if not isinstance(token, str) or token.startswith("sb_"):
+            token = self._token
+        try:
+            claims = await self._admitted(frame.topic, token)
+        except _JoinError as error:
+            await asyncio.sleep(self.timing.join_error)
+            self.push(reply(frame, "error", {"reason": str(error)}))
+            return
+        entries = _entries(frame.topic, payload)
+        told = [{"id": identity(entry), **dict(sorted(entry.items()))} for entry in entries]
+        self.push(reply(frame, "ok", {"postgres_changes": told}))
+        # The channel that it replaces closes only now, and by its own ref.
+        if frame.topic in self._channels:
+            self._channels[frame.topic].close()
+        channel = self._channels[frame.topic] = Channel(self, frame, entries, token, claims)
+        if entries:
+            channel.subscribe()
+
+    async def _admitted(self, topic: str, token: str) -> dict[str, Any]:
+        """Return the claims by which `topic` may be joined. Raises `_JoinError`."""
+        if topic == "realtime:":
+            raise _JoinError("TopicNameRequired: You must provide a topic name")
+        try:
+            claims = tokens.verify(self.keys, token)
+        except tokens.TokenError as error:
+            raise _JoinError(error.reason) from error
+        try:
+            async with self._database.admin() as cursor:
+                await cursor.execute("select")
+        except (psycopg.Error, TimeoutError) as error:
+            said = "Realtime was unable to connect to the project database"
+            raise _JoinError(f"UnableToConnectToProject: {said}") from error
+        return claims
+
+
+class _JoinError(Exception):
+    """The join is refused; the message is the reason."""
+
+
+def _entries(topic: str, payload: dict[str, Any]) -> Entries:
+    """Return what a join asks for; before there were configs, the topic said it."""
+    if "config" not in payload:
+        names = topic.removeprefix("realtime:").split(":", 2)
+        return [dict(zip(("schema", "table", "filter"), names, strict=False))]
+    config = payload["config"]
+    changes = config.get("postgres_changes") if isinstance(config, dict) else None
+    return [entry for entry in changes or () if isinstance(entry, dict)]

@@ -1,0 +1,198 @@
+"""The session that holds the replication slot: what changed, and what of it each role may see."""
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg.errors import RaiseException
+
+from watcher.sandbox.realtime.bindings import Binding, BindingError, Filter
+from watcher.sandbox.realtime.wal import Change, Decoder, Row
+
+PUBLICATION = "supabase_realtime"
+
+_FUNCTIONS = Path(__file__).with_name("realtime.sql").read_text()
+_POLL_CHANGES = 100
+_ROW_BYTES = 1024 * 1024
+_READ = """
+select data from pg_logical_slot_get_binary_changes(
+    %s, null, %s, 'proto_version', '1', 'publication_names', %s)
+"""
+_TABLES = """
+select format('%%I.%%I', schemaname, tablename)::regclass::oid from pg_publication_tables
+where pubname = %(publication)s
+  and %(schema)s::name in ('*', schemaname) and %(table)s::name in ('*', tablename)
+"""
+_COLUMN = """
+select atttypid::regtype::text, has_column_privilege(%(role)s, attrelid, attnum, 'select')
+from pg_attribute where attrelid = %(entity)s and attname = %(column)s and attnum > 0 and not attisdropped
+"""
+_ROLE = "select %s::text::regrole"
+_TOLD = """
+select data::text, secured, key from pg_temp.told(
+    %(entity)s, %(action)s, %(committed)s, %(reader)s, %(chosen)s, %(too_large)s,
+    %(names)s, %(texts)s, %(old_names)s, %(old_texts)s)
+"""
+_PASSES = """
+select pg_temp.passes(%(operator)s, atttypid::regtype, %(text)s, %(operand)s, %(negated)s)
+from pg_attribute where attrelid = %(entity)s and attname = %(column)s
+"""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A change as one role sees it: `data` is the event's, as JSON text."""
+
+    data: str
+    refused: bool
+    """The role may not see the key, or there is none: filters do not count, everybody hears of it."""
+    secured: bool
+    """Row-level security has to be asked whether the row is visible."""
+    key: tuple[str, ...]
+    """The primary key's columns."""
+
+
+class Stream:
+    """A temporary slot and the statements that go with it. All of it ends with the connection."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+        self._connection = connection
+        self._slot = f"supabase_realtime_replication_slot_{uuid4().hex}"
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, dsn: str) -> AsyncIterator["Stream"]:
+        """Connect as the superuser and create the slot; what is committed from then on is in the stream."""
+        connection = await psycopg.AsyncConnection.connect(
+            dsn, autocommit=True, prepare_threshold=None, options="-c timezone=UTC"
+        )
+        try:
+            stream = cls(connection)
+            await connection.execute(_FUNCTIONS.encode())
+            await connection.execute(
+                "select pg_create_logical_replication_slot(%s, 'pgoutput', true)", [stream._slot]
+            )
+            yield stream
+        finally:
+            await connection.close()
+
+    async def changes(self) -> tuple[list[Change], bool]:
+        """Take what was committed since the last call, and whether it was anything at all, of any table."""
+        cursor = await self._connection.execute(_READ, [self._slot, _POLL_CHANGES, PUBLICATION], binary=True)
+        decoder = Decoder()  # each call tells anew which tables it speaks of
+        messages = await cursor.fetchall()
+        decoded = [decoder.decode(bytes(data)) for (data,) in messages]
+        return [change for change in decoded if change is not None], bool(messages)
+
+    async def tables(self, schema: str = "*", table: str = "*") -> frozenset[int]:
+        """Return the oids of the published tables of these names."""
+        names = {"publication": PUBLICATION, "schema": schema, "table": table}
+        cursor = await self._connection.execute(_TABLES, names)
+        return frozenset([oid for (oid,) in await cursor.fetchall()])
+
+    async def admit(self, binding: Binding, claims: Mapping[str, Any]) -> frozenset[int]:
+        """Return the tables that `binding` is about. Raises `BindingError`, worded as on the real service."""
+        tables = await self.tables(binding.schema, binding.table)
+        refused = "Unable to subscribe to changes with given parameters. "
+        if not tables:
+            hint = "Please check Realtime is enabled for the given connect parameters: "
+            raise BindingError(f"{refused}{hint}{binding}")
+        try:
+            await self._connection.execute(_ROLE, [claims["role"]])
+            for entity in tables:
+                for condition in binding.filters:
+                    await self._check(entity, claims["role"], condition)
+                for column in binding.columns or ():
+                    await self._type(entity, claims["role"], column, "select")
+        except psycopg.Error as error:
+            if error.sqlstate is None:
+                raise
+            hint = "An exception happened so please check your connect parameters: "
+            raise BindingError(f"{refused}{hint}{binding}. Exception: {_worded(error)}") from error
+        return tables
+
+    async def told(self, change: Change, reader: str, chosen: Sequence[str] | None) -> Told:
+        """Return a change as role `reader` sees it, trimmed to the columns it `chosen`."""
+        values = {
+            "entity": change.relation.oid,
+            "action": change.action,
+            "committed": change.committed,
+            "reader": reader,
+            "chosen": None if chosen is None else list(chosen),
+            "too_large": _size(change) > _ROW_BYTES,
+            **_arrays("", change.new),
+            **_arrays("old_", change.old),
+        }
+        cursor = await self._connection.execute(_TOLD, values)
+        row = await cursor.fetchone()
+        assert row is not None
+        data, secured, key = row
+        deleted = change.action == "DELETE"
+        refused = key is None and not deleted
+        return Told(data, refused, secured and not refused and not deleted, tuple(key or ()))
+
+    async def passes(self, change: Change, filters: Sequence[Filter]) -> bool:
+        """Say whether a change fulfils all filters: as it is now, or as it was if it is no more."""
+        row = change.old if change.new is None else change.new
+        assert row is not None
+        for condition in filters:
+            if condition.column not in row:
+                return False
+            values = {
+                "entity": change.relation.oid,
+                "column": condition.column,
+                "operator": condition.operator,
+                "text": row[condition.column],
+                "operand": condition.value,
+                "negated": condition.negated,
+            }
+            cursor = await self._connection.execute(_PASSES, values)
+            if await cursor.fetchone() != (True,):
+                return False
+        return True
+
+    async def _check(self, entity: int, role: str, condition: Filter) -> None:
+        """Try a filter on a null, which shows whether Postgres can evaluate it at all."""
+        kind = await self._type(entity, role, condition.column, "filter")
+        operator, value = condition.operator, condition.value
+        if operator == "is":
+            if value not in {"null", "true", "false", "unknown"}:
+                raise RaiseException("invalid value for is filter: must be null, true, false, or unknown")
+            if value != "null" and kind != "boolean":
+                raise RaiseException(f"is {value} filter requires a boolean column, got {kind}")
+        await self._connection.execute(
+            "select pg_temp.passes(%s, %s::regtype, null, %s, false)", [operator, kind, value]
+        )
+
+    async def _type(self, entity: int, role: str, column: str, use: str) -> str:
+        names = {"entity": entity, "role": role, "column": column}
+        cursor = await self._connection.execute(_COLUMN, names)
+        row = await cursor.fetchone()
+        if row is None or not row[1]:
+            raise RaiseException(f"invalid column for {use} {column}")
+        return str(row[0])
+
+
+def _worded(error: psycopg.Error) -> str:
+    """Return an error as the real service's driver words it."""
+    name = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "psycopg.errors")
+    snake = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    return f"ERROR {error.sqlstate} ({snake}) {error.diag.message_primary or error}"
+
+
+def _arrays(prefix: str, row: Row | None) -> dict[str, list[str | None] | None]:
+    return {
+        f"{prefix}names": None if row is None else list(row),
+        f"{prefix}texts": None if row is None else list(row.values()),
+    }
+
+
+def _size(change: Change) -> int:
+    """Return about how long a row is as the JSON that the real service measures, which names and types each value."""
+    columns = [*(change.new or {}).items(), *(change.old or {}).items()]
+    return sum(55 + len(name.encode()) + len((text or "null").encode()) for name, text in columns)

@@ -1,0 +1,181 @@
+"""What PostgREST knows of the schema: looked up when asked for, so it is never out of date."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from watcher.sandbox.database import Cursor
+from watcher.sandbox.rest.errors import RestError
+
+_TABLE = """
+select a.attname, format_type(a.atttypid, a.atttypmod), pg_get_expr(d.adbin, d.adrelid),
+       coalesce(a.attnum = any (k.conkey), false)
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+  left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum and a.attgenerated = ''
+  left join pg_constraint k on k.conrelid = c.oid and k.contype = 'p'
+ where n.nspname = %s and c.relname = %s and c.relkind in ('r', 'v', 'm', 'f', 'p')
+ order by a.attnum
+"""
+_FUNCTIONS = """
+select coalesce(p.proargnames, '{}'), p.proargmodes::text[],
+       array(select format_type(type, null) from unnest(p.proargtypes) with ordinality given (type, place)
+              order by place),
+       p.pronargdefaults, p.proretset, p.prorettype = 'void'::regtype,
+       t.typtype = 'c' or coalesce(p.proargmodes::text[] && '{t,b,o}', false),
+       p.provolatile <> 'v', coalesce(p.proconfig, '{}')
+  from pg_proc p
+  join pg_namespace n on n.oid = p.pronamespace
+  join pg_type t on t.oid = p.prorettype
+ where n.nspname = %s and p.proname = %s and p.prokind = 'f'
+ order by p.oid
+"""
+_ALL_TABLES = """
+select relname from pg_class where relnamespace = to_regnamespace(%s) and relkind in ('r', 'v', 'm', 'f', 'p')
+"""
+_ALL_FUNCTIONS = "select distinct proname from pg_proc where pronamespace = to_regnamespace(%s)"
+_JSON = {"json", "jsonb"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; `default` is SQL."""
+
+    type: str
+    default: str | None
+    in_key: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or view and its columns by name."""
+
+    schema: str
+    name: str
+    columns: dict[str, Column]
+
+    @property
+    def key(self) -> list[str]:
+        """The primary key's columns."""
+        return [name for name, column in self.columns.items() if column.in_key]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function: its `arguments`' types by name, of which the last `optional` ones may be missing."""
+
+    schema: str
+    name: str
+    arguments: dict[str, str]
+    optional: int
+    returns_set: bool
+    returns_nothing: bool
+    returns_columns: bool
+    stable: bool
+    settings: dict[str, str]
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether its only argument is the whole body: unnamed, of type json or jsonb."""
+        return list(self.arguments) == [""] and self.arguments[""] in _JSON
+
+    def accepts(self, given: set[str]) -> bool:
+        """Return whether it can be called with just these arguments."""
+        names = list(self.arguments)
+        required = set(names[: len(names) - self.optional])
+        return "" not in names and required <= given <= set(names)
+
+
+async def find_table(cursor: Cursor, schema: str, name: str) -> Table:
+    """Return a table; raises `RestError` if there is none."""
+    await cursor.execute(_TABLE, [schema, name])
+    columns = {row[0]: Column(*row[1:]) for row in await cursor.fetchall()}
+    if not columns:
+        await cursor.execute(_ALL_TABLES, [schema])
+        near = _nearest(name, (row[0] for row in await cursor.fetchall()))
+        message = f"Could not find the table '{schema}.{name}' in the schema cache"
+        hint = f"Perhaps you meant the table '{schema}.{near}'" if near else None
+        raise RestError(404, "PGRST205", message, hint=hint)
+    return Table(schema, name, columns)
+
+
+async def find_function(cursor: Cursor, schema: str, name: str, given: set[str], *, posted: bool) -> Function:
+    """Return the function that takes the arguments `given`; raises `RestError` if none does, or several."""
+    await cursor.execute(_FUNCTIONS, [schema, name])
+    overloads = [_function(schema, name, row) for row in await cursor.fetchall()]
+    fitting = [one for one in overloads if one.accepts(given)]
+    if not fitting and posted:
+        fitting = [one for one in overloads if one.takes_body]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise _ambiguous(fitting)
+    await cursor.execute(_ALL_FUNCTIONS, [schema])
+    near = _nearest(name, (row[0] for row in await cursor.fetchall()))
+    raise _missing(schema, name, sorted(given), overloads, near, posted=posted)
+
+
+def _function(schema: str, name: str, row: tuple[Any, ...]) -> Function:
+    names, modes, types, optional, returns_set, returns_nothing, returns_columns, stable, settings = row
+    given = [
+        names[place] if place < len(names) else ""
+        for place, mode in enumerate(modes or "i" * len(types))
+        if mode in {"i", "b", "v"}
+    ]
+    return Function(
+        schema,
+        name,
+        dict(zip(given, types, strict=True)),
+        optional,
+        returns_set,
+        returns_nothing,
+        returns_columns,
+        stable,
+        dict(setting.split("=", 1) for setting in settings),
+    )
+
+
+def _missing(
+    schema: str, name: str, given: list[str], overloads: list[Function], near: str | None, *, posted: bool
+) -> RestError:
+    listed = ", ".join(given)
+    searched = f" with parameter{'s' if len(given) > 1 else ''} {listed}" if given else " without parameters"
+    if posted:
+        searched += " or with a single unnamed json/jsonb parameter"
+    call = f"({listed})" if given else " without parameters"
+    hint = None
+    if overloads:
+        signatures = [f"({', '.join(sorted(one.arguments))})" for one in overloads]
+        closest = difflib.get_close_matches(f"({listed})", signatures, 1, 0.33)
+        hint = f"Perhaps you meant to call the function {schema}.{name}{closest[0]}" if closest else None
+    elif near:
+        hint = f"Perhaps you meant to call the function {schema}.{near}"
+    return RestError(
+        404,
+        "PGRST202",
+        f"Could not find the function {schema}.{name}{call} in the schema cache",
+        details=f"Searched for the function {schema}.{name}{searched}, but no matches were found in the"
+        " schema cache.",
+        hint=hint,
+    )
+
+
+def _ambiguous(fitting: list[Function]) -> RestError:
+    calls = [
+        f"{one.schema}.{one.name}({', '.join(f'{name} => {kind}' for name, kind in one.arguments.items())})"
+        for one in fitting
+    ]
+    return RestError(
+        300,
+        "PGRST203",
+        f"Could not choose the best candidate function between: {', '.join(calls)}",
+        hint="Try renaming the parameters or the function itself in the database so function overloading can"
+        " be resolved",
+    )
+
+
+def _nearest(name: str, names: Iterable[str]) -> str | None:
+    found = difflib.get_close_matches(name, names, 1, 0.75)
+    return found[0] if found else None

@@ -1,0 +1,151 @@
+"""One request to PostgREST, understood: who asks, for what, and in which form the answer is wanted."""
+
+import json
+from typing import Any
+
+import jwt
+from starlette.requests import Request
+from starlette.responses import Response
+
+from watcher.sandbox.keys import Caller, Keys
+from watcher.sandbox.rest.errors import JSON_TYPE, RestError, from_jwt, invalid_body, out_of_range
+from watcher.sandbox.rest.query import Query, parse
+
+_SCHEMAS = ("public", "graphql_public")
+_SKEW_SECONDS = 30
+_SINGLE = "application/vnd.pgrst.object+json"
+_ARRAYS = {"*/*", "application/*", "application/json", "application/vnd.pgrst.array+json"}
+_PREFERENCES = {
+    "resolution": {"merge-duplicates", "ignore-duplicates"},
+    "missing": {"default", "null"},
+    "return": {"minimal", "representation", "headers-only"},
+    "count": {"exact", "planned", "estimated"},
+    "handling": {"strict", "lenient"},
+}
+
+
+class Asked:
+    """What a request says beside its body. Raises `RestError` for what it must not say."""
+
+    def __init__(self, request: Request, keys: Keys) -> None:
+        self.request = request
+        self.caller = _caller(request, keys)
+        self.preferences = _preferences(request)
+        self.reads = request.method in {"GET", "HEAD"}
+        self.schema = self._schema()
+        self.single = self._single()
+        self.count = "count" in self.preferences
+        self.returning = self.preferences.get("return") == "representation"
+
+    def _schema(self) -> str:
+        header = "accept-profile" if self.reads else "content-profile"
+        schema = self.request.headers.get(header, _SCHEMAS[0])
+        if schema not in _SCHEMAS:
+            hint = f"Only the following schemas are exposed: {', '.join(_SCHEMAS)}"
+            raise RestError(406, "PGRST106", f"Invalid schema: {schema}", hint=hint)
+        return schema
+
+    def _single(self) -> bool:
+        accepted = [
+            one.partition(";")[0].strip() for one in self.request.headers.get("accept", "*/*").split(",")
+        ]
+        for kind in accepted:
+            if kind == _SINGLE or kind in _ARRAYS:
+                return kind == _SINGLE
+        raise RestError(406, "PGRST107", f"None of these media types are available: {', '.join(accepted)}")
+
+    def query(self, name: str, *, call: bool = False) -> Query:
+        """Return what the query string and the Range header ask for."""
+        query = parse(self.request.query_params.multi_items(), name, call=call)
+        given = self.request.headers.get("range") if self.reads else None
+        if given and query.limit is None and not query.offset:
+            first, _, last = given.removeprefix("items=").partition("-")
+            if first.isdigit() and (last.isdigit() or not last):
+                query.offset = int(first)
+                if last and int(last) < int(first):
+                    below = "The lower boundary must be lower than or equal to the upper boundary"
+                    raise out_of_range(f"{below} in the Range header.")
+                query.limit = int(last) - int(first) + 1 if last else None
+        return query
+
+    def settings(self) -> dict[str, str]:
+        """Return the transaction's settings that tell of the request."""
+        return {
+            "request.method": self.request.method,
+            "request.path": self.request.url.path,
+            "request.headers": json.dumps(dict(self.request.headers)),
+            "request.cookies": json.dumps(self.request.cookies),
+        }
+
+    def answer(
+        self, status: int, body: str | None, content_range: str, *applied: str, **headers: str
+    ) -> Response:
+        """Return the answer; `applied` names the preferences that counted."""
+        honoured = [f"{name}={self.preferences[name]}" for name in applied if name in self.preferences]
+        more = {"content-range": content_range, **headers}
+        if honoured:
+            more["preference-applied"] = ", ".join(honoured)
+        if {"accept-profile", "content-profile"} & set(self.request.headers):
+            more["content-profile"] = self.schema
+        if body is None:
+            return Response(status_code=status, headers=more)
+        kind = f"{_SINGLE}; charset=utf-8" if self.single else JSON_TYPE
+        return Response("" if self.request.method == "HEAD" else body, status, more, kind)
+
+
+def _caller(request: Request, keys: Keys) -> Caller:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        return Caller()
+    token = token.strip()
+    try:
+        return Caller.of(keys.verify(token, leeway=_SKEW_SECONDS))
+    except jwt.PyJWTError as error:
+        raise from_jwt(token, error) from error
+
+
+def _preferences(request: Request) -> dict[str, str]:
+    given = [one.strip() for header in request.headers.getlist("prefer") for one in header.split(",")]
+    known: dict[str, str] = {}
+    unknown = []
+    for one in filter(None, given):
+        name, _, value = one.partition("=")
+        if value in _PREFERENCES.get(name, ()) or (name == "max-affected" and value.isdigit()):
+            known.setdefault(name, value)
+        else:
+            unknown.append(one)
+    if unknown and known.get("handling") == "strict":
+        raise RestError(
+            400,
+            "PGRST122",
+            "Invalid preferences given with handling=strict",
+            details=f"Invalid preferences: {', '.join(unknown)}",
+        )
+    return known
+
+
+async def objects(request: Request) -> tuple[str, list[dict[str, Any]]]:
+    """Return the body as a JSON array, as text and as values."""
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
+    if kind not in {"application/json", "application/vnd.pgrst.object+json"}:
+        raise invalid_body(f"Content-Type not acceptable: {kind}")
+    raw = (await request.body()).decode("utf-8", "replace")
+    try:
+        given = json.loads(raw)
+    except ValueError as error:
+        raise invalid_body("Empty or invalid json") from error
+    if isinstance(given, dict):
+        return f"[{raw}]", [given]
+    if isinstance(given, list) and all(isinstance(one, dict) for one in given):
+        return raw, given
+    raise invalid_body("Empty or invalid json")
+
+
+async def arguments(request: Request) -> tuple[str, set[str]]:
+    """Return the body of a call, and the names of its arguments."""
+    raw = (await request.body()).decode("utf-8", "replace") or "{}"
+    try:
+        given = json.loads(raw)
+    except ValueError as error:
+        raise invalid_body("Empty or invalid json") from error
+    return raw, set(given) if isinstance(given, dict) else set()

@@ -1,0 +1,279 @@
+"""From a query to one SQL statement: names quoted as identifiers, values as literals Postgres types.
+
+Every statement answers one row: how many rows there are in all (null unless counted), how many are answered,
+and the body as text.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from psycopg import sql
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from watcher.sandbox.rest.catalog import Function, Table
+from watcher.sandbox.rest.query import OPERATORS, Field, Filter, Logic, Order, Query, Selected
+
+_ROWS = "coalesce(json_agg(_t), '[]')"
+_OBJECT = "coalesce(json_agg(_t) -> 0, 'null')"
+_VALUES = "coalesce(json_agg(_t.value), '[]')"
+_VALUE = "coalesce(json_agg(_t.value) -> 0, 'null')"
+# Counts up for each row to insert, and down where an existing one is updated instead.
+_COUNT_INSERT = """set_config('pgrst.inserted',
+    (coalesce(nullif(current_setting('pgrst.inserted', true), ''), '0')::int + 1)::text, true) is not null"""
+_COUNT_UPDATE = """set_config('pgrst.inserted',
+    (current_setting('pgrst.inserted', true)::int - 1)::text, true) is not null"""
+INSERTED = "select coalesce(nullif(current_setting('pgrst.inserted', true), ''), '0')::int"
+
+
+def _raw(text: str) -> SQL:
+    """Return SQL of ours or the catalogue's; of a request only words that a pattern let through."""
+    return SQL(text)
+
+
+def read(table: Table, query: Query, *, count: bool, single: bool) -> Composed:
+    """Return the statement that reads a table."""
+    relation = Identifier(table.schema, table.name)
+    source = SQL("select {} from {}{}{}").format(
+        _selection(query.selected, relation), relation, _where(query, relation), _page(query, relation)
+    )
+    total = SQL("select 1 from {}{}").format(relation, _where(query, relation)) if count else None
+    return _answer(source, total, SQL("*"), _OBJECT if single else _ROWS)
+
+
+def insert(
+    table: Table,
+    query: Query,
+    columns: Sequence[str],
+    body: str,
+    *,
+    returning: bool,
+    single: bool,
+    resolution: str | None,
+    defaults: bool,
+) -> Composed:
+    """Return the statement that inserts the objects of the JSON array `body`.
+
+    `resolution` is what happens to a row that exists: None, `merge-duplicates` or `ignore-duplicates`. With
+    `defaults`, a column that an object lacks gets its default, not null.
+    """
+    relation = Identifier(table.schema, table.name)
+    if columns:
+        rows = SQL("insert into {} ({}) select {} from {} where {}").format(
+            relation,
+            _list(map(Identifier, columns)),
+            _list(Identifier("_", column) for column in columns),
+            _recordset(table, columns, body, defaults=defaults),
+            _raw(_COUNT_INSERT),
+        )
+    else:
+        rows = SQL("insert into {} default values").format(relation)
+        if body == "[]":
+            rows = SQL("insert into {} select from {} where false").format(relation, relation)
+    target = query.on_conflict or table.key
+    if resolution and target and columns:
+        rows += SQL(" on conflict ({}) do ").format(_list(map(Identifier, target)))
+        if resolution == "merge-duplicates":
+            changes = _list(SQL("{0} = excluded.{0}").format(Identifier(column)) for column in columns)
+            rows += SQL("update set {} where {}").format(changes, _raw(_COUNT_UPDATE))
+        else:
+            rows += SQL("nothing")
+    return _changed(rows, table, query, returning=returning, single=single)
+
+
+def update(
+    table: Table, query: Query, columns: Sequence[str], body: str, *, returning: bool, single: bool
+) -> Composed:
+    """Return the statement that sets `columns` from the JSON array `body`, which holds one object."""
+    relation = Identifier(table.schema, table.name)
+    if columns:
+        rows = SQL("update {} set {} from {}{}").format(
+            relation,
+            _list(SQL("{0} = {1}").format(Identifier(column), Identifier("_", column)) for column in columns),
+            _recordset(table, columns, body, defaults=False),
+            _where(query, relation),
+        )
+    else:
+        rows = SQL("select * from {} where false").format(relation)
+        return _answer(rows, None, SQL("*"), _OBJECT if single else _ROWS)
+    return _changed(rows, table, query, returning=returning, single=single)
+
+
+def delete(table: Table, query: Query, *, returning: bool, single: bool) -> Composed:
+    """Return the statement that deletes."""
+    relation = Identifier(table.schema, table.name)
+    rows = SQL("delete from {}{}").format(relation, _where(query, relation))
+    return _changed(rows, table, query, returning=returning, single=single)
+
+
+def call(
+    function: Function, query: Query, given: Iterable[str], body: str | None, *, count: bool, single: bool
+) -> Composed:
+    """Return the statement that calls a function with arguments from JSON `body`, or else from the query."""
+    name = Identifier(function.schema, function.name)
+    arguments = list(given)
+    if function.takes_body:
+        called = SQL("{}({}::{})").format(name, Literal(body), _raw(function.arguments[""]))
+        origin: Composable = SQL("")
+    elif body is not None and arguments:
+        typed = _list(
+            SQL("{} {}").format(Identifier(one), _raw(function.arguments[one])) for one in arguments
+        )
+        passed = _list(SQL("{} := {}").format(Identifier(one), Identifier("_", one)) for one in arguments)
+        origin = SQL("json_to_record({}) as _ ({}), lateral ").format(Literal(body), typed)
+        called = SQL("{}({})").format(name, passed)
+    else:
+        passed = _list(
+            SQL("{} := {}::{}").format(
+                Identifier(one), Literal(query.arguments[one]), _raw(function.arguments[one])
+            )
+            for one in arguments
+        )
+        origin, called = SQL(""), SQL("{}({})").format(name, passed)
+    result = Identifier("result")
+    if not function.returns_columns:
+        source = SQL("select result.value from {}{} as result (value)").format(origin, called)
+        source += _page(query, result) if function.returns_set else SQL("")
+        body_sql = _VALUES if function.returns_set and not single else _VALUE
+        return _answer(source, SQL("select 1 from source") if count else None, SQL("*"), body_sql)
+    every = SQL("select result.* from {}{} as result").format(origin, called)
+    source = SQL("select {} from called as result{}{}").format(
+        _selection(query.selected, result), _where(query, result), _page(query, result)
+    )
+    total = SQL("select 1 from called as result{}").format(_where(query, result)) if count else None
+    rows = _OBJECT if single or not function.returns_set else _ROWS
+    return SQL("with called as ({}), ").format(every) + _parts(source, total, SQL("*"), rows)
+
+
+def _answer(source: Composable, total: Composable | None, columns: Composable, body: str) -> Composed:
+    return SQL("with ") + _parts(source, total, columns, body)
+
+
+def _parts(source: Composable, total: Composable | None, columns: Composable, body: str) -> Composed:
+    counted = SQL("(select count(*) from ({}) as counted)").format(total) if total else SQL("null::bigint")
+    return SQL("source as ({}) select {}, count(_t), ({})::text from (select {} from source) as _t").format(
+        source, counted, _raw(body), columns
+    )
+
+
+def _changed(rows: Composable, table: Table, query: Query, *, returning: bool, single: bool) -> Composed:
+    """Return a statement around an insert, update or delete, with its rows only if asked for."""
+    if not returning:
+        return _answer(SQL("{} returning 1").format(rows), None, SQL("*"), "''")
+    relation = Identifier(table.schema, table.name)
+    needed: Composable = SQL("{}.*").format(relation)
+    if query.selected is not None and all(one.field.column != "*" for one in query.selected):
+        names = dict.fromkeys(one.field.column for one in query.selected)
+        needed = _list(Identifier(table.schema, table.name, column) for column in names)
+    source = SQL("{} returning {}").format(rows, needed)
+    columns = _selection(query.selected, Identifier("source"))
+    return _answer(source, None, columns, _OBJECT if single else _ROWS)
+
+
+def _recordset(table: Table, columns: Iterable[str], body: str, *, defaults: bool) -> Composed:
+    typed = _list(
+        SQL("{} {}").format(Identifier(column), _raw(table.columns[column].type)) for column in columns
+    )
+    if not defaults:
+        return SQL("json_to_recordset({}) as _ ({})").format(Literal(body), typed)
+    pairs = [
+        SQL("{}, {}").format(Literal(column), _raw(default))
+        for column in columns
+        if (default := table.columns[column].default) is not None
+    ]
+    filled = SQL("select jsonb_agg(jsonb_build_object({}) || given) from jsonb_array_elements({}) as given")
+    return SQL("jsonb_to_recordset(({})) as _ ({})").format(filled.format(_list(pairs), Literal(body)), typed)
+
+
+def _selection(selected: Sequence[Selected] | None, relation: Identifier) -> Composable:
+    return (
+        SQL("{}.*").format(relation) if selected is None else _list(_item(one, relation) for one in selected)
+    )
+
+
+def _item(one: Selected, relation: Identifier) -> Composable:
+    if one.field.column == "*":
+        return SQL("{}.*").format(relation)
+    item: Composable = _field(one.field, relation)
+    if one.cast:
+        item = SQL("cast({} as {})").format(item, _type(one.cast))
+    keys = [key for _, key in one.field.path if not re.fullmatch(r"-?\d+", key)]
+    name = one.alias or (keys[-1] if keys else one.field.column)
+    return SQL("{} as {}").format(item, Identifier(name))
+
+
+def _type(name: str) -> Composable:
+    """Return a type's name that a request gave: words, and perhaps brackets."""
+    base, brackets, _ = name.partition("[")
+    words = re.findall(r"\w+", base)
+    quoted = SQL(" ").join(_raw(word) for word in words)
+    return SQL("{}[]").format(quoted) if brackets else quoted
+
+
+def _field(field: Field, relation: Identifier) -> Composable:
+    steps: Composable = SQL("{}.{}").format(relation, Identifier(field.column))
+    if field.path:
+        # to_jsonb lets arrows go into arrays and composite columns, too.
+        steps = SQL("to_jsonb({})").format(steps)
+    for arrow, key in field.path:
+        index = re.fullmatch(r"-?\d+", key)
+        steps = SQL("({}{}{})").format(steps, _raw(arrow), Literal(int(key)) if index else Literal(key))
+    return steps
+
+
+def _where(query: Query, relation: Identifier) -> Composable:
+    if not query.conditions:
+        return SQL("")
+    return SQL(" where ") + SQL(" and ").join(_condition(one, relation) for one in query.conditions)
+
+
+def _condition(condition: Filter | Logic, relation: Identifier) -> Composable:
+    if isinstance(condition, Logic):
+        joint = SQL(" and ") if condition.joint == "and" else SQL(" or ")
+        text: Composable = SQL("({})").format(
+            joint.join(_condition(one, relation) for one in condition.conditions)
+        )
+    else:
+        text = _comparison(condition, relation)
+    return SQL("not {}").format(text) if condition.negated else text
+
+
+def _comparison(one: Filter, relation: Identifier) -> Composable:
+    field, operator = _field(one.field, relation), one.operator
+    values = [value.replace("*", "%") for value in one.values] if operator.endswith("like") else one.values
+    if operator == "in":
+        return SQL("{} = any ({})").format(field, Literal(_array(values)))
+    if operator == "is":
+        return SQL("{} is {}").format(field, _raw(values[0].lower().replace("_", " ")))
+    symbol = _raw(OPERATORS[operator])
+    if one.quantifier:
+        return SQL("{} {} {} ({})").format(field, symbol, _raw(one.quantifier), Literal(_array(values)))
+    return SQL("{} {} {}").format(field, symbol, Literal(values[0]))
+
+
+def _array(values: Iterable[str]) -> str:
+    quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
+    return "{" + ",".join(quoted) + "}"
+
+
+def _page(query: Query, relation: Identifier) -> Composable:
+    text: Composable = SQL("")
+    if query.order:
+        text += SQL(" order by {}").format(_list(_ordered(one, relation) for one in query.order))
+    if query.limit is not None:
+        text += SQL(" limit {}").format(Literal(query.limit))
+    if query.offset:
+        text += SQL(" offset {}").format(Literal(query.offset))
+    return text
+
+
+def _ordered(one: Order, relation: Identifier) -> Composable:
+    text = _field(one.field, relation)
+    if one.direction:
+        text += SQL(" ") + _raw(one.direction)
+    if one.nulls:
+        text += SQL(" nulls ") + _raw(one.nulls)
+    return text
+
+
+def _list(items: Iterable[Composable]) -> Composed:
+    return sql.SQL(", ").join(items)

@@ -1,0 +1,124 @@
+"""One request to Storage: who is calling, what for, and the transactions in which it is answered."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import jwt
+import psycopg
+from psycopg.rows import dict_row
+from starlette.requests import Request
+from starlette.responses import Response
+
+from watcher.sandbox.database import Database
+from watcher.sandbox.keys import Caller, Keys
+from watcher.sandbox.storage import errors
+from watcher.sandbox.storage.bytes import Bytes
+
+Rows = psycopg.AsyncCursor[dict[str, Any]]
+
+SIZE_LIMIT = 50 * 1024 * 1024
+"""No object is larger than this many bytes, whatever its bucket says (the CLI's default)."""
+
+# Storage has time-outs of its own, not those of the caller's role.
+_TIMEOUTS = {"statement_timeout": "30s", "lock_timeout": "0"}
+_ALLOW_DELETE = "select set_config('storage.allow_delete_query', 'true', true)"
+
+
+@dataclass(frozen=True)
+class Service:
+    """What every route works with."""
+
+    database: Database
+    keys: Keys
+    bytes: Bytes
+
+
+class Auth(Enum):
+    """What a route asks of the Authorization header."""
+
+    REQUIRED = "the caller's token, a valid one"
+    TOLERANT = "who has no valid token is a stranger, to whom only public buckets exist"
+    SIGNED = "nothing: the URL is public, or carries a token of its own"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that passed the door."""
+
+    request: Request
+    service: Service
+    operation: str
+    caller: Caller
+    authenticated: bool
+
+    @property
+    def bucket(self) -> str:
+        """The bucket in the path."""
+        return str(self.request.path_params["bucket"])
+
+    @property
+    def key(self) -> str:
+        """The object's key in the path; `//` in it is kept."""
+        return str(self.request.path_params["key"])
+
+    @property
+    def owner(self) -> str | None:
+        """The user's id."""
+        sub = self.caller.claims.get("sub")
+        return None if sub is None else str(sub)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Rows]:
+        """Open a transaction in the caller's name."""
+        settings = {"storage.operation": self.operation, "storage.allow_delete_query": "true", **_TIMEOUTS}
+        async with self.service.database.transaction(self.caller, settings=settings) as cursor:
+            yield cursor.connection.cursor(row_factory=dict_row)
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[Rows]:
+        """Open a transaction in Storage's own name, to which no policy applies."""
+        async with self.service.database.admin() as cursor:
+            await cursor.execute(_ALLOW_DELETE)
+            yield cursor.connection.cursor(row_factory=dict_row)
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+def endpoint(
+    service: Service, operation: str, auth: Auth, handler: Handler
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return a Starlette endpoint that lets in whom `auth` admits and words every refusal as Storage does."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(_admit(request, service, operation, auth))
+        except errors.StorageError as refusal:
+            return refusal.response()
+        except psycopg.Error as error:
+            return errors.of_postgres(error).response()
+        except TimeoutError:
+            return errors.database_timeout().response()
+        except OSError:
+            return errors.internal().response()
+
+    return answer
+
+
+def _admit(request: Request, service: Service, operation: str, auth: Auth) -> Call:
+    if auth is Auth.SIGNED:
+        return Call(request, service, operation, Caller(), authenticated=False)
+    header = request.headers.get("authorization")
+    if header is None and auth is Auth.REQUIRED:
+        raise errors.invalid_request("headers must have required property 'authorization'")
+    token = (header or "").removeprefix("Bearer").strip()
+    try:
+        claims: dict[str, Any] = service.keys.verify(token)
+    except jwt.PyJWTError as error:
+        if auth is Auth.REQUIRED:
+            raise errors.not_authenticated(error) from error
+        return Call(request, service, operation, Caller(), authenticated=False)
+    return Call(request, service, operation, Caller.of(claims), authenticated=True)

@@ -1,0 +1,87 @@
+"""Storage 1.70.6, as far as supabase-js and storage3 use it: buckets, objects, signed URLs.
+
+Who may do what is for Postgres's policies to say: each statement runs in the caller's role. Resumable uploads
+(TUS), the S3 protocol and image transformations are not here; their routes are unknown.
+"""
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from watcher.sandbox.database import Database
+from watcher.sandbox.keys import Keys
+from watcher.sandbox.storage import buckets, download, errors, objects, upload
+from watcher.sandbox.storage import list as listing
+from watcher.sandbox.storage.bytes import Bytes
+from watcher.sandbox.storage.call import Auth, Handler, Service, endpoint
+
+_ONE = "{bucket}/{key:path}"
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+# Method, path, what policies see as storage.operation(), and who answers: the first that fits.
+_ROUTES: dict[Auth, list[tuple[str, str, str, Handler]]] = {
+    Auth.SIGNED: [
+        ("GET", f"/object/sign/{_ONE}", "storage.object.get_signed", download.signed),
+        ("PUT", f"/object/upload/sign/{_ONE}", "storage.object.upload_signed", upload.signed),
+        ("HEAD", f"/object/public/{_ONE}", "storage.object.info_public", download.head_public),
+        ("GET", f"/object/public/{_ONE}", "storage.object.get_public", download.public),
+        ("GET", f"/object/info/public/{_ONE}", "storage.object.info_public", download.info_public),
+    ],
+    Auth.REQUIRED: [
+        ("GET", "/bucket", "storage.bucket.list", buckets.every),
+        ("POST", "/bucket", "storage.bucket.create", buckets.create),
+        ("GET", "/bucket/{bucket}", "storage.bucket.get", buckets.show),
+        ("PUT", "/bucket/{bucket}", "storage.bucket.update", buckets.update),
+        ("DELETE", "/bucket/{bucket}", "storage.bucket.delete", buckets.delete),
+        ("POST", "/bucket/{bucket}/empty", "storage.bucket.empty", buckets.empty),
+        ("POST", "/object/move", "storage.object.move", objects.move),
+        ("POST", "/object/copy", "storage.object.copy", objects.copy),
+        ("POST", "/object/list/{bucket}", "storage.object.list", listing.v1),
+        ("POST", "/object/list-v2/{bucket}", "storage.object.list_v2", listing.v2),
+        ("POST", "/object/sign/{bucket}", "storage.object.sign_many", objects.sign_many),
+        ("POST", f"/object/sign/{_ONE}", "storage.object.sign", objects.sign),
+        ("POST", f"/object/upload/sign/{_ONE}", "storage.object.sign_upload_url", upload.sign),
+        ("HEAD", f"/object/authenticated/{_ONE}", "object.head_authenticated_info", download.head),
+        ("GET", f"/object/authenticated/{_ONE}", "storage.object.get_authenticated", download.download),
+        ("GET", f"/object/info/authenticated/{_ONE}", "object.get_authenticated_info", download.info),
+        ("DELETE", "/object/{bucket}", "storage.object.delete_many", objects.remove),
+        ("DELETE", f"/object/{_ONE}", "storage.object.delete", objects.remove_one),
+        ("POST", f"/object/{_ONE}", "storage.object.upload", upload.create),
+        ("PUT", f"/object/{_ONE}", "storage.object.upload_update", upload.update),
+    ],
+    Auth.TOLERANT: [
+        ("GET", f"/object/info/{_ONE}", "object.get_authenticated_info", download.info),
+        ("HEAD", f"/object/{_ONE}", "object.head_authenticated_info", download.head),
+        ("GET", f"/object/{_ONE}", "storage.object.get_authenticated", download.download),
+    ],
+}
+
+
+def routes(database: Database, keys: Keys, folder: Path) -> list[BaseRoute]:
+    """Return Storage's routes; the objects' bytes are kept in `folder`, which is created."""
+    service = Service(database, keys, Bytes(folder))
+    served: list[BaseRoute] = [
+        Route(path, endpoint(service, operation, auth, handler), methods=[method])
+        for auth, rows in _ROUTES.items()
+        for method, path, operation, handler in rows
+    ]
+    extras = [Route("/status", _status), Route("/version", _version)]
+    return [*served, *extras, Route("/{path:path}", _unknown, methods=_METHODS)]
+
+
+async def _status(_: Request) -> Response:
+    return Response()
+
+
+async def _version(_: Request) -> Response:
+    return PlainTextResponse("0.0.0")
+
+
+async def _unknown(request: Request) -> Response:
+    path = request.scope["path"]
+    query = f"?{request.url.query}" if request.url.query else ""
+    family = path.split("/")[1] in {"object", "bucket"}
+    return errors.no_such_route(request.method, f"{path}{query}", known_family=family)
