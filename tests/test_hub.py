@@ -10,8 +10,8 @@ from huggingface_hub.utils import get_session
 from pictures import jpeg
 from scene import Scene
 
-from watcher.errors import LeaseLost, Misconfigured, Outage, Permanent, Transient
-from watcher.hub import Conflict, Hub, Look, NameTaken
+from watcher.errors import Conflict, LeaseLost, Misconfigured, NameTaken, Outage, Permanent, Transient
+from watcher.hub import Hub, Look
 from watcher.publication import commit_description
 from watcher.sandbox.faults import Answer, Hang, Hold, LoseAnswer
 from watcher.sandbox.hub import User

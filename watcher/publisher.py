@@ -12,8 +12,8 @@ from pathlib import Path
 import structlog
 from huggingface_hub import CommitOperationAdd
 
-from watcher.errors import Outage, Permanent, Transient
-from watcher.hub import Conflict, Hub, Look, NameTaken
+from watcher.errors import Conflict, NameTaken, Outage, Permanent, Transient
+from watcher.hub import Hub, Look
 from watcher.identity import Claim, Image, Publication
 from watcher.images import Images
 from watcher.lease import Lease

@@ -1,0 +1,51 @@
+"""The pace at which the Hub is asked."""
+
+import time
+
+from scene import Scene
+
+from watcher.hub import Hub
+from watcher.hub_client import Budget
+
+
+def told(remaining: int, seconds: int, *, kind: str = "api") -> dict[str, str]:
+    return {
+        "RateLimit": f'"{kind}";r={remaining};t={seconds}',
+        "RateLimit-Policy": f'"fixed window";"{kind}";q=1000;w=300',
+    }
+
+
+def test_nothing_is_slowed_down_while_there_is_plenty_or_nobody_has_said() -> None:
+    budget = Budget()
+    assert budget.pause() == 0
+    budget.learn(told(900, 200))
+    assert (budget.remaining, budget.pause()) == (900, 0)
+
+
+def test_near_the_end_of_the_budget_the_rest_is_spread_over_the_rest_of_the_window() -> None:
+    budget = Budget()
+    budget.learn(told(99, 200))
+    assert 1.9 < budget.pause() <= 2
+
+
+def test_no_pause_is_longer_than_ten_seconds_and_none_outlasts_the_window() -> None:
+    budget = Budget()
+    budget.learn(told(0, 250))
+    assert budget.pause() == 10
+    budget.learn(told(0, 0))
+    assert budget.pause() == 0
+
+
+def test_what_is_left_for_downloads_is_no_concern_of_ours() -> None:
+    budget = Budget()
+    budget.learn(told(5, 200, kind="resolvers"))
+    assert budget.remaining is None
+
+
+async def test_a_hub_that_runs_low_is_asked_more_slowly_and_never_refuses(scene: Scene, hub: Hub) -> None:
+    scene.sandbox.hub.knobs.limit_requests(4, window=2)
+    began = time.monotonic()
+    for _ in range(6):
+        await hub.first_look()
+    assert time.monotonic() - began > 1
+    assert all(seen.status == 200 for seen in scene.seen("GET", "/api/whoami-v2"))
