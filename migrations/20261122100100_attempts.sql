@@ -506,37 +506,47 @@ begin
   $function$;
 
   -- Sets failed rows back to pending, all of them or those that every given condition fits; running rows are left alone.
-  -- Answers how many rows the conditions fit, by what was done: {"replayed": n, "pending": n, "publishing": n, "published": n}.
+  -- Answers how many rows the conditions fit, by what was done, and the codes of those replayed:
+  -- {"replayed": n, "codes": {code: n}, "pending": n, "publishing": n, "published": n}.
   create function public.watcher_replay(
     p_ids uuid[] default null,
     p_code text default null,
     p_failed_since timestamptz default null,
     p_user uuid default null,
-    p_dry_run boolean default false
+    p_dry_run boolean default false,
+    p_failed_within_seconds double precision default null
   ) returns jsonb
   language plpgsql security definer set search_path = '' as $function$
   declare
     counts jsonb;
-    replayed bigint;
+    codes jsonb;
   begin
     select coalesce(jsonb_object_agg(status, n), '{}') into counts from (
       select t.status, count(*) as n from public.trained_identities t
       where p_ids is not null and t.id = any (p_ids) and t.status <> 'failed' group by t.status
     ) others;
     with chosen as (
-      select t.id from public.trained_identities t
+      select t.id, t.error_code from public.trained_identities t
       where t.status = 'failed'
         and (p_ids is null or t.id = any (p_ids))
         and (p_code is null or t.error_code = p_code)
         and (p_failed_since is null or t.updated_at >= p_failed_since)
+        and (p_failed_within_seconds is null
+          or t.updated_at >= now() - make_interval(secs => least(p_failed_within_seconds, 1e9)))
         and (p_user is null or t.user_id = p_user)
       order by t.id for update skip locked
     ), changed as (
       update public.trained_identities t set status = 'pending'
       from chosen where t.id = chosen.id and not p_dry_run returning t.id
+    ), done as (
+      select chosen.error_code from chosen where p_dry_run or chosen.id in (select id from changed)
     )
-    select case when p_dry_run then (select count(*) from chosen) else (select count(*) from changed) end into replayed;
-    return jsonb_build_object('replayed', replayed, 'pending', 0, 'publishing', 0, 'published', 0) || counts;
+    select coalesce(jsonb_object_agg(error_code, n), '{}') into codes
+    from (select error_code, count(*) as n from done group by error_code) by_code;
+    return jsonb_build_object(
+      'replayed', (select coalesce(sum(value::bigint), 0) from jsonb_each_text(codes)), 'codes', codes,
+      'pending', 0, 'publishing', 0, 'published', 0
+    ) || counts;
   end
   $function$;
 
@@ -555,15 +565,24 @@ begin
     select jsonb_build_object('schema', max(version), 'serves', '0.1.0') from watcher.migrations
   $function$;
 
-  -- What waits, what runs and by whom, what failed and why, and what was published in the last 24 hours.
+  -- What waits, what runs and by whom, what failed and why, and what was published in the last 24 hours. Of what waits
+  -- and what failed the ten that matter first: the oldest, and the last.
   create function public.watcher_status() returns jsonb
   language sql stable security definer set search_path = '' as $function$
+    with pending as (
+      select t.id, t.identity_name, t.created_at, o.spent, o.last_reason,
+        extract(epoch from now() - t.created_at) as age_seconds,
+        extract(epoch from t.next_attempt_at - now()) as due_in_seconds
+      from watcher.open_rows o join public.trained_identities t on t.id = o.identity_id where t.status = 'pending'
+    )
     select jsonb_build_object(
-      'pending', (select count(*) from watcher.open_rows o join public.trained_identities t on t.id = o.identity_id
-        where t.status = 'pending'),
-      'deferred', (select count(*) from public.trained_identities where status = 'pending' and next_attempt_at > now()),
-      'oldest_pending_seconds', (select extract(epoch from now() - min(t.created_at))
-        from watcher.open_rows o join public.trained_identities t on t.id = o.identity_id where t.status = 'pending'),
+      'pending', (select count(*) from pending),
+      'deferred', (select count(*) from pending where due_in_seconds > 0),
+      'oldest_pending_seconds', (select max(age_seconds) from pending),
+      'waiting', (select coalesce(jsonb_agg(jsonb_build_object(
+          'id', id, 'identity_name', identity_name, 'age_seconds', age_seconds, 'spent', spent,
+          'due_in_seconds', greatest(due_in_seconds, 0), 'last_reason', last_reason) order by age_seconds desc), '[]')
+        from (select * from pending order by created_at limit 10) oldest),
       'publishing', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', t.id, 'identity_name', t.identity_name, 'attempt', a.number, 'instance', a.instance,
           'seconds', extract(epoch from now() - a.started_at),
@@ -573,6 +592,10 @@ begin
         where t.status = 'publishing'),
       'failed', (select coalesce(jsonb_object_agg(error_code, n), '{}') from (
         select error_code, count(*) as n from public.trained_identities where status = 'failed' group by error_code) codes),
+      'last_failed', (select coalesce(jsonb_agg(jsonb_build_object(
+          'id', id, 'identity_name', identity_name, 'error_code', error_code, 'error_message', error_message,
+          'failed_seconds_ago', extract(epoch from now() - updated_at)) order by updated_at desc), '[]')
+        from (select * from public.trained_identities where status = 'failed' order by updated_at desc limit 10) last),
       'published_24h', (select count(*) from public.trained_identities
         where status = 'published' and published_at > now() - interval '24 hours')
     )
@@ -583,10 +606,18 @@ begin
   language sql stable security definer set search_path = '' as $function$
     select to_jsonb(t) || jsonb_build_object(
       'spent', o.spent,
+      'max_attempts', watcher.max_attempts(),
+      'last_reason', o.last_reason,
+      'age_seconds', extract(epoch from now() - t.created_at),
+      'due_in_seconds', case when t.status = 'pending'
+        then greatest(extract(epoch from coalesce(t.next_attempt_at, now()) - now()), 0) end,
       'attempts', (select coalesce(jsonb_agg(jsonb_build_object(
           'number', a.number, 'instance', a.instance, 'run_id', a.run_id, 'look_only', a.look_only,
           'started_at', a.started_at, 'ended_at', a.ended_at, 'outcome', a.outcome, 'code', a.code, 'reason', a.reason,
-          'seconds', extract(epoch from coalesce(a.ended_at, now()) - a.started_at)) order by a.number), '[]')
+          'seconds', extract(epoch from coalesce(a.ended_at, now()) - a.started_at),
+          'started_seconds_ago', extract(epoch from now() - a.started_at),
+          'lease_seconds', case when a.ended_at is null then extract(epoch from a.lease_expires_at - now()) end
+        ) order by a.number), '[]')
         from watcher.attempts a where a.identity_id = t.id),
       'names', (select coalesce(jsonb_agg(n.model_id order by n.reserved_at, n.seconds), '[]')
         from watcher.names n where n.identity_id = t.id))

@@ -12,7 +12,6 @@ from scene import Scene
 
 from watcher import __version__
 from watcher.cli import cli
-from watcher.sandbox.faults import Answer
 from watcher.settings import environment
 
 BARE = {"PATH": environment()["PATH"], "HOME": "/nonexistent"}
@@ -71,7 +70,7 @@ def test_the_process_ends_with_2_as_well() -> None:
 def test_it_says_its_version_and_what_it_can_do() -> None:
     assert CliRunner().invoke(cli, ["--version"]).output == f"watcher, version {__version__}\n"
     help_ = CliRunner().invoke(cli, ["-h"]).output
-    for command in ("run", "migrate", "sandbox", "demo", "replay"):
+    for command in ("run", "migrate", "sandbox", "demo", "status", "show", "replay"):
         assert re.search(rf"^  {command} +\S", help_, re.MULTILINE)
 
 
@@ -89,25 +88,3 @@ def test_sigterm_ends_a_running_daemon_with_0_and_json_lines_told_its_life(
         assert process.wait(10) == 0
     assert '"event": "ready"' in lines[0]
     assert '"event": "stopped"' in lines[-1]
-
-
-def test_replay_sets_failed_rows_back_and_says_how_many(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [scene.insert() for _ in range(3)]
-    for row in rows[:2]:
-        scene.database.overwrite(
-            "update public.trained_identities set status = 'failed', error_code = 'image_missing', "
-            "error_message = 'gone' where id = %s",
-            [row],
-        )
-    given = scene.sandbox.settings()
-    assert CliRunner().invoke(cli, ["replay"], env=given).exit_code == 2, "All of what?"
-    dry = CliRunner().invoke(cli, ["replay", "--failed", "--dry-run"], env=given)
-    assert (dry.exit_code, dry.output) == (0, "Would replay 2 failed rows.\n")
-    some = CliRunner().invoke(cli, ["replay", str(rows[0]), str(rows[2])], env=given)
-    assert some.output == "Replayed 1 failed rows.\nLeft alone: 1 pending.\n"
-    assert [scene.database.status(row) for row in rows] == ["pending", "failed", "pending"]
-    scene.sandbox.faults.add(Answer(503), service="rest")
-    away = CliRunner().invoke(cli, ["replay", "--code", "image_missing"], env=given)
-    assert "could not be reached" in str(away.exception)

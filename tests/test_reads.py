@@ -17,8 +17,10 @@ def test_an_empty_table_has_an_empty_status(database: Database) -> None:
         "pending": 0,
         "deferred": 0,
         "oldest_pending_seconds": None,
+        "waiting": [],
         "publishing": [],
         "failed": {},
+        "last_failed": [],
         "published_24h": 0,
     }
 
@@ -36,6 +38,13 @@ def test_the_status_says_what_waits_what_runs_what_failed_and_what_was_published
     assert (status["pending"], status["deferred"], status["published_24h"]) == (2, 1, 1)
     assert status["failed"] == {"image_missing": 1}
     assert 2 <= status["oldest_pending_seconds"] < 60
+    later, first = sorted(status["waiting"], key=lambda line: -line["due_in_seconds"])
+    assert (later["id"], later["spent"], later["last_reason"]) == (str(rows[2]), 1, "The Hub is away.")
+    assert 0 < later["due_in_seconds"] <= 8
+    assert (first["id"], first["spent"], first["due_in_seconds"]) == (str(rows[4]), 0, 0)
+    [last] = status["last_failed"]
+    assert (last["id"], last["error_code"], last["error_message"]) == (str(rows[1]), "image_missing", "Image 2 is gone.")
+    assert 2 <= last["failed_seconds_ago"] < 60
     [publishing] = status["publishing"]
     assert 2 <= publishing.pop("seconds") < 60
     assert 0 < publishing.pop("lease_seconds") <= 18

@@ -448,13 +448,13 @@ def failed_rows(database: Database, codes: list[str]) -> list[UUID]:
     return rows
 
 
-NOTHING = {"replayed": 0, "pending": 0, "publishing": 0, "published": 0}
+NOTHING = {"replayed": 0, "codes": {}, "pending": 0, "publishing": 0, "published": 0}
 
 
 def test_replay_makes_failed_rows_due_and_whole_again(database: Database) -> None:
     rows = failed_rows(database, ["image_missing", "hub_refused"])
     worker = Worker(database)
-    assert worker.replay() == {**NOTHING, "replayed": 2}
+    assert worker.replay() == {**NOTHING, "replayed": 2, "codes": {"image_missing": 1, "hub_refused": 1}}
     for identity in rows:
         row = database.row(identity)
         assert (row["status"], row["error_code"], row["error_message"]) == ("pending", None, None)
@@ -474,6 +474,7 @@ def test_replay_chooses_by_code_user_id_and_time(database: Database) -> None:
     assert worker.replay(code="image_missing", dry_run=True)["replayed"] == 2
     assert worker.replay(user=owner, dry_run=True)["replayed"] == 1
     assert worker.replay(failed_since=since, dry_run=True)["replayed"] == 1
+    assert worker.replay(failed_within_seconds=600, dry_run=True)["replayed"] == 1
     assert worker.replay(ids=rows[:1], code="hub_refused", dry_run=True)["replayed"] == 0
     assert {database.status(row) for row in [*rows, fresh]} == {"failed"}
     assert worker.replay(failed_since=since, code="hub_refused")["replayed"] == 1
@@ -493,7 +494,7 @@ def test_replay_leaves_all_others_alone_and_counts_them(database: Database) -> N
         [failed],
     )
     answer = worker.replay(ids=[*rows, failed, uuid4()])
-    assert answer == {"replayed": 1, "pending": 1, "publishing": 1, "published": 1}
+    assert answer == {"replayed": 1, "codes": {"x": 1}, "pending": 1, "publishing": 1, "published": 1}
     assert worker.renew([publishing])["held"] == [publishing]
     assert [database.status(row) for row in rows] == ["published", "publishing", "pending"]
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 from supabase import AsyncClient, AsyncClientOptions
@@ -15,7 +16,7 @@ from watcher.lease import Leases
 from watcher.publisher import Publisher
 from watcher.retry import Retry
 from watcher.rows import Rows
-from watcher.settings import Settings
+from watcher.settings import Settings, SupabaseSettings
 from watcher.spool import Spool
 
 _TIMEOUT = httpx.Timeout(10, connect=5)
@@ -67,13 +68,11 @@ async def run(settings: Settings) -> None:
         await daemon.run()
 
 
-async def replay(
-    settings: Settings, *, ids: list[str] | None, code: str | None, user: str | None, dry_run: bool
-) -> dict[str, int]:
-    """Set failed rows back to pending; see `Rows.replay`."""
+@asynccontextmanager
+async def rows_of(settings: SupabaseSettings) -> AsyncIterator[Rows]:
+    """Open the rows for an operator's command."""
     async with httpx.AsyncClient(timeout=_TIMEOUT) as http:
-        rows = Rows(supabase_client(settings.supabase_url, settings.supabase_key.get_secret_value(), http))
-        return await rows.replay(ids=ids, code=code, user=user, dry_run=dry_run)
+        yield Rows(supabase_client(settings.supabase_url, settings.supabase_key.get_secret_value(), http))
 
 
 def supabase_client(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:

@@ -12,11 +12,10 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from uuid import UUID
 
 import click
 
-from watcher import __version__, migrate, settings
+from watcher import __version__, console, migrate, settings
 from watcher.errors import Misconfigured, WatcherError
 from watcher.log import configure
 
@@ -26,12 +25,12 @@ EX_CONFIG = 78
 def main() -> None:
     """Run a command and end the process with its exit code."""
     try:
-        cli(standalone_mode=False)
-        code = 0
-    except click.exceptions.Exit as exit_:
-        code = exit_.exit_code
-    except click.Abort:
+        code = cli(prog_name="watcher", standalone_mode=False) or 0
+    except (click.Abort, KeyboardInterrupt):
         code = 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, as `head` has.
+        os._exit(0)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -149,28 +148,5 @@ def demo(photos: Path | None, as_json: bool, keep: bool) -> None:
     asyncio.run(play(folder=photos, as_json=as_json, keep=keep))
 
 
-@cli.command()
-@click.argument("ids", nargs=-1, type=click.UUID)
-@click.option("--failed", is_flag=True, help="All failed rows.")
-@click.option("--code", help="Only failed rows with this error code.")
-@click.option("--user", type=click.UUID, help="Only failed rows of this user.")
-@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
-def replay(ids: tuple[UUID, ...], failed: bool, code: str | None, user: UUID | None, dry_run: bool) -> None:
-    """Set failed rows back to pending, with a fresh budget of attempts; rows that run are left alone."""
-    from watcher.app import replay as replay_rows
-
-    if not (ids or failed or code or user):
-        raise click.UsageError("Say which rows: ids, --failed, --code or --user.")
-    counts = asyncio.run(
-        replay_rows(
-            settings.load(),
-            ids=[str(id_) for id_ in ids] or None,
-            code=code,
-            user=str(user) if user else None,
-            dry_run=dry_run,
-        )
-    )
-    click.echo(f"{'Would replay' if dry_run else 'Replayed'} {counts.pop('replayed')} failed rows.")
-    for status, number in counts.items():
-        if number:
-            click.echo(f"Left alone: {number} {status}.")
+for command in (console.status, console.show, console.replay):
+    cli.add_command(command)

@@ -60,3 +60,15 @@ class Publication:
 
     url: str
     commit_sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which failed rows to replay: those that fit everything that is given."""
+
+    ids: list[str] | None = None
+    code: str | None = None
+    failed_since: str | None = None
+    """A time with its zone."""
+    failed_within_seconds: float | None = None
+    user: str | None = None

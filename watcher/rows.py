@@ -10,7 +10,7 @@ from supabase import AsyncClient
 
 from watcher import __version__
 from watcher.errors import LeaseLost, Misconfigured, Outage, Transient, WatcherError
-from watcher.identity import Claim, Identity, Publication
+from watcher.identity import Choice, Claim, Identity, Publication
 
 T = TypeVar("T")
 
@@ -116,12 +116,26 @@ class Rows:
         """Publishing → pending, now, and the attempt does not count."""
         await self._write_back("watcher_release", attempt, p_reason=_storable(reason))
 
-    async def replay(
-        self, *, ids: list[str] | None, code: str | None, user: str | None, dry_run: bool
-    ) -> dict[str, int]:
-        """Failed → pending, for the rows that every given condition fits; returns counts by what was done."""
-        counts = await self._call("watcher_replay", p_ids=ids, p_code=code, p_user=user, p_dry_run=dry_run)
-        return _read("watcher_replay", lambda: dict(counts.items()))
+    async def replay(self, choice: Choice, *, dry_run: bool) -> dict[str, Any]:
+        """Failed → pending; returns counts by what was done, see `watcher_replay` in the migrations."""
+        return await self._object(
+            "watcher_replay",
+            p_ids=choice.ids,
+            p_code=choice.code,
+            p_failed_since=choice.failed_since,
+            p_failed_within_seconds=choice.failed_within_seconds,
+            p_user=choice.user,
+            p_dry_run=dry_run,
+        )
+
+    async def status(self) -> dict[str, Any]:
+        """What waits, runs, failed and was published; see `watcher_status` in the migrations."""
+        return await self._object("watcher_status")
+
+    async def story(self, identity_id: str) -> dict[str, Any] | None:
+        """One row and all its attempts; None if there is no such row."""
+        answer = await self._call("watcher_story", p_id=identity_id)
+        return None if answer is None else _read("watcher_story", lambda: dict(answer.items()))
 
     async def beat(self) -> None:
         """Touch the pulse, for Realtime to tell of."""
@@ -146,6 +160,10 @@ class Rows:
                 f"The database's schema {schema} serves watcher {serves} and later, and this is {__version__}: "
                 "upgrade the watcher."
             )
+
+    async def _object(self, verb: str, **arguments: object) -> dict[str, Any]:
+        answer = await self._call(verb, **arguments)
+        return _read(verb, lambda: dict(answer.items()))
 
     async def _write_back(self, verb: str, attempt: int, **arguments: object) -> None:
         match await self._call(verb, p_attempt=attempt, **arguments):

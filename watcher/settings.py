@@ -58,8 +58,8 @@ Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Key = Annotated[SecretStr, BeforeValidator(_key)]
 
 
-class Services(BaseSettings):
-    """The two services, and the keys to them."""
+class SupabaseSettings(BaseSettings):
+    """What the operator's commands need: they speak with the database alone."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
@@ -72,6 +72,11 @@ class Services(BaseSettings):
         validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
         description="The secret key (sb_secret_…) or the legacy service_role key",
     )
+
+
+class Services(SupabaseSettings):
+    """The two services, and the keys to them."""
+
     hf_token: Key = Field(
         validation_alias=AliasChoices("HF_TOKEN", "HUGGINGFACE_TOKEN"),
         description="A Hugging Face token that may write to the namespace",
@@ -199,12 +204,23 @@ def load() -> Settings:
         raise Misconfigured(
             f"WATCHER_RENEWAL is {settings.renewal:g} s: set it to at most a third of WATCHER_LEASE ({settings.lease:g} s)."
         )
+    _check_key(settings)
+    return settings
+
+
+def load_supabase() -> SupabaseSettings:
+    """Read the settings of the operator's commands; raises Misconfigured."""
+    settings = _load(SupabaseSettings)
+    _check_key(settings)
+    return settings
+
+
+def _check_key(settings: SupabaseSettings) -> None:
     if settings.supabase_key.get_secret_value().startswith("sb_publishable_"):
         raise Misconfigured(
             "SUPABASE_SECRET_KEY holds the publishable key: set it to the secret key (sb_secret_…) from the "
             "project's settings, API keys."
         )
-    return settings
 
 
 def load_frontend(**values: str) -> FrontendSettings:

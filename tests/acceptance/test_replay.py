@@ -36,7 +36,8 @@ def test_replay_tries_what_failed_and_counts_what_it_did(
 
     chosen = [done, first, str(uuid4())]
     would = stage.rpc("watcher_replay", ids=chosen, dry_run=True)
-    assert would == {"replayed": 1, "published": 1, "pending": 0, "publishing": 0}
+    code = before[first]["error_code"]
+    assert would == {"replayed": 1, "codes": {code: 1}, "published": 1, "pending": 0, "publishing": 0}
     assert stage.rpc("watcher_replay", user=person.id, code="image_missing")["replayed"] == 0
     assert {identity: person.row(identity) for identity in before} == before
 
@@ -49,7 +50,6 @@ def test_replay_tries_what_failed_and_counts_what_it_did(
     assert [person.row(identity) for identity in (done, second)] == [before[done], before[second]]
 
     # Nothing was mended: it fails again, and says so anew.
-    code = before[second]["error_code"]
     assert stage.rpc("watcher_replay", user=person.id, code=code)["replayed"] == 1
     person.wait_until(second, lambda row: len(outcomes(stage, second)) == 2 and row["status"] == "failed")
     assert outcomes(stage, second) == ["failed", "failed"]
@@ -62,7 +62,7 @@ def test_replay_leaves_a_running_row_alone(
     identity = inserted(person)
     held.wait_reached()
     counts = stage.rpc("watcher_replay", ids=[identity])
-    assert counts == {"replayed": 0, "published": 0, "pending": 0, "publishing": 1}
+    assert counts == {"replayed": 0, "codes": {}, "published": 0, "pending": 0, "publishing": 1}
     held.release()
     audit(stage, person.wait_for(identity, "published"), PHOTOS)
 

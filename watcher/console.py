@@ -1,0 +1,208 @@
+"""The operator's commands: status, show, replay. They ask the database alone, through its functions."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from watcher import screens, settings
+from watcher.errors import Transient
+from watcher.identity import Choice
+from watcher.words import seconds_in
+
+if TYPE_CHECKING:
+    from watcher.rows import Rows
+
+T = TypeVar("T")
+
+_WATCH = 2.0
+"""Seconds between two looks of `status --watch`."""
+_PIPED = 160
+"""Columns where there is no terminal: wide enough that `grep` finds a row on one line."""
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, times in seconds.")
+
+
+@click.command(epilog="Exit codes: 0 done; 1 Supabase could not be asked; 2 used wrongly; 78 set up wrongly.")
+@click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
+@as_json
+def status(*, watch: bool, as_json: bool) -> None:
+    """Say what waits, what is being published and by whom, and what failed."""
+    if watch:
+        with suppress(KeyboardInterrupt):
+            with_rows(lambda rows: _watch(rows, as_json=as_json))
+        return
+    told = with_rows(lambda rows: rows.status())
+    if as_json:
+        say_json(told)
+    else:
+        screen().print(screens.status(told))
+
+
+@click.command(
+    epilog="Exit codes: 0 done; 1 no such row, or Supabase could not be asked; 2 used wrongly; 78 set up wrongly."
+)
+@click.argument("id", type=click.UUID)
+@as_json
+def show(*, id: UUID, as_json: bool) -> None:  # noqa: A002  (it is the name that --help shows)
+    """Tell one row's whole story: every attempt, who made it, when, how long it took, and why it ended."""
+    told = with_rows(lambda rows: rows.story(str(id)))
+    if told is None:
+        click.echo(f"watcher: There is no row {id}; its user may have deleted it.", err=True)
+        raise click.exceptions.Exit(1)
+    if as_json:
+        say_json(told)
+    else:
+        screen().print(screens.story(told))
+
+
+class _Since(click.ParamType[float | str]):
+    """A duration that ends now, or a point in time."""
+
+    name = "30min|2h|3d|TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        seconds = seconds_in(value)
+        if seconds is not None:
+            return seconds
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither like 30min, 2h or 3d nor like 2026-11-22T14:05Z.", param, ctx)
+        if time.tzinfo is None:
+            self.fail(
+                f"{value!r} lacks a zone: end it with Z for UTC, or with an offset such as +01:00.",
+                param,
+                ctx,
+            )
+        return time.isoformat()
+
+
+@click.command(
+    epilog="Exit codes: 0 done, also when there was nothing to do; 1 not done: answered no, or Supabase could not be asked; "
+    "2 used wrongly, or nobody is there to answer and --yes is missing; 78 set up wrongly."
+)
+@click.argument("ids", nargs=-1, type=click.UUID)
+@click.option("--failed", is_flag=True, help="All failed rows.")
+@click.option("--code", help="Failed rows with this error code.")
+@click.option("--since", type=_Since(), help="Failed rows that failed since then.")
+@click.option("--user", type=click.UUID, help="Failed rows of this user.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@as_json
+def replay(
+    *,
+    ids: tuple[UUID, ...],
+    failed: bool,
+    code: str | None,
+    since: float | str | None,
+    user: UUID | None,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Set failed rows back to pending, with a fresh budget of attempts.
+
+    Only rows that fit everything that is given. Rows that wait, run or are published are left alone; the history is
+    kept. Says first what it would do, and asks.
+    """
+    if not (ids or failed or code or since is not None or user):
+        raise click.UsageError("Say which rows: IDS, --failed, --code, --since or --user.")
+    if not (yes or dry_run) and not sys.stdin.isatty():
+        raise click.UsageError(
+            "Nobody is there to be asked: add --yes, or --dry-run to see what would be done."
+        )
+    choice = Choice(
+        ids=[str(id_) for id_ in dict.fromkeys(ids)] or None,
+        code=code,
+        failed_since=since if isinstance(since, str) else None,
+        failed_within_seconds=since if isinstance(since, float) else None,
+        user=str(user) if user else None,
+    )
+    if not yes:
+        would = with_rows(lambda rows: rows.replay(choice, dry_run=True))
+        if dry_run and as_json:
+            say_json(would)
+            return
+        click.echo(screens.counts(would, verb="Would replay"), err=as_json)
+        _say_what_is_left_alone(would, choice.ids, err=as_json)
+        if dry_run or not would["replayed"]:
+            if as_json:
+                say_json(would)
+            return
+        if not click.confirm("Replay them?", err=True):
+            raise click.exceptions.Exit(1)
+    done = with_rows(lambda rows: rows.replay(choice, dry_run=False))
+    if as_json:
+        say_json(done)
+        return
+    click.echo(screens.counts(done, verb="Replayed"))
+    if yes:
+        _say_what_is_left_alone(done, choice.ids, err=False)
+
+
+def _say_what_is_left_alone(counts: dict[str, Any], ids: list[str] | None, *, err: bool) -> None:
+    for state, word in (
+        ("pending", "waiting"),
+        ("publishing", "being published"),
+        ("published", "published"),
+    ):
+        if counts[state]:
+            click.echo(f"Left alone: {counts[state]:,} {word}.", err=err)
+    found = sum(counts[name] for name in ("replayed", "pending", "publishing", "published"))
+    if ids and len(ids) > found:
+        click.echo(f"Not there, or not fitting: {len(ids) - found:,} of the {len(ids):,} named.", err=err)
+
+
+def say_json(told: object) -> None:
+    """Print one JSON value on a line."""
+    click.echo(json.dumps(told, ensure_ascii=False))
+
+
+def screen() -> Console:
+    """Return the screen: as wide as the terminal, without colours where NO_COLOR says so or nobody sees them."""
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in settings.environment():
+        console.width = _PIPED
+    return console
+
+
+def with_rows(question: "Callable[[Rows], Awaitable[T]]") -> T:
+    """Ask the database something, with the operator's settings."""
+    # It takes half a second to import, which --help need not wait for.
+    from watcher.app import rows_of
+
+    async def ask() -> T:
+        async with rows_of(settings.load_supabase()) as rows:
+            return await question(rows)
+
+    return asyncio.run(ask())
+
+
+async def _watch(rows: "Rows", *, as_json: bool) -> None:
+    console = screen()
+    if as_json or not console.is_terminal:
+        while True:
+            told = await rows.status()
+            if as_json:
+                say_json(told)
+            else:
+                console.print(screens.status(told), Text())
+            sys.stdout.flush()
+            await asyncio.sleep(_WATCH)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            try:
+                live.update(screens.status(await rows.status()), refresh=True)
+            except Transient as error:
+                live.update(Text(f"{error}\nTrying again every {_WATCH:g} s."), refresh=True)
+            await asyncio.sleep(_WATCH)

@@ -1,0 +1,50 @@
+"""Numbers, times and other people's text as a person reads them."""
+
+import re
+from datetime import UTC, datetime
+
+_UNITS = ((86400.0, "day"), (3600.0, "h"), (60.0, "min"))
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|days?|w|weeks?)")
+_SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}
+_SECONDS |= {"w": 604800, "week": 604800, "weeks": 604800}
+# Control characters, escapes of a terminal among them, and those that turn the direction of writing.
+_UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def duration(seconds: float) -> str:
+    """Return 0.4 s, 12 s, 3 min, 2 h or 5 days."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f} s"
+    for length, unit in _UNITS:
+        number = round(seconds / length)
+        if seconds >= 0.995 * length and number:
+            return f"{number} {unit}{'s' if unit == 'day' and number > 1 else ''}"
+    return f"{seconds:.0f} s"
+
+
+def ago(seconds: float) -> str:
+    """Return "just now", or how long ago."""
+    if seconds < 2:
+        return "just now"
+    return f"{seconds:.0f} s ago" if seconds < 60 else f"{duration(seconds)} ago"
+
+
+def count(number: int, noun: str) -> str:
+    """Return 1 row, 2 rows, 1,000 rows."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def moment(timestamp: str) -> str:
+    """Return a stored time in UTC, to the second; no clock of this host has a part in it."""
+    return datetime.fromisoformat(timestamp).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def seconds_in(text: str) -> float | None:
+    """Return the seconds in 30min, 2h or 3d; None where it is not written like that."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    return float(found[1]) * _SECONDS[found[2]] if found else None
+
+
+def plain(text: str) -> str:
+    """Return somebody else's text with nothing in it that a terminal would obey."""
+    return _UNSHOWN.sub("\N{REPLACEMENT CHARACTER}", text)
