@@ -571,6 +571,7 @@ begin
   language sql stable security definer set search_path = '' as $function$
     with pending as (
       select t.id, t.identity_name, t.created_at, o.spent, o.last_reason,
+        extract(epoch from now() - coalesce(o.turn_at, t.next_attempt_at)) as overdue_seconds,
         extract(epoch from now() - t.created_at) as age_seconds,
         extract(epoch from t.next_attempt_at - now()) as due_in_seconds
       from watcher.open_rows o join public.trained_identities t on t.id = o.identity_id where t.status = 'pending'
@@ -578,14 +579,16 @@ begin
     select jsonb_build_object(
       'pending', (select count(*) from pending),
       'deferred', (select count(*) from pending where due_in_seconds > 0),
+      'overdue_seconds', (select greatest(max(overdue_seconds), 0) from pending),
       'oldest_pending_seconds', (select max(age_seconds) from pending),
       'waiting', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', id, 'identity_name', identity_name, 'age_seconds', age_seconds, 'spent', spent,
-          'due_in_seconds', greatest(due_in_seconds, 0), 'last_reason', last_reason) order by age_seconds desc), '[]')
+          'due_in_seconds', greatest(due_in_seconds, 0), 'overdue_seconds', greatest(overdue_seconds, 0),
+          'last_reason', last_reason) order by age_seconds desc), '[]')
         from (select * from pending order by created_at limit 10) oldest),
       'publishing', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', t.id, 'identity_name', t.identity_name, 'attempt', a.number, 'instance', a.instance,
-          'seconds', extract(epoch from now() - a.started_at),
+          'run_id', a.run_id, 'seconds', extract(epoch from now() - a.started_at),
           'images_published', t.images_published, 'num_training_images', t.num_training_images,
           'lease_seconds', extract(epoch from a.lease_expires_at - now())) order by a.started_at), '[]')
         from public.trained_identities t left join watcher.attempts a on a.identity_id = t.id and a.ended_at is null

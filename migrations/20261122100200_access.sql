@@ -11,9 +11,9 @@ begin
   end if;
 
 
-  -- What doctor must know of the catalogue, so that it needs no database password.
-  create function public.watcher_catalogue() returns jsonb
-  language sql stable security definer set search_path = '' as $function$
+  -- How the doors stand now, in Postgres's own words.
+  create function watcher.catalogue() returns jsonb
+  language sql stable set search_path = '' as $function$
     select jsonb_build_object(
       'row_security', (select jsonb_object_agg(c.relname, c.relrowsecurity) from pg_catalog.pg_class c
         where c.oid in ('public.trained_identities'::regclass, 'public.watcher_pulse'::regclass, 'storage.objects'::regclass)),
@@ -21,9 +21,13 @@ begin
         from pg_catalog.pg_publication_tables p
         where p.pubname = 'supabase_realtime' and p.schemaname = 'public'
           and p.tablename in ('trained_identities', 'watcher_pulse')),
+      'published_events', (select jsonb_build_object('insert', p.pubinsert, 'update', p.pubupdate)
+        from pg_catalog.pg_publication p where p.pubname = 'supabase_realtime'),
+      'triggers', (select coalesce(jsonb_agg(t.tgname order by t.tgname), '[]') from pg_catalog.pg_trigger t
+        where t.tgrelid = 'public.trained_identities'::regclass and not t.tgisinternal and t.tgenabled <> 'D'),
       'policies', (select coalesce(jsonb_agg(jsonb_build_object(
           'table', p.schemaname || '.' || p.tablename, 'name', p.policyname, 'command', p.cmd,
-          'roles', to_jsonb(p.roles), 'using', p.qual, 'check', p.with_check) order by p.tablename, p.policyname), '[]')
+          'permissive', p.permissive = 'PERMISSIVE', 'roles', to_jsonb(p.roles), 'using', p.qual, 'check', p.with_check) order by p.tablename, p.policyname), '[]')
         from pg_catalog.pg_policies p
         where (p.schemaname = 'public' and p.tablename in ('trained_identities', 'watcher_pulse'))
           or (p.schemaname = 'storage' and p.tablename = 'objects')),
@@ -48,6 +52,19 @@ begin
           'allowed_mime_types', to_jsonb(b.allowed_mime_types))
         from storage.buckets b where b.id = 'identity-images')
     )
+  $function$;
+
+  -- The same as the migrations left it: what doctor compares with, and puts back.
+  create table watcher.as_migrated (
+    only_one boolean primary key default true check (only_one),
+    catalogue jsonb not null
+  );
+  alter table watcher.as_migrated enable row level security;
+
+  -- What doctor must know of the catalogue, so that it needs no database password: {"now": …, "as_migrated": …}.
+  create function public.watcher_catalogue() returns jsonb
+  language sql stable security definer set search_path = '' as $function$
+    select jsonb_build_object('now', watcher.catalogue(), 'as_migrated', (select catalogue from watcher.as_migrated))
   $function$;
 
 
@@ -126,6 +143,7 @@ begin
     alter publication supabase_realtime add table public.trained_identities, public.watcher_pulse;
   end if;
 
+  insert into watcher.as_migrated (catalogue) values (watcher.catalogue());
   notify pgrst, 'reload schema';
   insert into watcher.migrations (version) values ('20261122100200');
 end

@@ -39,7 +39,7 @@ COLUMNS = {
     "updated_at": set[str](),
 }
 PULSE = ("id", "beats", "beaten_at")
-PRIVATE_TABLES = {"migrations", "open_rows", "attempts", "names"}
+PRIVATE_TABLES = {"as_migrated", "migrations", "open_rows", "attempts", "names"}
 
 # Every verb with a call of it.
 VERBS = {
@@ -442,13 +442,20 @@ def catalogue(connection: Connection) -> Any:
     connection.execute("set local role service_role")
     [row] = run(connection, "select public.watcher_catalogue() as answer")
     connection.execute("reset role")
-    return row["answer"]
+    return row["answer"]["now"]
+
+
+def test_doctor_is_told_how_it_was_when_it_was_migrated(database: Database) -> None:
+    answer = Worker(database).call("catalogue")
+    assert answer["now"] == answer["as_migrated"]
 
 
 def test_doctor_is_told_of_everything_that_matters(database: Database) -> None:
     connection = database.connect()
     with connection.transaction():
         answer = catalogue(connection)
+    assert answer["published_events"] == {"insert": True, "update": True}
+    assert "b_queue_new_row" in answer["triggers"]
     assert answer["row_security"] == {"trained_identities": True, "watcher_pulse": True, "objects": True}
     assert answer["published_tables"] == ["trained_identities", "watcher_pulse"]
     assert len(answer["policies"]) == 8

@@ -17,6 +17,7 @@ def test_an_empty_table_has_an_empty_status(database: Database) -> None:
         "pending": 0,
         "deferred": 0,
         "oldest_pending_seconds": None,
+        "overdue_seconds": 0,
         "waiting": [],
         "publishing": [],
         "failed": {},
@@ -38,6 +39,7 @@ def test_the_status_says_what_waits_what_runs_what_failed_and_what_was_published
     assert (status["pending"], status["deferred"], status["published_24h"]) == (2, 1, 1)
     assert status["failed"] == {"image_missing": 1}
     assert 2 <= status["oldest_pending_seconds"] < 60
+    assert 2 <= status["overdue_seconds"] < 60
     later, first = sorted(status["waiting"], key=lambda line: -line["due_in_seconds"])
     assert (later["id"], later["spent"], later["last_reason"]) == (str(rows[2]), 1, "The Hub is away.")
     assert 0 < later["due_in_seconds"] <= 8
@@ -48,6 +50,7 @@ def test_the_status_says_what_waits_what_runs_what_failed_and_what_was_published
     [publishing] = status["publishing"]
     assert 2 <= publishing.pop("seconds") < 60
     assert 0 < publishing.pop("lease_seconds") <= 18
+    assert publishing.pop("run_id") == str(worker.run)
     assert publishing == {
         "id": str(rows[3]),
         "identity_name": "Ada",

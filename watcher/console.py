@@ -1,4 +1,4 @@
-"""The operator's commands: status, show, replay. They ask the database alone, through its functions."""
+"""The operator's commands: doctor, status, show, replay."""
 
 import asyncio
 import json
@@ -12,12 +12,14 @@ from uuid import UUID
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from watcher import screens, settings
-from watcher.errors import Transient
+from watcher.errors import Misconfigured, Transient
 from watcher.identity import Choice
-from watcher.words import seconds_in
+from watcher.log import configure
+from watcher.words import plain, seconds_in
 
 if TYPE_CHECKING:
     from watcher.rows import Rows
@@ -161,6 +163,51 @@ def _say_what_is_left_alone(counts: dict[str, Any], ids: list[str] | None, *, er
     found = sum(counts[name] for name in ("replayed", "pending", "publishing", "published"))
     if ids and len(ids) > found:
         click.echo(f"Not there, or not fitting: {len(ids) - found:,} of the {len(ids):,} named.", err=err)
+
+
+_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red"), "skipped": ("–", "dim")}
+
+
+@click.command(epilog="Exit codes: 0 all is well; 1 there are warnings; 2 something is broken.")
+@as_json
+def doctor(*, as_json: bool) -> None:
+    """Look at everything that `run` depends on, and say how to mend what is broken.
+
+    Needs the settings of `run`, and changes nothing but the pulse. What is told first is the cause.
+    """
+    from watcher import doctor as ward
+
+    findings: list[ward.Finding] = []
+    console = screen()
+
+    def tell(finding: ward.Finding) -> None:
+        findings.append(finding)
+        if as_json:
+            return
+        mark, style = _MARKS[finding.state]
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(
+            Text(mark, style), Text(plain(finding.sentence), "dim" if finding.state == "skipped" else "")
+        )
+        console.print(grid)
+        if finding.remedy:
+            # As it is to be pasted: not wrapped, not indented.
+            console.print(Text(finding.remedy, "bold"), soft_wrap=True)
+
+    async def look() -> None:
+        async for finding in ward.examine(loaded):
+            tell(finding)
+
+    try:
+        loaded = settings.load()
+    except Misconfigured as error:
+        tell(ward.Finding("settings", "error", str(error), "See the table of settings in the README."))
+    else:
+        configure("ERROR", "console", loaded.secrets, settings.environment())
+        asyncio.run(look())
+    if as_json:
+        say_json(ward.as_json(findings))
+    raise click.exceptions.Exit(ward.exit_code(findings))
 
 
 def say_json(told: object) -> None:

@@ -16,6 +16,7 @@ from huggingface_hub.utils._http import default_client_factory
 
 from watcher.errors import Conflict, Misconfigured, NameTaken, Transient
 from watcher.hub_client import Client, in_thread, said
+from watcher.metrics import stage
 from watcher.publication import names_row
 
 
@@ -39,6 +40,7 @@ class Hub:
         self._endpoint = endpoint
         self._namespace = namespace
         self._client = Client(endpoint)
+        self.budget = self._client.budget
         set_client_factory(lambda: self._client)
         self._api = HfApi(endpoint=endpoint, token=token)
         # The Hub creates one repo at a time for each user, and refuses the others.
@@ -57,16 +59,9 @@ class Hub:
     async def first_look(self) -> None:
         """Check the token, and learn whose it is; raises Misconfigured, or Outage or Transient from the Hub."""
         who = await in_thread(self._whoami)
-        role = who.get("auth", {}).get("accessToken", {}).get("role")
-        if role == "read":
-            raise Misconfigured("HF_TOKEN may only read: make a token with write access and set it.")
         if self._namespace is None:
             self._namespace = who["name"]
-        elif self._namespace not in {who["name"], *(org["name"] for org in who.get("orgs", []))}:
-            raise Misconfigured(
-                f"HF_NAMESPACE is {self._namespace}, and the token belongs to {who['name']}, who is no member of it: "
-                "set another namespace or another token."
-            )
+        _check_rights(who, self.namespace)
 
     def _whoami(self) -> dict[str, Any]:
         who = self._api.whoami()
@@ -76,7 +71,8 @@ class Hub:
 
     async def look(self, repo_id: str, identity_id: str) -> Look:
         """Say what the Hub has under a name, from the point of view of one row."""
-        return await in_thread(partial(self._look, repo_id, identity_id))
+        with stage("look"):
+            return await in_thread(partial(self._look, repo_id, identity_id))
 
     def _look(self, repo_id: str, identity_id: str) -> Look:
         try:
@@ -110,7 +106,8 @@ class Hub:
 
     async def upload(self, repo_id: str, operations: Sequence[CommitOperationAdd]) -> None:
         """Store the files' bytes, as far as they go by LFS; they belong to nothing before the commit."""
-        await in_thread(partial(self._api.preupload_lfs_files, repo_id, operations))
+        with stage("upload"):
+            await in_thread(partial(self._api.preupload_lfs_files, repo_id, operations))
 
     async def commit(
         self,
@@ -122,7 +119,8 @@ class Hub:
         parent: str,
     ) -> str:
         """Make the one commit on top of `parent`, and return its id; raises Conflict where only a look can tell."""
-        return await in_thread(partial(self._commit, repo_id, operations, message, description, parent))
+        with stage("commit"):
+            return await in_thread(partial(self._commit, repo_id, operations, message, description, parent))
 
     def _commit(
         self,
@@ -153,3 +151,34 @@ class Hub:
         """Close the connections, also those that a thread still waits on, and give the library its own client back."""
         set_client_factory(default_client_factory)
         self._client.close_for_good()
+
+
+def _check_rights(who: dict[str, Any], namespace: str) -> None:
+    """Raise Misconfigured if the token cannot write there, as far as it says so itself."""
+    token = who.get("auth", {}).get("accessToken", {})
+    roles = {org["name"]: org.get("roleInOrg") for org in who.get("orgs", [])}
+    if token.get("role") == "read":
+        raise Misconfigured("HF_TOKEN may only read: make a token with write access and set it.")
+    if namespace not in {who["name"], *roles}:
+        raise Misconfigured(
+            f"HF_NAMESPACE is {namespace}, and the token belongs to {who['name']}, who is no member of it: "
+            "set another namespace or another token."
+        )
+    if roles.get(namespace) == "read":
+        raise Misconfigured(
+            f"{who['name']} may only read in {namespace}: have the organization give a role that may write, or set "
+            "another HF_NAMESPACE."
+        )
+    if token.get("role") == "fineGrained":
+        rights = token.get("fineGrained", {})
+        given = [
+            permission
+            for scope in rights.get("scoped", [])
+            if scope.get("entity", {}).get("name") == namespace
+            for permission in scope.get("permissions", [])
+        ]
+        if "repo.write" not in {*given, *rights.get("global", [])}:
+            raise Misconfigured(
+                f"HF_TOKEN may not write to the repos of {namespace}: edit the token and allow write access to all "
+                f"repos under {namespace}."
+            )

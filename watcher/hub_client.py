@@ -4,19 +4,21 @@ The library is written for scripts: it sleeps, tries again and sorts errors by i
 """
 
 import asyncio
+import contextvars
 import errno
 import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import hf_request_event_hook, parse_ratelimit_headers
 
 from watcher.errors import Conflict, NameTaken, Outage, Permanent, Transient, WatcherError
+from watcher.metrics import BYTES
 
 T = TypeVar("T")
 
@@ -27,6 +29,13 @@ _SCARCE = 0.1
 """The share of a window's requests that is left when we begin to spread them over the window."""
 _LONGEST_PAUSE = 10.0
 """Seconds; a window is five minutes, and a request that is late is better than one that is refused."""
+
+
+class Left(NamedTuple):
+    """Requests that may still be made in a window, of how many."""
+
+    remaining: int
+    limit: int
 
 
 class Budget:
@@ -48,6 +57,14 @@ class Budget:
             self.remaining, self._limit = told.remaining, told.limit or 0
             self._resets_at = time.monotonic() + told.reset_in_seconds
 
+    @property
+    def left(self) -> Left | None:
+        """What is left in the present window; None where the Hub has not said so yet."""
+        with self._lock:
+            if self.remaining is None or time.monotonic() > self._resets_at:
+                return None
+            return Left(self.remaining, self._limit)
+
     def pause(self) -> float:
         """Seconds to wait before the next request: none while there is plenty, else its share of the time left."""
         with self._lock:
@@ -58,12 +75,13 @@ class Budget:
 
 
 class Client(httpx2.Client):
-    """The client that huggingface_hub 2.4.0 shares between all its threads, with four of its habits kept from it.
+    """The client that huggingface_hub 2.4.0 shares between all its threads, with five of its habits kept from it.
 
     Its http_backoff closes the shared client on a ConnectError, under every other thread: `close` does nothing.
     It sleeps through a 429, five times up to five minutes and deaf to cancelling: that answer is raised at once.
     Its create_repo asks again without a pause while another creation is under way: likewise.
     It tries again after a 5xx, up to 23 s for each of our own tries: likewise.
+    Its repo_info asks for no time-out, where it is given none: ours holds for every request.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -78,9 +96,13 @@ class Client(httpx2.Client):
         at_hub = request.url.host == self._hub
         if at_hub:
             time.sleep(self.budget.pause())
+        request.extensions["timeout"] = self.timeout.as_dict()
         response = super().send(request, **options)
         if at_hub:
             self.budget.learn(response.headers)
+        if request.method == "PUT":
+            # Nothing but images is sent like this, to wherever the Hub keeps them.
+            BYTES.labels("uploaded").inc(int(request.headers.get("Content-Length", 0)))
         if response.is_error and not at_hub:
             # The store behind the Hub: a link that grew old or an upload that stalled, whatever the status.
             response.read()
@@ -132,7 +154,9 @@ async def in_thread(operation: Callable[[], T]) -> T:
         except RuntimeError:
             return  # the loop is closed: the program is ending
 
-    threading.Thread(target=run, name="hub", daemon=True).start()
+    # With the row's fields, for what the library logs.
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(run,), name="hub", daemon=True).start()
     try:
         return await done
     except Exception as error:
@@ -187,7 +211,11 @@ def said(error: HfHubHTTPError) -> str:
 
 
 def _body(response: httpx2.Response) -> str:
-    return (response.text.strip() or response.reason_phrase)[:300]
+    try:
+        text = str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        text = response.text.strip()
+    return (text or response.reason_phrase)[:300]
 
 
 def _retry_after(response: httpx2.Response) -> float | None:

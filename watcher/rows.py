@@ -137,15 +137,20 @@ class Rows:
         answer = await self._call("watcher_story", p_id=identity_id)
         return None if answer is None else _read("watcher_story", lambda: dict(answer.items()))
 
-    async def beat(self) -> None:
-        """Touch the pulse, for Realtime to tell of."""
-        await self._call("watcher_beat")
+    async def catalogue(self) -> dict[str, Any]:
+        """How the doors stand, and how the migrations left them; see `watcher_catalogue` in the migrations."""
+        return await self._object("watcher_catalogue")
+
+    async def beat(self) -> int | None:
+        """Touch the pulse, for Realtime to tell of; the number of the beat, None if there is no pulse."""
+        beat: int | None = await self._call("watcher_beat")
+        return beat
 
     async def check_version(self) -> None:
         """Raise Misconfigured unless this program can work with the database's schema."""
         try:
             answer = await self._call("watcher_version")
-        except _NoFunction as error:
+        except NoFunction as error:
             raise Misconfigured(
                 "The database lacks the watcher's tables and functions: run `watcher migrate` (or push the files "
                 "that `watcher migrate --into supabase/migrations` writes)."
@@ -200,16 +205,20 @@ def _garbled(verb: str) -> Transient:
     return Transient(f"Supabase's answer to {verb} came in garbled.")
 
 
-class _NoFunction(Outage):
+class NoFunction(Outage):
     """PostgREST knows no such function."""
+
+
+class NotGranted(Outage):
+    """The key's role may not call the function."""
 
 
 def _translate(verb: str, error: APIError) -> WatcherError:
     code, message = str(error.code or ""), str(error.message or "")
     if code == _NO_FUNCTION:
-        return _NoFunction(f"The database has no function {verb}: {message}")
+        return NoFunction(f"The database has no function {verb}: {message}")
     if code == _REFUSED:
-        return Outage(f"The Supabase key may not call {verb}: {message}. Use the project's secret key.")
+        return NotGranted(f"The Supabase key may not call {verb}: {message}. Use the project's secret key.")
     # Without a code it is the gateway that speaks; it answers 401 to a key it does not know.
     if code in {"", "None", "401", "403"} or code.startswith("PGRST3"):
         return Outage(

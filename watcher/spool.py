@@ -45,6 +45,21 @@ class Spool:
         finally:
             os.close(lock)
 
+    @property
+    def taken(self) -> bool:
+        """Whether a run of this instance is alive on this host."""
+        try:
+            lock = os.open(self._folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
     @contextmanager
     def folder(self, attempt: int) -> Iterator[Path]:
         """A folder for one attempt, gone afterwards; raises Outage where there is no room."""

@@ -1,0 +1,65 @@
+"""Realtime: lets us in, and really delivers."""
+
+import asyncio
+from typing import Any
+
+from watcher.doctor.finding import Finding, unanswered
+from watcher.errors import WatcherError
+from watcher.feed import Feed
+from watcher.rows import Rows
+from watcher.settings import Settings
+
+_SUBSCRIBED = 30.0
+"""Seconds."""
+_DELIVERY = 10.0
+"""Seconds in which Realtime has to tell of the pulse."""
+
+
+async def delivery(settings: Settings, rows: Rows) -> Finding:
+    """Subscribe as the daemon does, beat the pulse, and wait for it."""
+    bell = asyncio.Event()
+    feed = Feed(
+        url=settings.supabase_url,
+        key=settings.supabase_key.get_secret_value(),
+        rows=rows,
+        pulse=3600,
+        pulse_answer=_DELIVERY,
+        ring=bell.set,
+    )
+    life = asyncio.ensure_future(feed.live())
+    try:
+        if not await _rings(bell, life, _SUBSCRIBED):
+            reason = life.result() if life.done() else "Realtime did not subscribe us in time."
+            remedy = (
+                "Switch Realtime on in the project's settings, Realtime; until then rows are found by polling, "
+                "within seconds."
+            )
+            return Finding("realtime", "error", f"Realtime does not let the watcher in: {reason}", remedy)
+        loop = asyncio.get_running_loop()
+        bell.clear()
+        began = loop.time()
+        if await rows.beat() is None:
+            return Finding(
+                "realtime",
+                "error",
+                "The pulse has no row.",
+                "insert into public.watcher_pulse default values;",
+            )
+        if not await _rings(bell, life, _DELIVERY):
+            sentence = f"Realtime is subscribed to, and did not tell of the pulse within {_DELIVERY:.0f} s."
+            remedy = "Restart the project's Realtime: project settings, General, Restart project."
+            return Finding("realtime", "error", sentence, remedy)
+        return Finding("realtime", "ok", f"Realtime delivers: the pulse came in {loop.time() - began:.1f} s.")
+    except WatcherError as error:
+        return unanswered("realtime", "watcher_beat", error)
+    finally:
+        life.cancel()
+        await asyncio.wait([life])
+
+
+async def _rings(bell: asyncio.Event, life: asyncio.Future[str], within: float) -> bool:
+    ringing = asyncio.ensure_future(bell.wait())
+    either: list[asyncio.Future[Any]] = [ringing, life]
+    await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    ringing.cancel()
+    return bell.is_set()
