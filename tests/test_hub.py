@@ -183,7 +183,7 @@ async def test_rights_that_were_lost_and_a_full_quota_are_outages(
     scene.sandbox.hub.knobs.limit_storage(10)
     with pytest.raises(Outage, match="storage limit reached"):
         await hub.upload(REPO, operations(tmp_path))
-    monkeypatch.setitem(scene.sandbox.hub.access._now, scene.sandbox.hub_token, User("sandbox", "read"))
+    monkeypatch.setitem(scene.sandbox.hub.access._users, scene.sandbox.hub_token, User("sandbox", "read"))
     for call in ("create", "upload", "commit", "delete"):
         with pytest.raises(Outage):
             await CALLS[call](hub, tmp_path)
@@ -222,7 +222,7 @@ async def test_deleting_what_is_gone_is_fine(hub: Hub, empty: Look) -> None:
 async def test_the_first_look_settles_the_namespace_and_refuses_what_cannot_work(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    users, token = scene.sandbox.hub.access._now, scene.sandbox.hub_token
+    users, token = scene.sandbox.hub.access._users, scene.sandbox.hub_token
 
     async def first_look(namespace: str | None) -> str:
         hub = Hub(endpoint=scene.sandbox.hub_url, token=token, namespace=namespace)
