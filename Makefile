@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+NODE := .venv/node
 
-.PHONY: help install demo sandbox check format test test-postgres clean
+.PHONY: help install demo sandbox check format test chaos figures test-postgres check-supabase clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,8 +38,21 @@ format: install  ## put the code in the form that `check` asks for
 test: install  ## everything, on Postgres 18, without a network
 	$(BIN)/pytest -n 2 --dist loadfile
 
+chaos: install  ## kill, freeze, cut and lie to daemons, then audit (RUNS=20, SEED=1, JOBS=1)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --runs $(or $(RUNS),20) --seed $(or $(SEED),1) --jobs $(or $(JOBS),1)
+
+figures: install  ## measure what is promised of crashes, freezes and outages (ONLY='takeover sigterm')
+	@PYTHONPATH=tests $(BIN)/python -m figures $(ONLY)
+
 test-postgres: install  ## what touches the schema, on Postgres 15 and 17
 	bash tests/postgres_versions.sh
 
-clean:  ## remove what `install` made
-	rm -rf .venv
+check-supabase: install $(NODE)  ## the real supabase-js and Supabase CLI (network)
+	@PYTHONPATH=tests $(BIN)/python -m check_supabase
+
+$(NODE): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[node]'
+	@touch $@
+
+clean:  ## remove what was installed
+	rm -rf .venv .cache

@@ -166,10 +166,12 @@ begin
   create index trained_identities_published on public.trained_identities (published_at) where status = 'published';
 
 
-  -- Makes the changes of one user come one after the other, until the end of the transaction.
+  -- Makes the changes of one user come one after the other, until the end of the transaction. The account comes first, as
+  -- when it is deleted: whoever waits for that must not hold what the deletion wants next.
   create function watcher.queue_up(owner uuid) returns void
   language sql security definer set search_path = '' as $function$
-    select pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0))
+    select from auth.users where id = owner for key share;
+    select pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0));
   $function$;
 
   -- At most 20 open rows a user, also when they come at once.
@@ -222,8 +224,8 @@ begin
     for each row execute function watcher.on_insert();
 
 
-  -- Before any row is locked: two retries of one user, each with a row that the other wants, would wait for ever.
-  create function watcher.before_update() returns trigger
+  -- Before any row is locked: two changes of one user, each with a row that the other wants, would wait for ever.
+  create function watcher.before_change() returns trigger
   language plpgsql security definer set search_path = '' as $function$
   begin
     perform watcher.queue_up((select auth.uid()));
@@ -231,8 +233,8 @@ begin
   end
   $function$;
 
-  create trigger a_queue_up before update on public.trained_identities
-    for each statement execute function watcher.before_update();
+  create trigger a_queue_up before update or delete on public.trained_identities
+    for each statement execute function watcher.before_change();
 
   create function watcher.on_update() returns trigger
   language plpgsql security definer set search_path = '' as $function$

@@ -182,7 +182,7 @@ def _nothing_stays_running(request: pytest.FixtureRequest) -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
-        if "scene" in request.fixturenames and thread.name.startswith(_OF_THE_SANDBOX):
+        if {"scene", "site"} & set(request.fixturenames) and thread.name.startswith(_OF_THE_SANDBOX):
             continue
         thread.join(1)  # on its way out, as an event loop's helpers are
         assert not thread.is_alive(), f"The test left {thread} behind."

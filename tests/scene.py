@@ -91,14 +91,7 @@ class Scene:
         self.sandbox.realtime.refuse(503, times=0)
         self.sandbox.realtime.accept_then_drop(times=0)
         self.sandbox.realtime.drop_events(0)
-        knobs = self.sandbox.hub.knobs
-        for knob in ("conflict", "omit_url", "create", "commit", "hide"):
-            while knobs.take(knob):
-                pass
-        knobs.images_as("lfs")
-        knobs.limit_storage(None)
-        knobs.limit_requests(None)
-        self.sandbox.hub.access.restore(self.sandbox.hub_token)
+        self.sandbox.hub.reset()
         for repo in self.sandbox.hub.store.repos("models"):
             self.sandbox.hub.store.delete(repo)
         self.database.clear()

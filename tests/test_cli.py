@@ -78,6 +78,7 @@ def test_sigterm_ends_a_running_daemon_with_0_and_json_lines_told_its_life(
     scene: Scene, tmp_path: Path
 ) -> None:
     given = scene.sandbox.settings() | {"WATCHER_SPOOL": str(tmp_path), "WATCHER_INSTANCE": "test"}
+    given["WATCHER_LOG_FORMAT"] = "json"
     with subprocess.Popen(
         [sys.executable, "-m", "watcher", "run"], env=BARE | given, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -12,9 +12,11 @@ from uuid import UUID, uuid4
 
 import pytest
 import structlog
-from scene import Scene, until
+from prometheus_client.parser import text_string_to_metric_families
+from scene import PICTURES, Scene, until
+from watching import free_address, get
 
-from watcher import app, settings
+from watcher import app, probes, settings
 from watcher.errors import Misconfigured
 from watcher.rows import Rows
 from watcher.sandbox.faults import Answer, Hang, Hold
@@ -31,7 +33,7 @@ Said = list[MutableMapping[str, Any]]
 @pytest.fixture
 def said() -> Iterator[Said]:
     """What the daemon logs."""
-    with structlog.testing.capture_logs() as said:
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as said:
         yield said
 
 
@@ -202,10 +204,10 @@ async def test_a_supabase_that_is_away_for_a_while_is_said_once_each_way(
 ) -> None:
     async with running():
         away = scene.sandbox.faults.add(Answer(503), service="rest", path="watcher_claim$", times=4)
-        await until(lambda: away.reached == 4 and count(said)["supabase_reachable"])
+        await until(lambda: away.reached == 4 and count(said)["reachable"])
         row = await asyncio.to_thread(scene.insert)
         await until(lambda: scene.database.status(row) == "published")
-    assert (count(said)["supabase_unreachable"], count(said)["supabase_reachable"]) == (1, 1)
+    assert (count(said)["unreachable"], count(said)["reachable"]) == (1, 1)
 
 
 @pytest.mark.parametrize("path", ["watcher_version$", "/api/whoami-v2"])
@@ -247,3 +249,147 @@ async def test_what_is_refused_at_the_first_look_is_said_in_a_sentence(
         else:
             with pytest.raises(Misconfigured):
                 await task
+
+
+Series = tuple[str, frozenset[str]]
+
+
+async def scraped(address: str) -> dict[Series, float]:
+    """What Prometheus would read: a number for each series, by its name and the values of its labels."""
+    text = (await asyncio.to_thread(get, address, "/metrics")).text
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {(one.name, frozenset(one.labels.values())): one.value for one in samples}
+
+
+def of(name: str, *labels: str) -> Series:
+    return name, frozenset(labels)
+
+
+async def test_what_it_does_is_counted(scene: Scene, running: Running, said: Said) -> None:
+    address = free_address()
+    async with running(metrics_address=address):
+        await until(lambda: count(said)["feed_alive"])
+        before = await scraped(address)
+        good = await asyncio.to_thread(scene.insert)
+        bad = await asyncio.to_thread(scene.insert, [b"GIF89a" + bytes(99)] * 3)
+        await until(
+            lambda: (scene.database.status(good), scene.database.status(bad)) == ("published", "failed")
+        )
+        await asyncio.sleep(0.6)  # a renewal
+        after = await scraped(address)
+
+    def grown(name: str, *labels: str) -> float:
+        return after[of(name, *labels)] - before[of(name, *labels)]
+
+    assert grown("watcher_attempts_total", "published", "") == 1
+    assert grown("watcher_attempts_total", "failed", "image_not_jpeg_or_png") == 1
+    sizes = sum(len(picture) for picture in PICTURES)
+    assert grown("watcher_bytes_total", "uploaded") == sizes
+    assert sizes < grown("watcher_bytes_total", "fetched") <= sizes + 6 * 105
+    for stage, least in {"wait": 2, "fetch": 4, "look": 1, "upload": 1, "commit": 1, "complete": 1}.items():
+        assert grown("watcher_stage_seconds_count", stage) >= least, stage
+    assert after[of("watcher_ready")] == after[of("watcher_feed_alive")] == 1
+    assert after[of("watcher_slots", "free")] == 4
+    assert after[of("watcher_outage", "refused")] == after[of("watcher_outage", "unreachable")] == 0
+
+
+async def test_the_tables_rows_are_counted_and_absent_while_it_does_not_answer(
+    scene: Scene, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "_ROWS_EVERY", 0.0)
+    monkeypatch.setattr(probes, "_ROWS_WITHIN", 0.3)
+    address = free_address()
+    async with running(metrics_address=address, slots=2) as task:
+        bad = await asyncio.to_thread(scene.insert, [b"GIF89a" + bytes(99)] * 3)
+        await until(lambda: scene.database.status(bad) == "failed")
+        await stuck(scene)
+        found = await scraped(address)
+        statuses = ("pending", "deferred", "publishing", "failed", "published")
+        assert [found[of("watcher_rows", status)] for status in statuses] == [0, 0, 1, 1, 0]
+        assert found[of("watcher_failed_rows", "image_not_jpeg_or_png")] == 1
+        assert of("watcher_oldest_row_seconds", "pending") not in found
+        assert found[of("watcher_slots", "busy")] == found[of("watcher_slots", "free")] == 1
+        scene.sandbox.faults.add(Hang(), service="rest", path="watcher_status$", times=None)
+        found = await scraped(address)
+        assert not {name for name, _ in found} & {"watcher_rows", "watcher_failed_rows"}
+        assert found[of("watcher_ready")] == 1, "Nobody waits for that but who asked."
+        tell_to_stop()
+        tell_to_stop()
+        await asyncio.wait_for(task, 3)
+
+
+async def test_the_table_is_not_counted_more_often_than_every_few_seconds(
+    scene: Scene, running: Running
+) -> None:
+    address = free_address()
+    async with running(metrics_address=address):
+        await asyncio.gather(*(scraped(address) for _ in range(4)))
+        assert len(scene.seen("POST", "watcher_status")) == 1
+
+
+async def test_the_hubs_budget_is_shown_once_the_hub_has_told_it(scene: Scene, running: Running) -> None:
+    address = free_address()
+    async with running(metrics_address=address):
+        assert of("watcher_hub_requests", "remaining") not in await scraped(address)
+        scene.sandbox.hub.knobs.limit_requests(1000)
+        row = await asyncio.to_thread(scene.insert)
+        await until(lambda: scene.database.status(row) == "published")
+        found = await scraped(address)
+    assert found[of("watcher_hub_requests", "limit")] == 1000
+    assert 980 < found[of("watcher_hub_requests", "remaining")] < 1000
+
+
+async def test_probes_are_told_what_is_away_and_when_it_is_back(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    address = free_address()
+
+    async def probed(path: str) -> tuple[int, str]:
+        answer = await asyncio.to_thread(get, address, path)
+        return answer.status_code, answer.text.strip()
+
+    scene.sandbox.faults.add(Answer(503), service="hub", path="whoami", times=1)
+    async with running(ready=False, metrics_address=address):
+        await until(lambda: count(said)["unreachable"])
+        status, why = await probed("/readyz")
+        assert (status, why[:7]) == (503, "The Hub")
+        assert await probed("/healthz") == (200, "It lives.")
+        await until(lambda: count(said)["ready"])
+        assert await probed("/readyz") == (200, "A row could be claimed now.")
+        scene.sandbox.hub.access.revoke(scene.sandbox.hub_token)
+        await asyncio.to_thread(scene.insert)
+        await until(lambda: count(said)["outage"])
+        status, why = await probed("/readyz")
+        assert (status, "refused the token" in why) == (503, True)
+        assert await probed("/healthz") == (200, "It lives.")
+        assert (await scraped(address))[of("watcher_outage", "refused")] == 1
+        scene.sandbox.hub.access.restore(scene.sandbox.hub_token)
+        await until(lambda: count(said)["outage_over"])
+        assert (await probed("/readyz"))[0] == 200
+
+
+async def test_each_claim_has_one_line_that_says_how_it_ended(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    async with running(grace=60) as task:
+        bad = await asyncio.to_thread(scene.insert, [b"GIF89a" + bytes(99)] * 3)
+        good = await asyncio.to_thread(scene.insert)
+        await until(
+            lambda: (scene.database.status(good), scene.database.status(bad)) == ("published", "failed")
+        )
+        busy = Answer(503, "busy", {"retry-after": "600"})
+        scene.sandbox.faults.add(busy, service="hub", path="/api/repos/create", times=1)
+        later = await asyncio.to_thread(scene.insert)
+        await until(lambda: scene.database.outcomes(later) == ["deferred"])
+        back = await stuck(scene)
+        tell_to_stop()
+        tell_to_stop()
+        await asyncio.wait_for(task, 3)
+    ends = {"published", "failed", "deferred", "released", "lease_lost"}
+    assert {
+        str(row): [
+            line["event"] for line in said if line.get("identity") == str(row) and line["event"] in ends
+        ]
+        for row in (good, bad, later, back)
+    } == {str(good): ["published"], str(bad): ["failed"], str(later): ["deferred"], str(back): ["released"]}
+    assert all("attempt" in line for line in said if "identity" in line)

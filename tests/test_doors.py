@@ -94,7 +94,7 @@ async def listening(house: House, caller: str, table: str) -> AsyncIterator[list
     try:
         await channel.subscribe(lambda _state, _error: None)
         # Whoever may not listen at all is told so, or never told that it works.
-        with_patience = asyncio.wait_for(ready.wait(), 1)
+        with_patience = asyncio.wait_for(ready.wait(), 10 if caller in MAY_READ else 1)
         await asyncio.gather(with_patience, return_exceptions=True)
         yield told
     finally:

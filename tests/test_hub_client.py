@@ -2,10 +2,11 @@
 
 import time
 
+import structlog
 from scene import Scene
 
 from watcher.hub import Hub
-from watcher.hub_client import Budget
+from watcher.hub_client import Budget, in_thread
 
 
 def told(remaining: int, seconds: int, *, kind: str = "api") -> dict[str, str]:
@@ -36,6 +37,15 @@ def test_no_pause_is_longer_than_ten_seconds_and_none_outlasts_the_window() -> N
     assert budget.pause() == 0
 
 
+def test_what_is_left_is_known_until_the_window_ends() -> None:
+    budget = Budget()
+    assert budget.left is None
+    budget.learn(told(99, 200))
+    assert budget.left == (99, 1000)
+    budget.learn(told(99, 0))
+    assert budget.left is None, "A new window has begun, and nobody has said what it allows."
+
+
 def test_what_is_left_for_downloads_is_no_concern_of_ours() -> None:
     budget = Budget()
     budget.learn(told(5, 200, kind="resolvers"))
@@ -49,3 +59,8 @@ async def test_a_hub_that_runs_low_is_asked_more_slowly_and_never_refuses(scene:
         await hub.first_look()
     assert time.monotonic() - began > 1
     assert all(seen.status == 200 for seen in scene.seen("GET", "/api/whoami-v2"))
+
+
+async def test_what_a_thread_logs_has_the_fields_of_its_row() -> None:
+    structlog.contextvars.bind_contextvars(identity="one")
+    assert await in_thread(structlog.contextvars.get_contextvars) == {"identity": "one"}

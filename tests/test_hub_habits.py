@@ -78,3 +78,15 @@ async def test_a_thread_that_cannot_connect_leaves_the_others_alone(scene: Scene
     assert await other == empty
     assert not get_session().is_closed
     assert await hub.look(REPO, ROW) == empty
+
+
+async def test_a_look_that_hangs_ends_in_time_though_the_library_asks_for_none(
+    scene: Scene, hub: Hub
+) -> None:
+    await hub.create(REPO)
+    hung = scene.sandbox.faults.add(Hang(), service="hub", path=f"^/api/models/{REPO}$")
+    hub._client.timeout = httpx2.Timeout(0.2)
+    async with asyncio.timeout(5):
+        with pytest.raises(Transient, match="timed out"):
+            await hub.look(REPO, ROW)
+    assert hung.reached == 1

@@ -3,13 +3,17 @@
 import base64
 import json
 import logging
+import os
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 import structlog
 
-from watcher.log import configure
+from watcher.log import configure, redact
 
 SECRET = "sb_secret_a/b+c=d&e"
 SPELLINGS = (SECRET, quote(SECRET, safe=""), base64.b64encode(SECRET.encode()).decode())
@@ -21,6 +25,7 @@ def _as_it_was() -> Iterator[None]:
     before = (root.handlers, root.level, ours.level)
     yield
     root.handlers, root.level, ours.level = before
+    logging.captureWarnings(capture=False)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
@@ -97,3 +102,92 @@ def test_libraries_are_heard_from_warning_on_and_all_of_them_at_debug(
     structlog.get_logger("watcher.test").debug("detail")
     logging.getLogger("httpx").debug("connect")
     assert len(written(capsys).splitlines()) == 2
+
+
+def journal() -> dict[str, str]:
+    """What systemd says where it has connected our stderr with its journal."""
+    status = os.fstat(sys.stderr.fileno())
+    return {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+
+
+def test_the_journal_is_given_json_and_how_much_each_line_matters(capfd: pytest.CaptureFixture[str]) -> None:
+    configure("DEBUG", "auto", [], journal())
+    log = structlog.get_logger("watcher.test")
+    for method in (log.debug, log.info, log.warning, log.error, log.critical):
+        method("event", text="two\nlines")
+    lines = written(capfd).splitlines()
+    assert [line[:3] for line in lines] == ["<7>", "<6>", "<4>", "<3>", "<2>"]
+    assert {json.loads(line[3:])["text"] for line in lines} == {"two\nlines"}
+
+
+def test_each_line_of_a_stack_has_its_priority_where_the_journal_is_given_text(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    configure("INFO", "console", [], journal())
+    try:
+        raise ValueError("1\n2")
+    except ValueError:
+        structlog.get_logger("watcher.test").exception("unexpected")
+    lines = written(capfd).splitlines()
+    assert len(lines) > 4
+    assert all(line.startswith("<3>") for line in lines)
+
+
+def test_a_stderr_that_goes_elsewhere_than_the_services_own_is_no_journal(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    configure("INFO", "auto", [], {"JOURNAL_STREAM": "1:2"})
+    structlog.get_logger("watcher.test").info("ready")
+    [line] = written(capfd).splitlines()
+    assert line.startswith("20")
+    assert "ready" in line
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_a_terminal_is_given_colours_unless_it_does_not_want_them(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], coloured: bool
+) -> None:
+    primary, secondary = os.openpty()
+    with os.fdopen(secondary, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        configure("INFO", "auto", [], environment)
+        structlog.get_logger("watcher.test").warning("outage", reason="away")
+        terminal.flush()
+        shown = os.read(primary, 1000)
+    os.close(primary)
+    assert (b"\x1b[" in shown) == coloured
+    assert b"outage" in shown
+
+
+def test_where_it_is_piped_it_is_plain(capfd: pytest.CaptureFixture[str]) -> None:
+    configure("INFO", "auto", [])
+    structlog.get_logger("watcher.test").warning("outage", reason="away")
+    [line] = written(capfd).splitlines()
+    assert "\x1b" not in line
+    assert "outage" in line
+    assert "reason=away" in line
+
+
+def test_a_thread_of_a_library_and_a_warning_of_python_go_the_same_way(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure("INFO", "json", [SECRET], instance="attic")
+    thread = threading.Thread(target=logging.getLogger("huggingface_hub").warning, args=("slow",))
+    thread.start()
+    thread.join()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=True)
+        warnings.warn(f"old {SECRET}", DeprecationWarning, stacklevel=1)
+        logging.captureWarnings(capture=False)
+    library, python = (json.loads(line) for line in written(capsys).splitlines())
+    assert (library["event"], library["instance"]) == ("slow", "attic")
+    assert (python["logger"], python["level"]) == ("py.warnings", "warning")
+    assert "old [secret]" in python["event"]
+
+
+def test_what_is_said_elsewhere_can_be_redacted_as_well() -> None:
+    configure("INFO", "json", [SECRET])
+    assert redact(f"refused: {SPELLINGS[1]}") == "refused: [secret]"

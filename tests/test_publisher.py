@@ -201,6 +201,37 @@ async def test_a_repo_is_deleted_also_when_its_creation_was_still_under_way(
     assert scene.repos() == []
 
 
+@pytest.mark.parametrize("answer", [None, LoseAnswer(504, "time-out")])
+async def test_a_repo_that_the_hub_does_not_show_yet_is_deleted_all_the_same(
+    scene: Scene, rows: Rows, publisher: Publisher, answer: LoseAnswer | None
+) -> None:
+    scene.insert([b"GIF89a" + bytes(99), *PICTURES])
+    scene.sandbox.hub.knobs.hide_new_repo(2)
+    if answer is not None:
+        scene.sandbox.faults.add(answer, service="hub", path="/api/repos/create")
+    held = scene.sandbox.faults.add(Hold("before"), service="hub", path="/api/repos/create")
+    failing = asyncio.create_task(publish(publisher, await claim(rows)))
+    await until(lambda: len(scene.seen("GET", "photo 1.jpg")) == 2)
+    await asyncio.sleep(0.1)
+    held.release()
+    with pytest.raises(Permanent):
+        await failing
+    assert scene.repos() == []
+
+
+async def test_a_row_is_not_failed_while_its_repo_is_not_to_be_seen(
+    scene: Scene, rows: Rows, publisher: Publisher
+) -> None:
+    scene.insert([b"GIF89a" + bytes(99), *PICTURES])
+    scene.sandbox.hub.knobs.hide_new_repo(100)
+    held = scene.sandbox.faults.add(Hold("before"), service="hub", path="/api/repos/create")
+    failing = asyncio.create_task(publish(publisher, await claim(rows)))
+    await until(lambda: len(scene.seen("GET", "photo 1.jpg")) == 2)
+    held.release()
+    with pytest.raises(Transient, match="does not show"):
+        await failing
+
+
 async def test_what_the_hub_refuses_for_good_is_published_if_a_look_finds_it(
     scene: Scene, rows: Rows, publisher: Publisher
 ) -> None:

@@ -1,43 +1,25 @@
 """The README says what the code does."""
 
-from pathlib import Path
+import re
 
-from pydantic import AliasChoices
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+import tables
 
-from watcher.settings import Settings
+from watcher.errors import CODES
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = tables.README.read_text()
 
 
-def names(field: FieldInfo) -> str:
-    alias = field.validation_alias
-    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return " or ".join(f"`{choice}`" for choice in choices)
+def test_the_tables_are_made_from_the_code() -> None:
+    assert set(re.findall("made from the code: (\\w+)", README)) == set(tables.MADE)
+    assert tables.rewritten(README) == README, "Run: python tests/tables.py"
 
 
-def default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    if field.default is None or field.default is PydanticUndefined:
-        return ""
-    return f"`{field.default:g}`" if isinstance(field.default, float | int) else f"`{field.default}`"
+def test_every_event_of_the_log_is_explained_and_no_other() -> None:
+    rows = [line.split(" | ") for line in tables.events(README).splitlines()[2:]]
+    unexplained = [row[0] for row in rows if not row[-1].rstrip(" |")]
+    assert not unexplained, f"Say in the README when they are logged: {unexplained}"
 
 
-def bounds(field: FieldInfo) -> str:
-    least = next((limit.ge for limit in field.metadata if hasattr(limit, "ge")), None)
-    most = next((limit.le for limit in field.metadata if hasattr(limit, "le")), None)
-    return "" if least is None else f"{least:g} to {most:g}"
-
-
-def table() -> str:
-    head = "| setting | default | range | what it is |\n|---|---|---|---|\n"
-    return head + "\n".join(
-        f"| {names(field)} | {default(field)} | {bounds(field)} | {field.description} |"
-        for field in Settings.model_fields.values()
-    )
-
-
-def test_the_table_of_settings_is_made_from_the_code() -> None:
-    assert table() in README, f"Put this into README.md:\n{table()}"
+def test_every_error_code_is_explained_and_no_other() -> None:
+    [_, after] = README.split("| `error_code` | what happened |")
+    assert tuple(re.findall(r"^\| `(\w+)` \|", after.partition("\n\n")[0], re.MULTILINE)) == CODES

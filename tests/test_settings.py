@@ -142,3 +142,27 @@ def test_migrating_needs_the_database_and_nothing_else(given: pytest.MonkeyPatch
     loaded = settings.load_database()
     assert "very" not in repr(loaded)
     assert loaded.db_url.get_secret_value().startswith("postgresql://postgres:very@")
+
+
+def test_metrics_are_off_unless_an_address_of_this_host_alone_is_given(given: pytest.MonkeyPatch) -> None:
+    assert settings.load().metrics is None
+    for address, parts in {
+        "127.0.0.1:9464": ("127.0.0.1", 9464),
+        "127.9.9.9:1": ("127.9.9.9", 1),
+        "[::1]:65535": ("::1", 65535),
+    }.items():
+        given.setenv("WATCHER_METRICS_ADDRESS", address)
+        assert settings.load().metrics == parts
+    for address, words in {
+        "0.0.0.0:9464": "must be an address of this host alone",
+        "[::]:9464": "must be an address of this host alone",
+        "192.168.1.2:9464": "let a proxy that does pass it on",
+        "example.com:9464": "must be an address and a port",
+        "9464": "must be an address and a port",
+        "127.0.0.1": "must be an address and a port",
+        "127.0.0.1:0": "must be an address and a port",
+        "127.0.0.1:70000": "must be an address and a port",
+    }.items():
+        given.setenv("WATCHER_METRICS_ADDRESS", address)
+        with pytest.raises(Misconfigured, match=f"WATCHER_METRICS_ADDRESS is not usable: .*{words}"):
+            settings.load()

@@ -11,4 +11,6 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     # Also spares the request to /api/agent-harnesses and the file that it leaves in the home directory.
     HF_HUB_DISABLE_TELEMETRY="1",
+    # websockets reads this when it is imported: one look, so that a redirect is not followed. Realtime is sent the key.
+    WEBSOCKETS_MAX_REDIRECTS="1",
 )

@@ -1,5 +1,20 @@
-"""`python -m watcher` is the command `watcher`."""
+"""The command `watcher`, also as `python -m watcher`."""
 
-from watcher.cli import main
+import os
+import signal
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command and end the process with its exit code."""
+    if sys.argv[1:2] == ["run"]:
+        # Before the imports, which take their time: until the daemon listens there is nothing to finish.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: os._exit(0))
+    from watcher import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

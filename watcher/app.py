@@ -1,7 +1,5 @@
 """The one place where the parts meet: settings become a running daemon."""
 
-import asyncio
-import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -10,18 +8,29 @@ from supabase import AsyncClient, AsyncClientOptions
 
 from watcher.attempt import Attempts
 from watcher.daemon import Daemon
+from watcher.endpoint import serving
+from watcher.health import Health
 from watcher.hub import Hub
 from watcher.images import Images
 from watcher.lease import Leases
+from watcher.notify import ServiceManager
+from watcher.outages import Outages
+from watcher.probes import Probes
 from watcher.publisher import Publisher
 from watcher.retry import Retry
 from watcher.rows import Rows
-from watcher.settings import Settings, SupabaseSettings
+from watcher.settings import Settings, SupabaseSettings, environment
+from watcher.signals import heard
 from watcher.spool import Spool
 
 _TIMEOUT = httpx.Timeout(10, connect=5)
 # A bucket may take its time before the first byte of an image.
 _IMAGE_TIMEOUT = httpx.Timeout(30, connect=5, pool=None)
+# httpcore 1.0.9 keeps a connection for ever where a request was cancelled in an unlucky moment. Counted against a limit,
+# a few of those would leave none to wait for; how much goes on at once is decided by `slots` and `fetches`.
+UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+# Beside the time between two looks, what an answer may take before we no longer count on Supabase.
+_ANSWER = 60.0
 
 
 async def run(settings: Settings) -> None:
@@ -31,9 +40,9 @@ async def run(settings: Settings) -> None:
     spool = Spool(settings.spool)
     async with AsyncExitStack() as stack:
         stack.enter_context(spool.locked())
-        http = await stack.enter_async_context(httpx.AsyncClient(timeout=_TIMEOUT))
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=_TIMEOUT, limits=UNLIMITED))
         image_http = await stack.enter_async_context(
-            httpx.AsyncClient(timeout=_IMAGE_TIMEOUT, limits=httpx.Limits(max_connections=settings.fetches))
+            httpx.AsyncClient(timeout=_IMAGE_TIMEOUT, limits=UNLIMITED)
         )
         rows = Rows(supabase_client(settings.supabase_url, key, http))
         hub = Hub(
@@ -45,6 +54,13 @@ async def run(settings: Settings) -> None:
         leases = Leases(rows, length=settings.lease, renewal=settings.renewal)
         images = Images(image_http, url=settings.supabase_url, key=key, fetches=settings.fetches, retry=retry)
         publisher = Publisher(rows=rows, hub=hub, images=images, spool=spool, retry=retry)
+        outages = Outages()
+        health = Health(ServiceManager(environment()), outages, answer_within=settings.poll_alive + _ANSWER)
+        if (address := settings.metrics) is not None:
+            probes = Probes(
+                health=health, outages=outages, rows=rows, budget=hub.budget, slots=settings.slots
+            )
+            await stack.enter_async_context(serving(*address, probes.pages))
 
         async def look() -> None:
             await rows.check_version()
@@ -59,13 +75,13 @@ async def run(settings: Settings) -> None:
             rows=rows,
             leases=leases,
             attempts=Attempts(rows=rows, leases=leases, publisher=publisher, retry=retry),
+            outages=outages,
+            health=health,
             first_look=look,
             probe=probe,
         )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, daemon.stop)
-        await daemon.run()
+        with heard(daemon.stop):
+            await daemon.run()
 
 
 @asynccontextmanager

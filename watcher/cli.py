@@ -5,6 +5,7 @@ and trying again will not help (systemd does not restart then).
 """
 
 import asyncio
+import faulthandler
 import logging
 import os
 import shlex
@@ -17,7 +18,7 @@ import click
 
 from watcher import __version__, console, migrate, settings
 from watcher.errors import Misconfigured, WatcherError
-from watcher.log import configure
+from watcher.log import configure, is_journal
 
 EX_CONFIG = 78
 
@@ -35,10 +36,10 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except Misconfigured as error:
-        click.echo(f"watcher: {error}", err=True)
+        _complain(error)
         code = EX_CONFIG
     except WatcherError as error:
-        click.echo(f"watcher: {error}", err=True)
+        _complain(error)
         code = 1
     except Exception:
         # Through the log, which knows the secrets.
@@ -49,6 +50,11 @@ def main() -> None:
     sys.stderr.flush()
     # A thread that waits for the Hub cannot be cancelled, and the interpreter would wait for it.
     os._exit(code)
+
+
+def _complain(error: WatcherError) -> None:
+    priority = "<3>" if is_journal(settings.environment()) else ""  # an error, see sd-daemon(3)
+    click.echo(f"{priority}watcher: {error}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,12 +69,18 @@ def run() -> None:
 
     Exits with 78 if something is set up wrongly.
     """
-    # Until the daemon listens for it: there is nothing to finish yet.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     from watcher.app import run as run_app
 
     loaded = settings.load()
-    configure(loaded.log_level, loaded.log_format, loaded.secrets, instance=loaded.instance)
+    configure(
+        loaded.log_level,
+        loaded.log_format,
+        loaded.secrets,
+        settings.environment(),
+        instance=loaded.instance,
+    )
+    # Where the watchdog ends us, say where we hung.
+    faulthandler.enable()
     asyncio.run(run_app(loaded))
 
 
@@ -86,6 +98,7 @@ def migrate_(into: Path | None) -> None:
     if into is not None:
         for file in migrate.copy(into):
             click.echo(f"Wrote {file}")
+        click.echo("Next: supabase db push --include-all")
         return
     done = 0
     for version in migrate.apply(settings.load_database().db_url.get_secret_value()):
@@ -123,7 +136,8 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
             pass
         for name, value in box.settings().items():
             click.echo(f"export {name}={shlex.quote(value)}")
-        click.echo(f"# Faults are asked for at {box.control_url}")
+        click.echo("export HF_HUB_DISABLE_XET=1  # for the hf command: this Hub takes files by LFS alone")
+        click.echo(f"export CONTROL={box.control_url}  # faults are asked for there")
         click.echo("# Ready. Ctrl-C stops it.")
         sys.stdout.flush()
         told.wait()
@@ -148,5 +162,5 @@ def demo(photos: Path | None, as_json: bool, keep: bool) -> None:
     asyncio.run(play(folder=photos, as_json=as_json, keep=keep))
 
 
-for command in (console.status, console.show, console.replay):
+for command in (console.doctor, console.status, console.show, console.replay):
     cli.add_command(command)

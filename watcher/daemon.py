@@ -1,25 +1,28 @@
 """The life of the daemon: wake, claim while there is a free slot, stop with grace."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import TypeVar
 from uuid import uuid4
 
 import structlog
 
+from watcher import __version__
 from watcher.attempt import Attempts
 from watcher.errors import LeaseLost, Misconfigured, Outage, Transient
 from watcher.feed import Feed
+from watcher.health import Health
 from watcher.identity import Claim
 from watcher.lease import Leases
+from watcher.metrics import STAGES
+from watcher.outages import PAUSE_FIRST, PAUSE_LONGEST, Outages
 from watcher.rows import Claims, Rows
 from watcher.settings import Settings
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
-_PAUSE_FIRST, _PAUSE_LONGEST = 1.0, 60.0
 # Of the grace, what is kept for giving rows back.
 _FOR_RELEASES = 5.0
 
@@ -34,6 +37,8 @@ class Daemon:
         rows: Rows,
         leases: Leases,
         attempts: Attempts,
+        outages: Outages,
+        health: Health,
         first_look: Callable[[], Awaitable[None]],
         probe: Callable[[], Awaitable[None]],
     ) -> None:
@@ -42,6 +47,8 @@ class Daemon:
         self._rows = rows
         self._leases = leases
         self._attempts = attempts
+        self._outages = outages
+        self._health = health
         self._first_look = first_look
         self._probe = probe
         self._run = str(uuid4())
@@ -49,8 +56,6 @@ class Daemon:
         self._running: set[asyncio.Task[None]] = set()
         self._holding: set[int] = set()
         self._lost: set[int] = set()
-        self._outage: _Outage | None = None
-        self._unreachable = False
         self._more_due = False
         self._bell = asyncio.Event()
         self._stop = asyncio.Event()
@@ -68,6 +73,8 @@ class Daemon:
         """Stop claiming and let running rows finish within the grace; said twice: give them back now."""
         if self._stop.is_set():
             self._stop_now.set()
+        else:
+            self._health.stopping(self._settings.grace + _FOR_RELEASES)
         self._stop.set()
         self._bell.set()
 
@@ -117,44 +124,60 @@ class Daemon:
     async def _look_until_told(self) -> None:
         while not self._stop.is_set():
             self._bell.clear()
+            self._turn()
             pause = await self._look()
+            await self._wait(pause)
+
+    async def _wait(self, pause: float) -> None:
+        """Wait for the bell or so many seconds, and turn meanwhile: who waits is alive."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + pause
+        while not self._bell.is_set() and (left := until - loop.time()) > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._bell.wait(), pause)
+                await asyncio.wait_for(self._bell.wait(), min(left, self._health.turn))
+            self._turn()
+
+    def _turn(self) -> None:
+        self._health.answered(self._leases.answered_at)
+        self._health.feed_alive = self._feed.alive
+        self._health.turned()
 
     async def _reach_everything(self) -> None:
         """Wait until Supabase and the Hub have answered: a reboot in an outage must not end the service."""
-        pause = _PAUSE_FIRST
+        pause = PAUSE_FIRST
         while not self._stop.is_set():
+            self._turn()
             try:
-                await self._first_look()
+                await self._within("Supabase or the Hub", self._first_look())
             except Outage as error:
                 raise Misconfigured(str(error)) from error
             except Transient as error:
-                if pause == _PAUSE_FIRST:
-                    log.warning("unreachable", reason=str(error))
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), pause)
-                pause = min(pause * 2, _PAUSE_LONGEST)
+                self._outages.miss(str(error))
+                self._turn()
+                await self._wait(pause)
+                pause = min(pause * 2, PAUSE_LONGEST)
             else:
-                log.info("ready", slots=self._settings.slots, instance=self._settings.instance)
+                self._outages.reach()
+                log.info("ready", version=__version__, slots=self._settings.slots)
+                self._health.started()
                 return
 
     async def _look(self) -> float:
         """Take what is due and fits; return the seconds until the next look, if the bell does not ring before."""
-        loop = asyncio.get_running_loop()
-        if self._outage is not None:
+        if self._outages.refused:
             if self._running:
                 return self._settings.poll
-            if (wait := self._outage.until - loop.time()) > 0:
+            if (wait := self._outages.wait) > 0:
                 return wait
             try:
-                await self._probe()
+                await self._within("Supabase or the Hub", self._probe())
             except (Misconfigured, Outage, Transient) as error:
                 # Misconfigured too: what was right at the start may become right again.
-                self._begin_outage(str(error))
+                self._outages.refuse(str(error))
                 return self._settings.poll
+            self._turn()
         # While an outage may be over, one row shows whether it is.
-        free = 1 if self._outage is not None else self._settings.slots - len(self._running)
+        free = 1 if self._outages.refused else self._settings.slots - len(self._running)
         self._more_due = True
         if free <= 0 or self._stop.is_set():
             return self._settings.poll
@@ -170,56 +193,71 @@ class Daemon:
     def _poll(self) -> float:
         return self._settings.poll_alive if self._feed.alive else self._settings.poll
 
-    async def _claim(self, free: int) -> Claims | None:
-        asked = asyncio.get_running_loop().time()
+    async def _within(self, who: str, request: Awaitable[T]) -> T:
+        """Bound a request of the claim loop; raises Transient if it takes too long."""
         try:
-            answer = await self._rows.claim(
-                instance=self._settings.instance,
-                run=self._run,
-                limit=free,
-                lease=self._settings.lease,
-                holding=sorted(self._holding | self._lost),
-                predecessor_is_dead=self._predecessor_is_dead,
-            )
+            async with asyncio.timeout(self._health.request):
+                return await request
+        except TimeoutError as error:
+            raise Transient(f"{who} did not answer within {self._health.request:g} s.") from error
+
+    async def _claim(self, free: int) -> Claims | None:
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        claim = self._rows.claim(
+            instance=self._settings.instance,
+            run=self._run,
+            limit=free,
+            lease=self._settings.lease,
+            holding=sorted(self._holding | self._lost),
+            predecessor_is_dead=self._predecessor_is_dead,
+        )
+        try:
+            answer = await self._within("Supabase", claim)
         except Outage as error:
-            self._begin_outage(str(error))
+            self._outages.reach()
+            self._outages.refuse(str(error))
             return None
         except Transient as error:
-            if not self._unreachable:
-                log.warning("supabase_unreachable", reason=str(error))
-            self._unreachable = True
+            self._outages.miss(str(error))
             return None
-        if self._unreachable:
-            log.info("supabase_reachable")
-        self._unreachable = False
+        self._outages.reach()
+        self._health.answered(loop.time())
         self._predecessor_is_dead = False
         if self._stop.is_set():
             # We were told to stop while this answer was on its way.
             await asyncio.gather(*(self._attempts.give_back(claim) for claim in answer.claims))
             return None
-        for claim in answer.claims:
-            if claim.never_tried:
-                self._feed.notice(claim.identity.id, age=claim.age)
-            self._start(claim, asked)
+        for claimed in answer.claims:
+            if claimed.never_tried:
+                STAGES.labels("wait").observe(claimed.age)
+                self._feed.notice(claimed.identity.id, age=claimed.age)
+            self._start(claimed, asked)
         return answer
 
     def _start(self, claim: Claim, asked: float) -> None:
         self._holding.add(claim.attempt)
-        task = asyncio.create_task(self._carry(claim, asked, shows_the_end=self._outage is not None))
+        task = asyncio.create_task(self._carry(claim, asked, shows_the_end=self._outages.refused))
         self._running.add(task)
         task.add_done_callback(self._ended)
+        self._show()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        self._show()
         if self._more_due:
             self._bell.set()
+
+    def _show(self) -> None:
+        self._health.running = len(self._running)
+        self._health.show()
 
     async def _carry(self, claim: Claim, asked: float, *, shows_the_end: bool) -> None:
         """Carry one claim; `shows_the_end`: of the outage, unless it meets it again."""
         try:
             await self._attempts.carry(claim, asked=asked)
         except Outage as error:
-            self._begin_outage(str(error))
+            self._outages.refuse(str(error))
             return
         except LeaseLost:
             # Nobody's before the lease has run out: only then may we claim the row again.
@@ -231,22 +269,9 @@ class Daemon:
         if shows_the_end:
             self._end_outage()
 
-    def _begin_outage(self, reason: str) -> None:
-        """Claim nothing for a while; longer each time it is met again, and said once."""
-        loop = asyncio.get_running_loop()
-        if self._outage is None:
-            log.error("outage", reason=reason)
-            self._outage = _Outage(pause=_PAUSE_FIRST, until=loop.time() + _PAUSE_FIRST)
-        elif self._outage.until <= loop.time():
-            pause = min(self._outage.pause * 2, _PAUSE_LONGEST)
-            # Many daemons see the same outage: they do not come back all at once.
-            self._outage = _Outage(pause, loop.time() + pause * random.uniform(0.75, 1))  # noqa: S311
-        log.debug("outage_goes_on", reason=reason)
-
     def _end_outage(self) -> None:
-        if self._outage is not None:
-            self._outage = None
-            log.info("outage_over")
+        if self._outages.refused:
+            self._outages.relent()
             self._bell.set()
 
     async def _drain(self, looking: asyncio.Task[None]) -> None:
@@ -271,11 +296,3 @@ class Daemon:
         await asyncio.wait([looking])
         if self._running:
             await asyncio.wait(self._running)
-
-
-@dataclass(frozen=True, slots=True)
-class _Outage:
-    pause: float
-    """Seconds between the last look and the next."""
-    until: float
-    """No look before this loop time."""

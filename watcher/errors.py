@@ -12,6 +12,19 @@ NameTaken and Conflict are no verdicts: the Hub tells them to the publisher, who
 Each room that talks to a service translates that service's errors at its edge, `raise … from`.
 """
 
+CODES = (
+    "image_missing",
+    "image_too_large",
+    "image_not_jpeg_or_png",
+    "image_unreadable",
+    "image_animated",
+    "image_too_many_pixels",
+    "path_forbidden",
+    "hub_refused",
+    "attempts_exhausted",
+)
+"""Why a row failed: stable, and part of the contract with the frontend."""
+
 
 class WatcherError(Exception):
     """The root of what we raise; its text is a sentence for a person."""
@@ -39,9 +52,7 @@ class Transient(WatcherError):
 class Permanent(WatcherError):
     """This row cannot be published, however often it is tried.
 
-    `code` is one of the codes in the contract: `image_missing`, `image_too_large`, `image_not_jpeg_or_png`,
-    `image_unreadable`, `image_animated`, `image_too_many_pixels`, `path_forbidden`, `hub_refused`,
-    `attempts_exhausted`.
+    `code` is one of CODES.
     """
 
     def __init__(self, code: str, sentence: str) -> None:

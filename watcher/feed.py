@@ -15,6 +15,7 @@ import structlog
 from realtime import AsyncRealtimeClient, RealtimePostgresChangesListenEvent, RealtimeSubscribeStates
 
 from watcher.errors import WatcherError
+from watcher.metrics import FEED_LOSSES, HINTS_MISSED
 from watcher.rows import Rows
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class Feed:
         self._pulse_answer = pulse_answer
         self._ring = ring
         self._alive_since: float | None = None
+        self._deaf_since = 0.0
         self._announced: OrderedDict[str, None] = OrderedDict()
         self._news: asyncio.Queue[str] = asyncio.Queue()
 
@@ -60,17 +62,21 @@ class Feed:
         if self._alive_since is None or identity_id in self._announced or age < self._pulse_answer:
             return
         if asyncio.get_running_loop().time() - age - self._pulse_answer > self._alive_since:
-            log.warning("feed_missed_a_row", identity=identity_id)
-            self._news.put_nowait("missed")
+            HINTS_MISSED.inc()
+            self._news.put_nowait(f"missed {identity_id}")
 
     async def run_for_ever(self) -> None:
         """Live one incarnation after the other."""
         loop = asyncio.get_running_loop()
         backoff, said = _BACKOFF_FIRST, False
+        self._deaf_since = loop.time()
         while True:
             began = loop.time()
-            reason = await self._live()
+            reason = await self.live()
             was_alive, self._alive_since = self.alive, None
+            if was_alive:
+                FEED_LOSSES.inc()
+                self._deaf_since = loop.time()
             if was_alive or not said:
                 # One line when it goes, one when it is back.
                 log.warning("feed_lost", reason=reason)
@@ -80,7 +86,7 @@ class Feed:
             await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  (not a secret)
             backoff = min(backoff * 2, _BACKOFF_LONGEST)
 
-    async def _live(self) -> str:
+    async def live(self) -> str:
         """Live until the first doubt, and say what it was."""
         news: asyncio.Queue[str] = asyncio.Queue()
         self._news = news
@@ -93,7 +99,7 @@ class Feed:
                     if what.startswith("lost "):
                         raise FeedLost(f"Realtime refused the channel: {what.removeprefix('lost ')}")
             self._alive_since = asyncio.get_running_loop().time()
-            log.info("feed_alive")
+            log.info("feed_alive", seconds=round(self._alive_since - self._deaf_since, 1))
             self._ring()
             await self._watch(news)
         except FeedLost as lost:
@@ -144,8 +150,8 @@ class Feed:
                 asked = True
                 await self._rows.beat()
                 continue
-            if what == "missed":
-                raise FeedLost("Realtime did not tell of a row.")
+            if what.startswith("missed "):
+                raise FeedLost(f"Realtime did not tell of row {what.removeprefix('missed ')}.")
             if what.startswith("lost "):
                 raise FeedLost(f"Realtime ended the channel: {what.removeprefix('lost ')}")
             # It also says "subscribed" again, after which it may have missed something.

@@ -94,8 +94,8 @@ class Client(httpx2.Client):
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send at the pace of the budget; raises Transient for the answers that the library would sit through."""
         at_hub = request.url.host == self._hub
-        if at_hub:
-            time.sleep(self.budget.pause())
+        if at_hub and (pause := self.budget.pause()):
+            time.sleep(pause)
         request.extensions["timeout"] = self.timeout.as_dict()
         response = super().send(request, **options)
         if at_hub:

@@ -13,6 +13,7 @@ import httpx
 
 from watcher.errors import Outage, Permanent, Transient, WatcherError
 from watcher.identity import Identity, Image
+from watcher.metrics import BYTES, stage
 from watcher.retry import Retry
 from watcher.structure import Judge, UnfitError
 
@@ -52,13 +53,20 @@ class Images:
         self._missing_for = missing_for
         self._missing_pause = missing_pause
 
+    def check(self, identity: Identity) -> None:
+        """Raise Permanent unless the row names 3 to 40 objects of its user's own folder, each once.
+
+        To be asked before anything is fetched, so that of a row that is not in order nothing is read at all.
+        """
+        paths = identity.image_paths
+        if not 3 <= len(paths) <= 40 or len(set(paths)) < len(paths):
+            raise Permanent("path_forbidden", "The row does not name 3 to 40 images, each of them once.")
+        for number in range(1, len(paths) + 1):
+            _own(identity, number)
+
     async def fetch(self, identity: Identity, number: int, folder: Path) -> Image:
         """Fetch image `number` (from 1) into `folder`; raises Permanent, Transient or Outage."""
-        path = identity.image_paths[number - 1]
-        if not path.startswith(f"{identity.user_id}/") or not _PATH.fullmatch(path) or len(path) > 512:
-            raise Permanent(
-                "path_forbidden", f"{_in_words(number, path)} lies outside the user's own folder."
-            )
+        path = _own(identity, number)
         try:
             return await self._fetch(number, path, folder)
         except UnfitError as first:
@@ -87,10 +95,12 @@ class Images:
     async def _stream(self, number: int, path: str, folder: Path) -> Image:
         url = self._objects + quote(path, safe="/")
         try:
-            async with self._places, self._client.stream("GET", url, headers=self._headers) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise _translate(number, path, response.status_code, await response.aread())
-                file, size, digest, kind = await _spool(response, folder / f"image_{number:03}")
+            async with self._places:
+                with stage("fetch"):
+                    async with self._client.stream("GET", url, headers=self._headers) as response:
+                        if response.status_code != httpx.codes.OK:
+                            raise _translate(number, path, response.status_code, await response.aread())
+                        file, size, digest, kind = await _spool(response, folder / f"image_{number:03}")
         except httpx.HTTPError as error:
             raise Transient(
                 f"{_in_words(number, path)} could not be fetched: {str(error) or type(error).__name__}"
@@ -115,12 +125,21 @@ class _TooLarge(Exception):
     """More bytes than an image may have."""
 
 
+def _own(identity: Identity, number: int) -> str:
+    """Return the path of an image; raises Permanent unless it lies in the folder of the row's user."""
+    path = identity.image_paths[number - 1]
+    if not path.startswith(f"{identity.user_id}/") or not _PATH.fullmatch(path) or len(path) > 512:
+        raise Permanent("path_forbidden", f"{_in_words(number, path)} lies outside the user's own folder.")
+    return path
+
+
 async def _spool(response: httpx.Response, file: Path) -> tuple[Path, int, str, Any]:
-    digest, judge, size = hashlib.sha256(), Judge(), 0
+    digest, judge, size, fetched = hashlib.sha256(), Judge(), 0, BYTES.labels("fetched")
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as spooled:
         async for chunk in response.aiter_raw():
             size += len(chunk)
+            fetched.inc(len(chunk))
             if size > MAX_BYTES:
                 raise _TooLarge
             judge.feed(chunk)

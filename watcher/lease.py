@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from watcher.errors import LeaseLost, WatcherError
+from watcher.metrics import RENEWALS
 from watcher.rows import Rows
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,8 @@ class Leases:
         # One lost renewal is forgiven, and a renewal that hangs is given up before the margin is used.
         self._margin = length / 5
         self._held: dict[int, Lease] = {}
+        self.answered_at = 0.0
+        """When the database last answered a renewal, in the loop's time."""
 
     @property
     def attempts(self) -> list[int]:
@@ -99,12 +102,18 @@ class Leases:
                 )
         except (WatcherError, TimeoutError) as error:
             log.debug("renewal_failed", reason=str(error) or "no answer in time")
+            RENEWALS.labels("failed").inc(len(held))
             return False
+        self.answered_at = asyncio.get_running_loop().time()
         for attempt, lease in held.items():
             if attempt not in self._held:
                 continue  # it ended while we asked
             if attempt in renewed:
                 lease.believe(asked + self._length - self._margin)
-            elif attempt not in busy:
+                RENEWALS.labels("renewed").inc()
+            elif attempt in busy:
+                RENEWALS.labels("busy").inc()
+            else:
                 lease.lose()
+                RENEWALS.labels("lost").inc()
         return not busy

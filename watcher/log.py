@@ -1,46 +1,71 @@
-"""How we log: named events with fields, through one pipe with the libraries' own, and never a secret."""
+"""How we log: named events with fields, through one pipe with the libraries' own, and never a secret.
+
+The events, with their fields and what they mean, stand in one table in the README.
+"""
 
 import base64
 import logging
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Literal
 from urllib.parse import quote
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+_SPELLED: set[str] = set()
+"""The secrets, in every spelling that we know of."""
+
+# As journald takes them, see sd-daemon(3).
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-class _Redacting(structlog.stdlib.ProcessorFormatter):
-    """The last stage before a line leaves: whatever wrote it, the secrets go out of it."""
+class _LastStage(structlog.stdlib.ProcessorFormatter):
+    """Whatever wrote the line: the secrets go out of it, and journald is told how much it matters."""
 
-    secrets: frozenset[str] = frozenset()
+    journal = False
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        for secret in self.secrets:
-            line = line.replace(secret, "[secret]")
-        return line
+        text = redact(super().format(record))
+        if not self.journal:
+            return text
+        prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
+        return "\n".join(prefix + line for line in text.splitlines())
 
 
 def configure(
     level: str = "INFO",
     form: Literal["auto", "console", "json"] = "auto",
     secrets: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
     **everywhere: str,
 ) -> None:
-    """Send all logging to stderr, with the fields `everywhere` in every line.
+    """Send all logging and Python's warnings to stderr, with the fields `everywhere` in every line.
 
-    The libraries are heard from WARNING on, or from DEBUG on when `level` is DEBUG.
+    The libraries are heard from WARNING on, or from DEBUG on when `level` is DEBUG. `environment` may say that stderr
+    is the journal (JOURNAL_STREAM), or that colours are not wanted (NO_COLOR).
     """
-    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    environment = environment or {}
+    journal, terminal = is_journal(environment), sys.stderr.isatty()
+    console = form == "console" or (form == "auto" and not journal)
+    coloured = terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+    def add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        # No context variables: a library's thread has none of ours.
+        return {**everywhere, **event}
+
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_fields,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
+        structlog.processors.TimeStamper(
+            fmt="%H:%M:%S" if console and terminal else "iso", utc=not (console and terminal)
+        ),
     ]
-    formatter = _Redacting(
+    formatter = _LastStage(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -48,7 +73,7 @@ def configure(
                 [
                     # Not rich's stacks: they show local variables, and cut or wrap a secret beyond recognition.
                     structlog.dev.ConsoleRenderer(
-                        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+                        colors=coloured, exception_formatter=structlog.dev.plain_traceback
                     )
                 ]
                 if console
@@ -59,12 +84,15 @@ def configure(
             ),
         ],
     )
-    formatter.secrets = frozenset(spelling for secret in secrets for spelling in _spellings(secret))
+    formatter.journal = journal
+    _SPELLED.clear()
+    _SPELLED.update(spelling for secret in secrets for spelling in _spellings(secret))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
+    logging.captureWarnings(capture=True)
     logging.getLogger("watcher").setLevel(level)
     # Each of its lost sockets is a line or two of error; the feed says it, once.
     logging.getLogger("realtime._async.client").setLevel(
@@ -82,7 +110,21 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.bind_contextvars(**everywhere)
+
+
+def redact(text: str) -> str:
+    """Strike the secrets that `configure` was given out of a text."""
+    for spelling in _SPELLED:
+        text = text.replace(spelling, "[secret]")
+    return text
+
+
+def is_journal(environment: Mapping[str, str]) -> bool:
+    """Whether what we write to stderr goes to the journal, without anything between."""
+    with suppress(OSError, ValueError):  # stderr may be no file at all
+        stderr = os.fstat(sys.stderr.fileno())
+        return environment.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}"
+    return False
 
 
 def _spellings(secret: str) -> Iterable[str]:

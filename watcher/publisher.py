@@ -56,6 +56,10 @@ class Publisher:
             return publication
 
 
+class _NotShown(Transient):
+    """The Hub does not show a repo that it has, or may have."""
+
+
 class _Way:
     """One attempt's way, and what it knows between its steps."""
 
@@ -85,6 +89,7 @@ class _Way:
                     if publication is not None:
                         return publication
                 self._repo_id = None
+        self._tools.images.check(self._identity)
         try:
             with self._tools.spool.folder(self._attempt) as folder:
                 async with asyncio.TaskGroup() as group:
@@ -100,12 +105,9 @@ class _Way:
 
     async def tidy(self) -> Publication | None:
         """Delete our repo if it holds nothing; return the publication if it turns out to be there after all."""
-        if self._creation is not None:
-            # It cannot be called back, and a look that comes before it would see nothing.
-            await asyncio.wait([self._creation])
         if self._repo_id is None:
             return None
-        look = await self._retry(self._look)
+        look = await self._look_behind(self._creation)
         if look.state == "ours":
             return self._publication(look.sha)
         if look.state == "empty":
@@ -113,6 +115,28 @@ class _Way:
             await self._retry(self._hub.delete, self._repo_id)
             log.info("repo_deleted", repo=self._repo_id)
         return None
+
+    async def _look_behind(self, creation: asyncio.Future[None] | None) -> Look:
+        """Look when the creation is over, and do not believe at once that it came to nothing."""
+        if creation is None:
+            return await self._retry(self._look)
+        # It cannot be called back, and a look that comes before it would see nothing.
+        await asyncio.wait([creation])
+        came_to = creation.exception()
+        if came_to is not None and not isinstance(came_to, NameTaken | Transient):
+            return await self._retry(self._look)
+        try:
+            return await self._retry(self._look_at_new)
+        except _NotShown:
+            if isinstance(came_to, Transient):
+                return Look("absent")
+            raise  # it is there: who fails the row now leaves it behind
+
+    async def _look_at_new(self) -> Look:
+        look = await self._look()
+        if look.state == "absent":
+            raise _NotShown(f"The Hub does not show {self._repo_id} yet.")
+        return look
 
     async def _open_repo(self, look: Look | None) -> Look:
         """Return a look at the private repo of this row that holds its initial commit alone."""
@@ -131,6 +155,7 @@ class _Way:
                     slug(self._identity.name),
                     self._repo_id,
                 )
+                self._creation = None
             look = await self._retry(self._create_and_look)
         if look.state == "ours":
             raise Transient("Another attempt has just published this row.")
@@ -143,10 +168,7 @@ class _Way:
         self._creation.add_done_callback(lambda creation: creation.cancelled() or creation.exception())
         with suppress(NameTaken):
             await asyncio.shield(self._creation)
-        look = await self._look()
-        if look.state == "absent":
-            raise Transient(f"The Hub does not show {self._repo_id} yet.")
-        return look
+        return await self._look_at_new()
 
     async def _fetch_and_upload(
         self, group: asyncio.TaskGroup, repo: asyncio.Task[Look], folder: Path

@@ -242,7 +242,8 @@ def _claim(line: dict[str, Any]) -> Claim:
             id=line["id"],
             user_id=line["user_id"],
             name=line["identity_name"],
-            image_paths=tuple(line["image_paths"]),
+            # Whatever it holds: a row that the table's checks did not see must not cost the others their claim.
+            image_paths=tuple(map(str, line["image_paths"] or ())),
             created_at=line["created_at"],
         ),
         model_id=line["model_id"],

@@ -1,31 +1,18 @@
 """What is configured: read once from credentials or the environment, checked, and frozen."""
 
+import base64
+import json
 import os
-import re
 import socket
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from watcher.errors import Misconfigured
-
-
-def _http_url(value: object) -> object:
-    text = str(value).strip().rstrip("/")
-    if not text.startswith(("http://", "https://")):
-        raise ValueError("must begin with https:// (or http:// for a server on this machine)")
-    try:
-        parts = urlsplit(text)
-        whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        whole = False
-    if not whole or re.search(r"[^!-~]", text):
-        raise ValueError("is no URL")
-    return text
+from watcher.kinds import HttpUrl, Key, Loopback, Seconds, Secret, Told
 
 
 def _default_spool() -> Path:
@@ -35,27 +22,6 @@ def _default_spool() -> Path:
         return Path(given)
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "watcher"
-
-
-def _secret(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    text = value.strip()  # an editor ends a file with a newline, which no header may hold
-    if not text:
-        raise ValueError("is empty")
-    return text
-
-
-def _key(value: object) -> object:
-    text = _secret(value)
-    if isinstance(text, str) and re.search(r"[^!-~]", text):
-        raise ValueError("holds a space, a line end or a character that no key has")
-    return text
-
-
-HttpUrl = Annotated[str, BeforeValidator(_http_url)]
-Secret = Annotated[SecretStr, BeforeValidator(_secret)]
-Key = Annotated[SecretStr, BeforeValidator(_key)]
 
 
 class SupabaseSettings(BaseSettings):
@@ -92,64 +58,69 @@ class Settings(Services):
     Each name is also looked for as a file under `$CREDENTIALS_DIRECTORY`, which is how systemd hands over secrets.
     """
 
-    hf_namespace: str | None = Field(
+    hf_namespace: Annotated[
+        str | None, Told(range="1 to 96 of `A-Za-z0-9._-`", default="the token's user")
+    ] = Field(
         None,
         validation_alias="HF_NAMESPACE",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
-        description="The user or organization that owns the repos; by default the token's user",
+        description="The user or organization that owns the repos",
     )
-    instance: str = Field(
+    instance: Annotated[str, Told(range="1 to 64 of `A-Za-z0-9._-`", default="the host's name")] = Field(
         default_factory=socket.gethostname,
         validation_alias="WATCHER_INSTANCE",
         pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$",
-        description="The name of this daemon, one on a host; by default the host's name",
+        description="The name of this daemon, one on a host",
     )
-    spool_root: Path = Field(
+    spool_root: Annotated[
+        Path,
+        Told(range="a folder of this user's own", default="`~/.cache/watcher`, or systemd's cache folder"),
+    ] = Field(
         default_factory=_default_spool,
         validation_alias="WATCHER_SPOOL",
-        description="Where images lie while they are on their way; by default ~/.cache/watcher",
+        description="Where images lie while they are on their way",
     )
-    slots: int = Field(
+    slots: Annotated[int, Told(unit="rows")] = Field(
         4, ge=1, le=32, validation_alias="WATCHER_SLOTS", description="Rows worked on at the same time"
     )
-    fetches: int = Field(
+    fetches: Annotated[int, Told(unit="images")] = Field(
         8, ge=1, le=64, validation_alias="WATCHER_FETCHES", description="Images fetched at the same time"
     )
-    lease: float = Field(
+    lease: Seconds = Field(
         20,
         ge=0.5,
         le=600,
         validation_alias="WATCHER_LEASE",
         description="How long a row is ours unless renewed",
     )
-    renewal: float = Field(
+    renewal: Seconds = Field(
         5,
         ge=0.1,
         le=200,
         validation_alias="WATCHER_RENEWAL",
         description="Between two renewals; at most a third of the lease",
     )
-    poll: float = Field(
+    poll: Seconds = Field(
         2,
         ge=0.1,
         le=60,
         validation_alias="WATCHER_POLL",
         description="Between two looks while Realtime is not proven alive",
     )
-    poll_alive: float = Field(
+    poll_alive: Seconds = Field(
         15, ge=0.1, le=600, validation_alias="WATCHER_POLL_ALIVE", description="Between two looks while it is"
     )
-    pulse: float = Field(
+    pulse: Seconds = Field(
         60,
         ge=0.1,
         le=600,
         validation_alias="WATCHER_PULSE",
         description="Silence after which Realtime has to prove itself",
     )
-    pulse_answer: float = Field(
+    pulse_answer: Seconds = Field(
         5, ge=0.1, le=60, validation_alias="WATCHER_PULSE_ANSWER", description="How long it may take to do so"
     )
-    grace: float = Field(
+    grace: Seconds = Field(
         90,
         ge=1,
         le=3600,
@@ -162,13 +133,28 @@ class Settings(Services):
     log_format: Literal["auto", "console", "json"] = Field(
         "auto",
         validation_alias="WATCHER_LOG_FORMAT",
-        description="auto: coloured lines on a terminal, JSON elsewhere",
+        description="auto: JSON where stderr is systemd's journal, lines elsewhere, coloured on a terminal unless NO_COLOR",
+    )
+    metrics_address: Annotated[
+        Loopback | None, Told(range="an address of this host alone and a port", default="off")
+    ] = Field(
+        None,
+        validation_alias="WATCHER_METRICS_ADDRESS",
+        description="Where /metrics, /healthz and /readyz are served, as 127.0.0.1:9464",
     )
 
     @cached_property
     def spool(self) -> Path:
         """The spool folder of this instance."""
         return self.spool_root / self.instance
+
+    @property
+    def metrics(self) -> tuple[str, int] | None:
+        """Host and port to serve metrics and health on; None for not at all."""
+        if self.metrics_address is None:
+            return None
+        host, _, port = self.metrics_address.rpartition(":")
+        return host.strip("[]"), int(port)
 
     @property
     def secrets(self) -> list[str]:
@@ -216,11 +202,23 @@ def load_supabase() -> SupabaseSettings:
 
 
 def _check_key(settings: SupabaseSettings) -> None:
-    if settings.supabase_key.get_secret_value().startswith("sb_publishable_"):
+    key = settings.supabase_key.get_secret_value()
+    public = "publishable" if key.startswith("sb_publishable_") else _role_in(key)
+    if public in {"publishable", "anon", "authenticated"}:
         raise Misconfigured(
-            "SUPABASE_SECRET_KEY holds the publishable key: set it to the secret key (sb_secret_…) from the "
+            f"SUPABASE_SECRET_KEY holds the {public} key: set it to the secret key (sb_secret_…) from the "
             "project's settings, API keys."
         )
+
+
+def _role_in(key: str) -> object:
+    """Return the role that a legacy key names, unchecked; None where it is no such key."""
+    parts = key.split(".")
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(f"{parts[1]}==")) if len(parts) == 3 else {}
+    except ValueError:
+        return None
+    return claims.get("role") if isinstance(claims, dict) else None
 
 
 def load_frontend(**values: str) -> FrontendSettings:
@@ -250,6 +248,7 @@ def _load(kind: type[S], **values: Any) -> S:
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     try:
         if credentials:
+            _check_files(kind, Path(credentials))
             values["_secrets_dir"] = credentials
         return kind(**values)
     except ValidationError as error:
@@ -257,6 +256,23 @@ def _load(kind: type[S], **values: Any) -> S:
             _in_words(kind, problem["loc"][0], problem["type"], problem["msg"]) for problem in error.errors()
         ]
         raise Misconfigured("; ".join(problems) + ".") from None
+
+
+def _check_files(kind: type[BaseSettings], folder: Path) -> None:
+    """Raise Misconfigured where a setting's file is there and cannot be read: pydantic names no file, or passes over it."""
+    if not folder.is_dir():
+        raise Misconfigured(f"CREDENTIALS_DIRECTORY is {folder}, and there is no such folder.")
+    for name in (name for field in kind.model_fields.values() for name in _names(field.validation_alias)):
+        try:
+            (folder / str(name)).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            continue
+        except UnicodeDecodeError:
+            raise Misconfigured(
+                f"{folder / str(name)} is no text in UTF-8: write {name} into it anew."
+            ) from None
+        except OSError as error:
+            raise Misconfigured(f"{folder / str(name)} cannot be read: {error.strerror}.") from error
 
 
 def _in_words(kind: type[BaseSettings], name: str | int, what: str, message: str) -> str:

@@ -1,10 +1,11 @@
 """Where an instance's images lie while they are on their way: private, and empty between attempts."""
 
+import errno
 import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from watcher.errors import Misconfigured, Outage
@@ -23,9 +24,7 @@ class Spool:
     def locked(self) -> Iterator[None]:
         """Hold the instance's lock, with a spool cleared of what a predecessor left; raises Misconfigured."""
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
-            lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = self._open_lock()
         except OSError as error:
             raise Misconfigured(
                 f"The spool folder {self._folder} cannot be written to ({error.strerror}): set WATCHER_SPOOL to a "
@@ -40,10 +39,25 @@ class Spool:
                     "it, or give this one a name of its own with WATCHER_INSTANCE."
                 ) from error
             for left in self._folder.glob("attempt-*"):
-                shutil.rmtree(left, ignore_errors=True)
+                _remove(left)
             yield
         finally:
             os.close(lock)
+
+    def _open_lock(self) -> int:
+        """Open the lock in a folder that is made, or is ours alone already; raises OSError."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # By the folder itself, for what others can write to may hold a link in its place.
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(folder).st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, "it belongs to another user")
+            os.fchmod(folder, 0o700)
+            return os.open(
+                "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
+            )
+        finally:
+            os.close(folder)
 
     @property
     def taken(self) -> bool:
@@ -65,8 +79,9 @@ class Spool:
         """A folder for one attempt, gone afterwards; raises Outage where there is no room."""
         self.check_room()
         folder = self._folder / f"attempt-{attempt}"
+        _remove(folder)  # the number is new, so what is there is not ours
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700)
         except OSError as error:
             raise Outage(
                 f"The spool folder {self._folder} cannot be written to: {error.strerror}."
@@ -74,7 +89,7 @@ class Spool:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
     def check_room(self) -> None:
         """Raise Outage unless an image fits."""
@@ -86,3 +101,11 @@ class Spool:
             raise Outage(
                 f"The disk of the spool folder {self._folder} is full: free some room, or move it with WATCHER_SPOOL."
             )
+
+
+def _remove(folder: Path) -> None:
+    """Remove what lies there, as far as that can be done; of a link the link, and nothing that it leads to."""
+    if folder.is_symlink() or folder.is_file():
+        with suppress(OSError):
+            folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)

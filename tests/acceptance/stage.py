@@ -113,15 +113,15 @@ class Stage:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Stage]:
-    """The stage that the environment asks for, migrated where that can be done."""
+def opened(folder: Path, timing: Timing = _QUICK) -> Iterator[Stage]:
+    """The stage that the environment asks for, migrated where that can be done; `timing` is the sandbox's."""
     # huggingface_hub has one client for the whole process, and another test may have put its own in its place.
     set_client_factory(default_client_factory)
     with ExitStack() as stack:
         stack.callback(close_session)
         settings, sandbox = elsewhere(), None
         if not settings:
-            sandbox = stack.enter_context(Sandbox(timing=_QUICK))
+            sandbox = stack.enter_context(Sandbox(timing=timing))
             settings = sandbox.settings()
         if "SUPABASE_DB_URL" in settings:
             list(migrate.apply(settings["SUPABASE_DB_URL"]))

@@ -97,7 +97,7 @@ def test_a_key_that_is_not_the_secret_one_is_told_apart(stage: Stage) -> None:
 def test_the_legacy_keys_are_told_apart_too(stage: Stage, sandbox: Sandbox) -> None:
     said = _sentence(stage, SUPABASE_SECRET_KEY=sandbox.keys.anon_jwt)
     assert "secret key" in said
-    assert "Supabase" in _sentence(stage, SUPABASE_SECRET_KEY=sandbox.keys.anon_jwt[:-3] + "abc")
+    assert "Supabase" in _sentence(stage, SUPABASE_SECRET_KEY=sandbox.keys.service_role_jwt[:-3] + "abc")
 
 
 def test_the_legacy_service_role_key_works(stage: Stage, sandbox: Sandbox, person: Person) -> None:

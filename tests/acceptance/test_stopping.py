@@ -2,6 +2,7 @@
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,74 @@ def test_idle_it_ends_at_once(stage: Stage, number: signal.Signals) -> None:
         assert watcher.wait(within=3) == 0
         assert watcher.said("stopped", left=0)
         assert "Traceback" not in watcher.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="sees in /proc whether a signal is caught")
+def test_told_while_it_is_still_starting_it_ends_with_0(stage: Stage) -> None:
+    with Watcher(stage) as measured:
+        until_it_catches(measured, signal.SIGTERM)
+        begun = time.monotonic()
+        measured.wait_for("ready")
+        start = time.monotonic() - begun
+        measured.stop()
+    assert start > 0.1, "It listens before it imports what takes so long."
+    for part in (0, 0.25, 0.5, 0.75, 0.9, 1):
+        with Watcher(stage) as watcher:
+            until_it_catches(watcher, signal.SIGTERM)
+            time.sleep(start * part)
+            watcher.stop(within=5)
+            assert "Traceback" not in watcher.text
+
+
+def until_it_catches(watcher: Watcher, number: signal.Signals) -> None:
+    status = Path(f"/proc/{watcher.process.pid}/status")
+    deadline = time.monotonic() + 5
+    while True:
+        [caught] = [line for line in status.read_text().splitlines() if line.startswith("SigCgt:")]
+        if int(caught.split()[1], 16) >> (number - 1) & 1:
+            return
+        assert time.monotonic() < deadline, "It catches no signal."
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_again_and_again_until_it_is_gone_it_ends_with_0(stage: Stage, number: signal.Signals) -> None:
+    for _ in range(3):
+        with Watcher(stage) as watcher:
+            watcher.wait_for("ready")
+            deadline = time.monotonic() + 5
+            while watcher.process.poll() is None and time.monotonic() < deadline:
+                watcher.send(number)
+                time.sleep(0.0005)
+            assert watcher.wait(within=1) == 0
+            assert "Traceback" not in watcher.text
+
+
+def test_nothing_is_claimed_from_fifty_milliseconds_after_the_signal(
+    stage: Stage, sandbox: Sandbox, person: Person
+) -> None:
+    photos = [person.upload(photo) for photo in PHOTOS]
+    with Watcher(stage, WATCHER_POLL="0.1", WATCHER_POLL_ALIVE="0.1") as watcher:
+        watcher.ready()
+        # All its slots taken and more rows due than it has slots; each that ends would be followed by a claim.
+        held = hold(sandbox, "upload", "before")
+        rows = [person.insert("Ada", photos) for _ in range(6)]
+        held.wait_reached()
+        watcher.send(signal.SIGTERM)
+        time.sleep(0.05)
+        before = claims(sandbox)
+        rows.append(person.insert("Ada", photos))
+        held.release()
+        assert watcher.wait(within=10) == 0
+        assert claims(sandbox) == before
+    statuses = [person.row(identity)["status"] for identity in rows]
+    assert set(statuses) == {"published", "pending"}
+    assert statuses[-1] == "pending"
+    assert all(outcomes(stage, identity) in ([], ["published"]) for identity in rows)
+
+
+def claims(sandbox: Sandbox) -> int:
+    return sum(one.path.endswith("/rpc/watcher_claim") for one in sandbox.faults.log())
 
 
 def test_a_running_row_is_finished_and_no_other_begun(stage: Stage, sandbox: Sandbox, person: Person) -> None:
@@ -63,6 +132,33 @@ def test_told_twice_it_gives_the_row_back_unspent_and_another_goes_on(
         audit(stage, person.wait_for(identity, "published"), PHOTOS)
         idle.stop()
     assert outcomes(stage, identity) == ["released", "published"]
+
+
+def test_all_that_is_given_back_goes_on_elsewhere_within_three_seconds_and_unspent(
+    stage: Stage, sandbox: Sandbox, person: Person
+) -> None:
+    photos = [person.upload(photo) for photo in PHOTOS]
+    with Watcher(stage) as watcher:
+        watcher.ready()
+        held = sandbox.faults.add(Hold("before"), **at("commit"), times=None)
+        rows = [person.insert("Ada", photos) for _ in range(4)]
+        held.wait_reached(count=4)
+        with Watcher(stage) as other:
+            other.ready()
+            watcher.send(signal.SIGTERM)
+            watcher.wait_for("stopping", running=4)
+            watcher.send(signal.SIGTERM)
+            told = time.monotonic()
+            assert watcher.wait(within=3) == 0
+            for identity in rows:
+                other.wait_for("claimed", identity=identity)
+            assert time.monotonic() - told < 3
+            assert [stage.story(identity)["spent"] for identity in rows] == [1] * 4
+            sandbox.faults.remove(held)
+            for identity in rows:
+                audit(stage, person.wait_for(identity, "published"), PHOTOS)
+            other.stop()
+    assert [outcomes(stage, identity) for identity in rows] == [["released", "published"]] * 4
 
 
 def test_a_row_that_is_given_back_has_spent_nothing(stage: Stage, sandbox: Sandbox, person: Person) -> None:

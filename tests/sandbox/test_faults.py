@@ -26,6 +26,7 @@ from watcher.sandbox.faults import (
     Hold,
     LoseAnswer,
     Rate,
+    RoundTrip,
     Truncate,
 )
 from watcher.sandbox.server import Server
@@ -146,6 +147,35 @@ def test_a_rate_is_one_link_for_all_that_pass_in_both_directions(faults: Faults,
     for _ in range(20):
         hub.get("/big")
     assert 0.15 < time.monotonic() - began < 2
+
+
+def test_a_rate_may_be_told_only_above_nothing() -> None:
+    with pytest.raises(ValueError, match="bytes_per_second must be more than 0, not 0"):
+        Rate(0)
+
+
+def test_a_round_trip_is_half_before_and_half_after_the_work_and_one_more_for_each_connection(
+    faults: Faults, work: Work, hub: httpx.Client
+) -> None:
+    faults.add(RoundTrip(0.2), times=None)
+
+    def ask(client: httpx.Client) -> tuple[float, float]:
+        """Seconds until the work was done, and from then until the answer."""
+        seen, began = len(work.done), time.monotonic()
+        with ThreadPoolExecutor() as pool:
+            asking = pool.submit(client.get, "/a")
+            while len(work.done) == seen:
+                time.sleep(0.001)
+            done = time.monotonic()
+            asking.result()
+        return done - began, time.monotonic() - done
+
+    there, back = ask(hub)
+    assert there >= 0.3
+    assert back >= 0.09
+    assert 0.1 <= min(ask(hub)[0] for _ in range(5)) < 0.3
+    with httpx.Client(base_url=hub.base_url) as other:
+        assert ask(other)[0] >= 0.3
 
 
 def test_a_cut_response_breaks_in_the_middle_of_the_body(faults: Faults, hub: httpx.Client) -> None:

@@ -8,11 +8,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psycopg
 import pytest
 
+from watcher.sandbox import Sandbox
 from watcher.sandbox.postgres import Postgres
 from watcher.sandbox.programs import PostgresError, Programs
 
@@ -206,6 +210,80 @@ def test_a_halted_server_comes_back_on_its_port_with_what_was_committed() -> Non
         postgres.restart()
         assert postgres.port == port
         assert ask(postgres.dsn(), "select count(*) from kept") == 0
+
+
+@pytest.fixture(scope="module")
+def failing() -> Iterator[Sandbox]:
+    """A sandbox whose Postgres nobody else uses."""
+    with Sandbox() as sandbox:
+        told(sandbox, "postgres_start")  # the thread in which it does what it is asked for stays, and is no test's
+        yield sandbox
+
+
+def told(sandbox: Sandbox, action: str, **fields: object) -> object:
+    """Ask for a fault as another process does: over the control port."""
+    answer = httpx.post(f"{sandbox.control_url}/actions/{action}", json=fields, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+FAULTS = [
+    ("postgres_kill", {}, psycopg.errors.AdminShutdown),
+    ("postgres_kill", {"name": "victim"}, psycopg.errors.AdminShutdown),
+    ("postgres_restart", {}, psycopg.OperationalError),
+    ("postgres_down", {"seconds": 0.3}, psycopg.OperationalError),
+]
+
+
+@pytest.mark.parametrize(("action", "fields", "kind"), FAULTS)
+def test_a_connection_ends_by_a_fault_and_a_new_one_finds_all_that_was_committed(
+    failing: Sandbox, action: str, fields: dict[str, Any], kind: type[psycopg.Error]
+) -> None:
+    with psycopg.connect(failing.db_url, application_name="victim") as connection:
+        connection.execute("create table if not exists public.kept (id int)")
+        connection.execute("insert into public.kept values (1)")
+        connection.commit()
+        connection.execute("insert into public.kept values (2)")
+        told(failing, action, **fields)
+        with pytest.raises(kind):
+            connection.execute("select 1")
+    assert ask(failing.db_url, "select count(*) from public.kept where id = 2") == 0
+    assert ask(failing.db_url, "select min(id) from public.kept") == 1
+
+
+def test_only_the_application_that_is_named_is_killed(failing: Sandbox) -> None:
+    with psycopg.connect(failing.db_url, application_name="bystander") as bystander:
+        with psycopg.connect(failing.db_url, application_name="victim") as victim:
+            assert told(failing, "postgres_kill", name="victim") == 1
+            with pytest.raises(psycopg.errors.AdminShutdown):
+                victim.execute("select 1")
+        assert bystander.execute("select 1").fetchone() == (1,)
+
+
+def test_while_it_is_down_nobody_gets_in_and_then_it_is_back_by_itself(failing: Sandbox) -> None:
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(told, failing, "postgres_down", seconds=1)
+        assert eventually(lambda: refused(failing.db_url))
+        assert not asked.done()
+        asked.result()
+    assert ask(failing.db_url, "select 1") == 1
+
+
+def test_it_is_down_from_one_word_to_the_other(failing: Sandbox) -> None:
+    told(failing, "postgres_halt")
+    try:
+        assert refused(failing.db_url)
+    finally:
+        told(failing, "postgres_start")
+    assert ask(failing.db_url, "select 1") == 1
+
+
+def refused(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError as error:
+        return "Connection refused" in str(error)
+    return False
 
 
 def test_a_temporary_cluster_is_gone_after_stop_and_a_kept_one_is_not(data: Path) -> None:

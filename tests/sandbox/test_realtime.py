@@ -2,45 +2,24 @@
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 from realtime import AsyncRealtimeClient
 from realtime.types import RealtimeSubscribeStates
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 
-from watcher.sandbox import gateway
-from watcher.sandbox.database import Database
+from sandbox.live import ALL, INSERTS, JOBS, QUICK, Project, Start, running, template, until
+from watcher.sandbox import Postgres
 from watcher.sandbox.keys import Keys
-from watcher.sandbox.postgres import Postgres
-from watcher.sandbox.realtime import Realtime
-from watcher.sandbox.realtime.timing import Timing
-from watcher.sandbox.server import Server
 
 ANN, BEN = str(uuid4()), str(uuid4())
-NEVER = 4102444800
-QUICK = Timing(
-    handshake_error=0.05,
-    join_error=0.05,
-    cold=0.05,
-    resubscribe=0.05,
-    retry_subscribe=0.1,
-    poll_idle=0.02,
-    poll_unmatched=0.02,
-    retry_first=0.05,
-    publication_check=0.1,
-)
-TABLES = """
-create table public.jobs (
-    id bigint generated always as identity primary key,
-    status text not null default 'pending', payload jsonb, note text, created_at timestamptz default now());
+TABLES = f"""
+{JOBS}
 grant all on public.jobs to anon, authenticated, service_role;
 create table public.mine (id int primary key, owner uuid, secret text);
 alter table public.mine enable row level security;
@@ -59,126 +38,10 @@ alter publication supabase_realtime add table public.jobs, public.mine, public.k
 """
 
 
-@dataclass
-class Raw:
-    """A socket that speaks Phoenix by hand."""
-
-    socket: ClientConnection
-
-    async def send(self, *frame: object) -> None:
-        """Send a frame of 2.0.0: join_ref, ref, topic, event, payload."""
-        await self.socket.send(json.dumps(frame))
-
-    async def hear(self, seconds: float = 5.0) -> Any:
-        """Return the next frame."""
-        async with asyncio.timeout(seconds):
-            return json.loads(await self.socket.recv())
-
-    async def silent(self, seconds: float = 0.2) -> bool:
-        """Say whether no frame comes for a while."""
-        try:
-            await self.hear(seconds)
-        except TimeoutError:
-            return True
-        return False
-
-    async def join(
-        self, *entries: dict[str, Any], ref: str = "1", topic: str = "jobs", **payload: object
-    ) -> Any:
-        """Join a topic and return the reply."""
-        config = {"config": {"postgres_changes": list(entries)}, **payload}
-        await self.send(ref, ref, f"realtime:{topic}", "phx_join", config)
-        return await self.hear()
-
-    async def subscribe(self, *entries: dict[str, Any], **options: Any) -> None:
-        """Join a topic and wait until changes are told."""
-        reply = await self.join(*entries, **options)
-        assert reply[4]["status"] == "ok"
-        assert (await self.hear())[4]["message"] == "Subscribed to PostgreSQL"
-
-    async def closed(self, seconds: float = 5.0) -> int:
-        """Return the code by which the socket is closed."""
-        try:
-            await self.hear(seconds)
-        except ConnectionClosed:
-            assert self.socket.close_code is not None
-            return self.socket.close_code
-        raise AssertionError("a frame came instead")
-
-
-@dataclass
-class Project:
-    """A Supabase with nothing but Realtime."""
-
-    postgres: Postgres
-    name: str
-    keys: Keys
-    realtime: Realtime
-    server: Server
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.ports['supabase']}/realtime/v1"
-
-    def sql(self, *statements: str) -> None:
-        # A slot reads what is flushed.
-        flush = "-c synchronous_commit=on"
-        with psycopg.connect(
-            self.postgres.dsn(self.name, "postgres"), autocommit=True, options=flush
-        ) as connection:
-            for statement in statements:
-                connection.execute(statement.encode())
-
-    def ask(self, query: str) -> Any:
-        """Return the value that the superuser asks for."""
-        with psycopg.connect(self.postgres.dsn(self.name)) as connection:
-            row = connection.execute(query.encode()).fetchone()
-            return row and row[0]
-
-    def soon(self, seconds: int) -> int:
-        """Return the time, in seconds from now, as a token says it."""
-        return int(self.ask("select floor(extract(epoch from now()))::bigint")) + seconds
-
-    def token(self, user: str = "", role: str = "authenticated", exp: int = NEVER) -> str:
-        return self.keys.sign({"sub": user, "role": role, "exp": exp})
-
-    @asynccontextmanager
-    async def raw(self, key: str | None = None, version: str = "2.0.0") -> AsyncIterator[Raw]:
-        url = f"{self.url.replace('http', 'ws')}/websocket?apikey={key or self.keys.secret}&vsn={version}"
-        async with connect(url) as socket:
-            yield Raw(socket)
-
-
 @pytest.fixture(scope="module")
 def tables(postgres: Postgres) -> Iterator[str]:
-    """Make a database with some tables, to copy."""
-    postgres.create("realtime")
-    with psycopg.connect(postgres.dsn("realtime", "postgres"), autocommit=True) as connection:
-        connection.execute(TABLES)
-    yield "realtime"
-    postgres.drop("realtime")
-
-
-@contextmanager
-def running(postgres: Postgres, tables: str, timing: Timing) -> Iterator[Project]:
-    """Run a project with a database of its own."""
-    name = f"realtime_{uuid4().hex}"
-    postgres.create(name, tables)
-    keys = Keys()
-    database = Database(postgres.dsn(name, "authenticator"), postgres.dsn(name))
-    realtime = Realtime(database, keys, timing)
-    server = Server({"supabase": (gateway.app({"realtime": realtime.routes()}, keys), 0)})
-    server.start()
-    try:
-        yield Project(postgres, name, keys, realtime, server)
-    finally:
-        server.run(realtime.close())
-        server.run(database.close())
-        server.stop()
-        postgres.drop(name)
-
-
-Start = Callable[[Timing], Project]
+    with template(postgres, TABLES) as name:
+        yield name
 
 
 @pytest.fixture
@@ -199,28 +62,8 @@ def project(shared: Project) -> Project:
     """Give the project that most tests use, with empty tables and nothing left to tell."""
     written = shared.ask("select pg_current_wal_lsn()")
     shared.sql("truncate jobs, mine, keyless, kinds restart identity")
-    behind = (
-        "select exists (select from pg_replication_slots where database = current_database() "
-        f"and confirmed_flush_lsn <= '{written}')"
-    )
-    for _ in range(500):
-        if not shared.ask(behind):
-            return shared
-        time.sleep(0.01)
-    raise TimeoutError
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what Postgres alone can tell."""
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise TimeoutError
-
-
-INSERTS = {"event": "INSERT", "schema": "public", "table": "jobs"}
-ALL = {"event": "*", "schema": "public", "table": "jobs"}
+    shared.settle(written)
+    return shared
 
 
 async def test_the_real_client_hears_of_an_insert(project: Project) -> None:
@@ -461,6 +304,21 @@ async def test_a_subscription_that_cannot_be_is_told_after_the_join(
         told = await raw.hear()
         assert (told[3], told[4]["status"], told[4]["message"]) == ("system", "error", message)
         assert await raw.silent()
+
+
+async def test_a_subscription_that_cannot_be_disturbs_nobody_else(project: Project) -> None:
+    slot = "select slot_name from pg_replication_slots where database = current_database()"
+    async with project.raw() as raw, project.raw() as other:
+        await raw.subscribe(INSERTS)
+        before = project.ask(slot)
+        for ref, condition in enumerate(("nocol=eq.1", "id=eq.abc", "note=is.maybe"), 1):
+            await other.join({**INSERTS, "filter": condition}, topic=condition, ref=str(ref))
+            assert (await other.hear())[4]["status"] == "error"
+        await other.join(INSERTS, ref="9", access_token=project.token(role="nosuchrole"))
+        assert (await other.hear())[4]["status"] == "error"
+        project.sql("insert into jobs default values")
+        assert (await raw.hear())[3] == "postgres_changes"
+        assert project.ask(slot) == before
 
 
 async def test_an_unknown_role_may_join_and_hears_why_nothing_comes(project: Project) -> None:

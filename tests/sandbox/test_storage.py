@@ -13,11 +13,12 @@ import pytest
 from storage3 import AsyncStorageClient, SyncStorageClient
 from storage3.exceptions import StorageApiError
 
-from watcher.sandbox import gateway, storage
+from watcher.sandbox import gateway
 from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Keys
 from watcher.sandbox.postgres import Postgres
 from watcher.sandbox.server import Server
+from watcher.sandbox.storage import Storage
 
 ANN, BEN = str(uuid4()), str(uuid4())
 NEVER = 4102444800
@@ -58,7 +59,7 @@ def project(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
     keys = Keys()
     postgres.create("storage")
     database = Database(postgres.dsn("storage", "authenticator"), postgres.dsn("storage"))
-    app = gateway.app({"storage": storage.routes(database, keys, folder)}, keys)
+    app = gateway.app({"storage": Storage(database, keys, folder).routes()}, keys)
     server = Server({"supabase": (app, 0)})
     server.start()
     try:
@@ -378,6 +379,20 @@ async def test_a_signed_upload_needs_no_token_but_its_own(
     path = f"/object/upload/sign/{BUCKET}/{fresh()}"
     wrong = await http.put(path, params={"token": signed["token"]}, headers=IMAGE, content=b"x")
     assert wrong.json()["code"] == "InvalidSignature"
+
+
+async def test_a_token_to_download_with_is_none_to_upload_with_and_the_other_way_round(
+    http: httpx.AsyncClient, ann: AsyncStorageClient
+) -> None:
+    key = fresh()
+    to_upload = await ann.from_(BUCKET).create_signed_upload_url(key)
+    await ann.from_(BUCKET).upload(key, b"image", IMAGE)
+    to_download = (await ann.from_(BUCKET).create_signed_url(key, 60))["signedUrl"].partition("token=")[2]
+    upload = f"/object/upload/sign/{BUCKET}/{key}"
+    refused = await http.put(upload, params={"token": to_download}, headers=IMAGE, content=b"x")
+    assert refused.json()["code"] == "InvalidSignature"
+    refused = await http.get(f"/object/sign/{BUCKET}/{key}", params={"token": to_upload["token"]})
+    assert refused.json()["code"] == "InvalidSignature"
 
 
 async def test_a_folder_is_listed_with_its_folders(ann: AsyncStorageClient) -> None:

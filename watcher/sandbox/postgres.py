@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -89,6 +90,35 @@ class Postgres:
         """End the server abruptly and start it again on the same port."""
         self.halt(immediate=True)
         self.start()
+
+    def down(self, seconds: float) -> None:
+        """Crash, and be back after so long."""
+        self.halt(immediate=True)
+        time.sleep(seconds)
+        self.start()
+
+    def kill(self, name: str = "") -> int:
+        """End the server's processes behind all connections, or one application's; return how many they were."""
+        with psycopg.connect(self.dsn()) as connection:
+            found = connection.execute(
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity "
+                "where backend_type = 'client backend' and pid <> pg_backend_pid() "
+                "and %(name)s in ('', application_name)",
+                {"name": name},
+            ).fetchone()
+        assert found is not None
+        return int(found[0])
+
+    @property
+    def actions(self) -> dict[str, Callable[..., Any]]:
+        """What can be asked of it by name, for the control app."""
+        return {
+            "postgres_halt": self.halt,
+            "postgres_start": self.start,
+            "postgres_restart": self.restart,
+            "postgres_down": self.down,
+            "postgres_kill": self.kill,
+        }
 
     def __enter__(self) -> Self:
         self.start()

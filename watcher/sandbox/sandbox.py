@@ -11,7 +11,7 @@ from uuid import uuid4
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from watcher.sandbox import auth, gateway, rest, storage
+from watcher.sandbox import auth, gateway, rest
 from watcher.sandbox.database import Database
 from watcher.sandbox.faults import Faults
 from watcher.sandbox.hub import Hub, User
@@ -20,6 +20,7 @@ from watcher.sandbox.postgres import Postgres
 from watcher.sandbox.realtime import Realtime
 from watcher.sandbox.realtime.timing import Timing
 from watcher.sandbox.server import HOST, Server
+from watcher.sandbox.storage import Storage
 
 
 class Sandbox:
@@ -32,6 +33,8 @@ class Sandbox:
     """
 
     realtime: Realtime
+    """For faults of its own; from `start` on."""
+    storage: Storage
     """For faults of its own; from `start` on."""
     hub: Hub
     """For faults of its own; from `start` on."""
@@ -151,6 +154,7 @@ class Sandbox:
         dsn = self._postgres.dsn(self._database, "authenticator")
         database = Database(dsn, self.admin_db_url)
         self.realtime = Realtime(database, self.keys, self._timing)
+        self.storage = Storage(database, self.keys, self._folder / "objects")
         self.hub = Hub(self._folder / "hub", {self.hub_token: User(self.hub_user)})
 
         @asynccontextmanager
@@ -162,7 +166,7 @@ class Sandbox:
         services = {
             "auth": auth.routes(database, self.keys),
             "rest": rest.routes(database, self.keys),
-            "storage": storage.routes(database, self.keys, self._folder / "objects"),
+            "storage": self.storage.routes(),
             "realtime": self.realtime.routes(),
         }
         project = gateway.app(services, self.keys, lifespan)
@@ -179,16 +183,9 @@ class Sandbox:
         """Let another process ask for what is no fault of a single request."""
         actions: dict[str, Callable[..., object]] = {
             **self.hub.actions,
-            "postgres_halt": self._postgres.halt,
-            "postgres_start": self._postgres.start,
-            "postgres_restart": self._postgres.restart,
-            "realtime_close_all": self.realtime.close_all,
-            "realtime_mute": self.realtime.mute,
-            "realtime_unmute": self.realtime.unmute,
-            "realtime_drop_events": self.realtime.drop_events,
-            "realtime_refuse": self.realtime.refuse,
-            "realtime_accept_then_drop": self.realtime.accept_then_drop,
-            "realtime_system_error": self.realtime.system_error,
+            **self._postgres.actions,
+            **self.realtime.actions,
+            **self.storage.actions,
         }
         for name, action in actions.items():
             self.faults.register(name, action)

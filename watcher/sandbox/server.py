@@ -1,7 +1,9 @@
 """Runs ASGI apps on loopback ports, in one background thread with an event loop of its own.
 
-Each app finds in its scope, under `extensions`, a function by the name of `DROP`: it breaks the connection as
-a power cut would, with no answer, no last chunk and no close frame. `drop` calls it.
+Each app finds two things in its scope, under `extensions`: by the name of `DROP` a function that breaks the
+connection as a power cut would, with no answer, no last chunk and no close frame (`drop` calls it), and by the
+name of `CONNECTION` an object that is the same for all requests of one connection. A websocket that was pinged has
+when, by the name of `PINGED`, by the loop's clock.
 """
 
 import asyncio
@@ -15,8 +17,11 @@ import uvicorn
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+CONNECTION = "sandbox.connection"
 DROP = "sandbox.drop"
+PINGED = "sandbox.pinged"
 HOST = "127.0.0.1"
 GRACE = 0.3
 """Seconds that requests under way get to finish when the server is told to stop."""
@@ -113,7 +118,7 @@ class _Site:
             uvicorn.Config(
                 self._serve,
                 http=self._protocol(),
-                ws="websockets-sansio",
+                ws=_WebSocket,
                 ws_ping_interval=None,  # none of the imitated servers sends pings
                 interface="asgi3",
                 lifespan="on",
@@ -181,12 +186,13 @@ class _Site:
                 raise
             return
 
+        transport = self._transports.get(cast("tuple[str, int]", scope["client"]))
+
         def drop() -> None:
-            transport = self._transports.get(cast("tuple[str, int]", scope["client"]))
             if transport is not None:
                 transport.abort()
 
-        scope.setdefault("extensions", {})[DROP] = drop
+        scope.setdefault("extensions", {}).update({CONNECTION: transport, DROP: drop})
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
@@ -194,6 +200,14 @@ class _Site:
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
+
+
+class _WebSocket(WebSocketsSansIOProtocol):
+    """Remembers when its client pinged, of which an app hears nothing."""
+
+    def handle_ping(self) -> None:
+        super().handle_ping()
+        cast("Scope", self.scope)["extensions"][PINGED] = self.loop.time()
 
 
 async def drop(scope: Scope, receive: Receive) -> None:

@@ -1,7 +1,29 @@
 """What goes wrong on request, and what has been asked."""
 
-from watcher.sandbox.faults.actions import Answer, Cut, Delay, Hang, Hold, LoseAnswer, Rate, Truncate
+from watcher.sandbox.faults.actions import (
+    Answer,
+    Cut,
+    Delay,
+    Hang,
+    Hold,
+    LoseAnswer,
+    Rate,
+    RoundTrip,
+    Truncate,
+)
 from watcher.sandbox.faults.faults import Faults
 from watcher.sandbox.faults.rules import Rule
 
-__all__ = ["Answer", "Cut", "Delay", "Faults", "Hang", "Hold", "LoseAnswer", "Rate", "Rule", "Truncate"]
+__all__ = [
+    "Answer",
+    "Cut",
+    "Delay",
+    "Faults",
+    "Hang",
+    "Hold",
+    "LoseAnswer",
+    "Rate",
+    "RoundTrip",
+    "Rule",
+    "Truncate",
+]

@@ -1,6 +1,7 @@
 """What a fault does to a request: each action stands between the server and the app, and buffers nothing."""
 
 import asyncio
+import weakref
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -8,7 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from watcher.sandbox.server import drop
+from watcher.sandbox.server import CONNECTION, drop
 
 BURST = 0.02
 """Seconds of a link's rate that may pass at once: timers are no finer, and it must not cost throughput."""
@@ -61,7 +62,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Delay:
-    """Let the request through so many seconds later; with `times=None`, a round-trip time for all."""
+    """Let the request through so many seconds later, and its answer as soon as there is one."""
 
     seconds: float
 
@@ -73,11 +74,45 @@ class Delay:
 
 
 @dataclass(frozen=True)
+class RoundTrip:
+    """A longer way: so many seconds more to the server and back.
+
+    Half of them before the request is done, half before its answer goes out; and all of them once more before the
+    first request of a connection, for the handshake of TCP. Those of TLS are not imitated.
+    """
+
+    seconds: float
+    _met: weakref.WeakSet[object] = field(
+        default_factory=weakref.WeakSet, init=False, repr=False, compare=False
+    )
+
+    async def __call__(self, passage: Passage) -> None:
+        """Be on the way, there and back."""
+        passage.gate.reach()
+        connection = passage.scope["extensions"][CONNECTION]
+        if connection is not None and connection not in self._met:
+            self._met.add(connection)
+            await asyncio.sleep(self.seconds)
+        await asyncio.sleep(self.seconds / 2)
+
+        async def late_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await asyncio.sleep(self.seconds / 2)
+            await passage.send(message)
+
+        await passage.go_on(send=late_send)
+
+
+@dataclass(frozen=True)
 class Rate:
     """One link for all requests of the rule: so many bytes of body per second, each way."""
 
     bytes_per_second: float
-    _free_at: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    _free_at: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.bytes_per_second > 0:
+            raise ValueError(f"bytes_per_second must be more than 0, not {self.bytes_per_second}")
 
     async def __call__(self, passage: Passage) -> None:
         """Go on at the pace of the link."""
@@ -239,7 +274,7 @@ class Hold:
             await passage.go_on()
 
 
-Action = Answer | Delay | Rate | Cut | Truncate | Hang | LoseAnswer | Hold
+Action = Answer | Delay | RoundTrip | Rate | Cut | Truncate | Hang | LoseAnswer | Hold
 
 
 def _middle(headers: Headers, after: int | None) -> int:

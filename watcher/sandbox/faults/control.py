@@ -35,6 +35,7 @@ from watcher.sandbox.faults.actions import (
     Hold,
     LoseAnswer,
     Rate,
+    RoundTrip,
     Truncate,
 )
 from watcher.sandbox.faults.rules import Rule
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _ACTIONS = {
     "answer": Answer,
     "delay": Delay,
+    "round_trip": RoundTrip,
     "rate": Rate,
     "cut": Cut,
     "truncate": Truncate,

@@ -1,6 +1,7 @@
 """What came in: every request in order, and requests and body bytes by service, method, route and caller.
 
-A route is a path with its ids left out: `/api/models/{repo}/commit/{revision}` is one, whatever the repo.
+A route is a path with its ids left out: `/api/models/{repo}/commit/{revision}` is one, whatever the repo. A
+websocket is one request, and the bytes of its messages are counted as a body's are.
 """
 
 import base64
@@ -10,6 +11,7 @@ import re
 import threading
 from collections import deque
 from dataclasses import dataclass
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
@@ -76,7 +78,7 @@ class Traffic:
         """Note the request; the receive and send that are returned note what passes through them."""
         method = scope.get("method", "WEBSOCKET")
         seen = Seen(service, method, scope["path"])
-        key = (service, method, route(scope["path"]), caller(Headers(scope=scope)))
+        key = (service, method, route(scope["path"]), caller(scope))
         with self._lock:
             self._log.append(seen)
             count = self._counts.setdefault(key, Count(*key))
@@ -84,17 +86,16 @@ class Traffic:
 
         async def counted_receive() -> Message:
             message = await receive()
-            if message["type"] == "http.request":
-                with self._lock:
-                    count.bytes_in += len(message.get("body", b""))
+            with self._lock:
+                count.bytes_in += _size(message)
             return message
 
         async def counted_send(message: Message) -> None:
             with self._lock:  # before it is sent: who has the answer finds it counted
                 if message["type"] == "http.response.start":
                     seen.status = message["status"]
-                elif message["type"] == "http.response.body" and method != "HEAD":
-                    count.bytes_out += len(message.get("body", b""))
+                elif method != "HEAD":
+                    count.bytes_out += _size(message)
             await send(message)
 
         return counted_receive, counted_send
@@ -127,9 +128,11 @@ def route(path: str) -> str:
     return _UUID.sub("{id}", path)
 
 
-def caller(headers: Headers) -> str:
+def caller(scope: Scope) -> str:
     """Who the request says it is from, unverified: a Postgres role, `token` for a Hub token, or `nobody`."""
-    bearer = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("apikey", "")
+    headers, query = Headers(scope=scope), parse_qs(scope["query_string"].decode())
+    bearer = headers.get("authorization", "").removeprefix("Bearer ")
+    bearer = bearer or headers.get("apikey") or query.get("apikey", [""])[0]
     if not bearer:
         return "nobody"
     if bearer.startswith("sb_"):
@@ -139,3 +142,8 @@ def caller(headers: Headers) -> str:
         return str(claims["role"])
     except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
         return "token"
+
+
+def _size(message: Message) -> int:
+    """Bytes of the part of a body, or of the websocket's message."""
+    return len(message.get("body") or message.get("bytes") or (message.get("text") or "").encode())

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from starlette.requests import Request
@@ -43,19 +43,29 @@ class Access:
         """Takes the users by token."""
         self._lock = threading.Lock()
         self._users = dict(users)
-        self._revoked: set[str] = set()
+        self._lessened: dict[str, User | None] = {}
 
     def revoke(self, token: str) -> None:
         """Refuse the token from now on; LookupError if there is none such."""
         with self._lock:
-            if token not in self._users:
-                raise LookupError("no such token")
-            self._revoked.add(token)
+            self._known(token)
+            self._lessened[token] = None
+
+    def take_writing(self, token: str) -> None:
+        """Let the token only read from now on; LookupError if there is none such."""
+        with self._lock:
+            self._lessened[token] = replace(self._known(token), role="read")
 
     def restore(self, token: str) -> None:
-        """Take the token again."""
+        """Give the token back what it could; LookupError if there is none such."""
         with self._lock:
-            self._revoked.discard(token)
+            self._known(token)
+            self._lessened.pop(token, None)
+
+    def reset(self) -> None:
+        """Give all tokens back what they could."""
+        with self._lock:
+            self._lessened.clear()
 
     def user(self, request: Request) -> User | None:
         """Who asks; None without a token. A token that is not valid is refused, even where none is needed."""
@@ -63,12 +73,15 @@ class Access:
         if not token:
             return None
         with self._lock:
-            user = None if token in self._revoked else self._users.get(token)
+            user = self._lessened.get(token, self._users.get(token))
         if user is None:
-            if request.url.path == "/api/whoami-v2":
-                raise HubError(401, "Invalid user token.")
             raise HubError(401, "Invalid credentials in Authorization header")
         return user
+
+    def _known(self, token: str) -> User:
+        if token not in self._users:
+            raise LookupError("no such token")
+        return self._users[token]
 
 
 def whoami(user: User) -> dict[str, Any]:

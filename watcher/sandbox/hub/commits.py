@@ -183,8 +183,9 @@ def _give_to_lfs(here: State, repo: Repo, draft: _Draft) -> None:
     if _ATTRIBUTES in draft.deletions and _ATTRIBUTES not in draft.additions:
         del held[_ATTRIBUTES]
     attributes = before = _attributes(here, repo, held)
+    named_too = here.knobs.take("edit_attributes")
     for file in draft.additions.values():
-        if file.sha256 and not is_lfs(attributes, file.path):
+        if file.sha256 and (named_too or not is_lfs(attributes, file.path)):
             attributes += ("" if attributes.endswith("\n") or not attributes else "\n") + attribute_line(
                 file.path
             )

@@ -37,8 +37,10 @@ def refused(request: Request, error: Exception) -> Response:
     } | error.headers
     if error.code is not None:
         headers["X-Error-Code"] = error.code
-    if "x-request-id" in request.headers:
-        headers["X-Request-Id"] = request.headers["x-request-id"]
+    # By which the client quotes a refusal: the caller's own, or the one that the client makes for each request.
+    for name in ("x-request-id", "x-amzn-trace-id"):
+        if name in request.headers:
+            headers.setdefault("X-Request-Id", request.headers[name])
     return JSONResponse({"error": str(error), **error.fields}, error.status, headers)
 
 

@@ -17,16 +17,26 @@ from watcher.sandbox.hub.errors import HubError
 
 
 class Knobs:
-    """All at rest: the Hub as it is on a good day."""
+    """At first all at rest: the Hub as it is on a good day."""
+
+    image_mode: Literal["lfs", "regular"]
+    offers_verify: bool
+    storage_limit: int | None
+    request_quota: tuple[int, float] | None
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._left: Counter[str] = Counter()
-        self._hidden: Counter[str] = Counter()
-        self.image_mode: Literal["lfs", "regular"] = "lfs"
-        self.offers_verify = False
-        self.storage_limit: int | None = None
-        self.request_quota: tuple[int, float] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """All at rest again."""
+        with self._lock:
+            self._left: Counter[str] = Counter()
+            self._hidden: Counter[str] = Counter()
+            self.image_mode = "lfs"
+            self.offers_verify = False
+            self.storage_limit = None
+            self.request_quota = None
 
     def images_as(self, mode: Literal["lfs", "regular"]) -> None:
         """What preupload answers for a small binary file that no LFS pattern names."""
@@ -53,6 +63,10 @@ class Knobs:
     def omit_url(self, times: int = 1) -> None:
         """Leave the url out when a repo that exists is created."""
         self._add("omit_url", times)
+
+    def edit_attributes(self, times: int = 1) -> None:
+        """Name each LFS file of a commit in .gitattributes, also where a pattern names it already."""
+        self._add("edit_attributes", times)
 
     def exceed(self, action: Literal["create", "commit"], times: int = 1) -> None:
         """Refuse an action for the hour's quota: a 429 without RateLimit headers."""
@@ -102,6 +116,7 @@ class RequestLimit:
     def __init__(self, app: ASGIApp, knobs: Knobs) -> None:
         self._app = app
         self._knobs = knobs
+        self._limit: tuple[int, float] | None = None
         self._used: Counter[str] = Counter()
         self._ends = 0.0
 
@@ -114,7 +129,8 @@ class RequestLimit:
             return
         quota, window = limit
         now = asyncio.get_running_loop().time()
-        if now >= self._ends:
+        if now >= self._ends or limit is not self._limit:
+            self._limit = limit
             self._ends = now + window
             self._used.clear()
         token = Headers(scope=scope).get("authorization", "")

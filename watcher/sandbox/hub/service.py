@@ -46,6 +46,7 @@ class Hub:
         """What can be asked of it by name, for the control app."""
         return {
             "hub_revoke": self.access.revoke,
+            "hub_take_writing": self.access.take_writing,
             "hub_restore": self.access.restore,
             "hub_images_as": self.knobs.images_as,
             "hub_offer_verify": self.knobs.offer_verify,
@@ -54,8 +55,15 @@ class Hub:
             "hub_conflict": self.knobs.conflict,
             "hub_omit_url": self.knobs.omit_url,
             "hub_exceed": self.knobs.exceed,
+            "hub_edit_attributes": self.knobs.edit_attributes,
             "hub_hide_new_repo": self.knobs.hide_new_repo,
+            "hub_reset": self.reset,
         }
+
+    def reset(self) -> None:
+        """Put all knobs at rest, and give the tokens back what they could; repos stay."""
+        self.knobs.reset()
+        self.access.reset()
 
     def close(self) -> None:
         """Close the database; the app does it itself when its server ends."""

@@ -47,7 +47,7 @@ class Channel:
     def subscribe(self) -> None:
         """Subscribe to what was asked for at the join; the client hears of it in a while."""
         timing = self._home.timing
-        delay = timing.warm if self._home.poller.running else timing.cold
+        delay = timing.warm if self._home.poller.warm else timing.cold
         self._home.poller.start()
         self._resubscribe(delay)
 
@@ -72,7 +72,7 @@ class Channel:
 
     def tell(self, data: str, ids: list[int]) -> None:
         """Send a change of the database; it has no refs, not even in 2.0.0."""
-        payload = f'{{"data":{data},"ids":{ids}}}'
+        payload = f'{{"data":{data},"ids":[{",".join(map(str, ids))}]}}'
         self._home.push(Frame(self.topic, "postgres_changes", payload))
 
     def system(self, extension: str, status: str, message: str) -> None:

@@ -17,6 +17,7 @@ from psycopg import sql
 from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Caller
 from watcher.sandbox.realtime.bindings import Binding, identity, parse
+from watcher.sandbox.realtime.rate import Rate
 from watcher.sandbox.realtime.stream import Stream, Told
 from watcher.sandbox.realtime.timing import Timing
 from watcher.sandbox.realtime.wal import Change
@@ -59,6 +60,7 @@ class Poller:
     def __init__(self, database: Database, timing: Timing) -> None:
         self.silent_until = 0.0
         """Until this moment of the monotonic clock, changes are taken and told to nobody."""
+        self.rate = Rate()
         self._database = database
         self._timing = timing
         self._subscriptions: list[Subscription] = []
@@ -66,13 +68,17 @@ class Poller:
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def running(self) -> bool:
-        """Whether a subscription would be warm."""
+    def warm(self) -> bool:
+        """Whether there is a slot already."""
+        return self._running and self._stream is not None and self._stream.done()
+
+    @property
+    def _running(self) -> bool:
         return self._task is not None and not self._task.done()
 
     def start(self) -> None:
         """Begin to poll, if that is not so already."""
-        if not self.running:
+        if not self._running:
             self._lost()
             self._task = asyncio.create_task(self._run())
 
@@ -117,12 +123,12 @@ class Poller:
     async def _run(self) -> None:
         """Poll, with a new slot after each failure, and give up in silence when failures last too long."""
         failing_since: float | None = None
-        pause = self._timing.retry_first
+        pause = 0.0
         while True:
             try:
                 async with Stream.open(self._database.admin_dsn) as stream:
                     self._opened(stream)
-                    failing_since, pause = None, self._timing.retry_first
+                    failing_since, pause = None, 0.0
                     await self._follow(stream)
                 return
             except (psycopg.Error, OSError):
@@ -132,8 +138,8 @@ class Poller:
                 if now - failing_since > self._timing.give_up:
                     self._subscriptions.clear()
                     return
+            pause = min(2 * pause, self._timing.retry_most) or self._timing.retry_first
             await asyncio.sleep(pause)
-            pause = min(2 * pause, self._timing.retry_most)
 
     def _opened(self, stream: Stream) -> None:
         assert self._stream is not None
@@ -165,7 +171,8 @@ class Poller:
     async def _poll(self, stream: Stream) -> float:
         """Take what changed, tell it, and return how long to wait."""
         changes, anything = await stream.changes()
-        if time.monotonic() < self.silent_until:
+        now = time.monotonic()
+        if now < self.silent_until or self.rate.exceeded(now):
             changes = []
         told = 0
         for event in await self._visible(await self._matched(stream, changes)):
@@ -174,8 +181,9 @@ class Poller:
                 ids[subscription.listener].insert(0, subscription.id)
             for listener, matched in ids.items():
                 listener.tell(event.told.data, matched)
-            told += len(ids)
+            told += len(event.matched)
         if told:
+            self.rate.add(told, now)
             return 0
         return self._timing.poll_unmatched if anything else self._timing.poll_idle
 

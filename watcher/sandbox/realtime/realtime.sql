@@ -38,6 +38,45 @@ begin
 end
 $$;
 
+-- What is wrong with a statement, if anything is. An error that reached the session would end its temporary slot.
+create function pg_temp.problem(statement text, out state text, out message text) language plpgsql as $$
+begin
+    execute statement;
+exception when others then
+    state = sqlstate;
+    message = sqlerrm;
+end
+$$;
+
+-- How long a change is as the real one reads it, from wal2json: too long a one is cut.
+create function pg_temp.size(
+    entity oid, action text, names text[], texts text[], old_names text[], old_texts text[]
+) returns int language sql as $$
+    with given (part, name, value) as (
+        select 'columns', * from unnest(names, texts)
+        union all
+        select 'identity', * from unnest(old_names, old_texts) where action <> 'INSERT'
+    ), parts (part, columns) as (
+        select part, jsonb_agg(jsonb_build_object(
+            'name', name, 'type', format_type(atttypid, atttypmod), 'typeoid', atttypid::bigint,
+            'value', case
+                when typcategory in ('N', 'B') or atttypid = 'bytea'::regtype then pg_temp.json_of(value, atttypid)
+                else to_jsonb(value)
+            end))
+        from given join pg_attribute on attrelid = entity and attname = name join pg_type on pg_type.oid = atttypid
+        group by part
+    ), keys (key) as (
+        select jsonb_agg(jsonb_build_object('name', attname, 'type', format_type(atttypid, atttypmod),
+            'typeoid', atttypid::bigint))
+        from pg_index join pg_attribute on attrelid = indrelid and attnum = any (indkey)
+        where indrelid = entity and indisprimary
+    )
+    select octet_length(((select jsonb_object_agg(part, columns) from parts) || jsonb_build_object(
+        'action', left(action, 1), 'schema', nspname, 'table', relname, 'pk', key,
+        'timestamp', '2026-11-22 14:45:28.106000+00'))::text)
+    from pg_class join pg_namespace on pg_namespace.oid = relnamespace, keys where pg_class.oid = entity
+$$;
+
 -- The columns of a row that `reader` may see, of those chosen (null: all) and the key; of a row that is too large only
 -- what is short.
 create function pg_temp.seen(
@@ -55,15 +94,20 @@ create function pg_temp.seen(
       and (not short_only or octet_length(value::text) <= 64)
 $$;
 
--- A change as those of one role see it who chose the same columns; and whether row-level security has a say.
+-- A change as those of one role see it who chose the same columns, and whether row-level security has a say. The text
+-- is spaced as the real one's, to the byte: clients limit how long a frame may be.
 create function pg_temp.told(
-    entity oid, action text, committed timestamptz, reader text, chosen text[], too_large boolean,
-    names text[], texts text[], old_names text[], old_texts text[], out data jsonb, out secured boolean, out key text[]
+    entity oid, action text, committed timestamptz, reader text, chosen text[],
+    names text[], texts text[], old_names text[], old_texts text[], out data text, out secured boolean, out key text[]
 ) language plpgsql as $$
 declare
     rights boolean[];
     problem text;
-    shown jsonb;
+    stamp text = 'null';
+    too_large boolean = pg_temp.size(entity, action, names, texts, old_names, old_texts) > 1024 * 1024;
+    shown jsonb = '[]';
+    new_row jsonb;
+    old_row jsonb;
 begin
     select relrowsecurity into strict secured from pg_class where oid = entity;
     select array_agg(attname order by attnum), array_agg(has_column_privilege(reader, entity, attnum, 'select'))
@@ -71,41 +115,37 @@ begin
     from pg_index join pg_attribute on attrelid = indrelid and attnum = any (indkey)
     where indrelid = entity and indisprimary;
 
-    select jsonb_build_object('schema', nspname, 'table', relname, 'type', action) into data
-    from pg_class join pg_namespace on pg_namespace.oid = relnamespace where pg_class.oid = entity;
-
     if action <> 'DELETE' and key is null then
         problem = 'Error 400: Bad Request, no primary key';
     elsif action <> 'DELETE' and not true = all (rights) then
         problem = 'Error 401: Unauthorized';
     end if;
     if problem is not null then
-        data = data || jsonb_build_object(
-            'record', '{}'::jsonb, 'columns', '[]'::jsonb, 'commit_timestamp', null, 'errors', array[problem]);
-        if action = 'UPDATE' then
-            data = data || '{"old_record": {}}';
-        end if;
         key = null;
-        return;
+        new_row = '{}';
+        old_row = case action when 'UPDATE' then '{}' end;
+    else
+        stamp = to_json(to_char(committed at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'));
+        select coalesce(jsonb_agg(jsonb_build_object('name', attname, 'type', typname) order by attnum), '[]') into shown
+        from pg_attribute join pg_type on pg_type.oid = atttypid
+        where attrelid = entity and attnum > 0 and not attisdropped
+          and has_column_privilege(reader, entity, attnum, 'select')
+          and (chosen is null or attname = any (chosen) or attname = any (key));
+        if action <> 'DELETE' then
+            new_row = pg_temp.seen(entity, names, texts, reader, chosen, false, too_large);
+        end if;
+        if action <> 'INSERT' then
+            old_row = pg_temp.seen(
+                entity, old_names, old_texts, reader, chosen, action = 'DELETE' and secured, too_large);
+        end if;
+        problem = case when too_large then 'Error 413: Payload Too Large' end;
     end if;
 
-    select coalesce(jsonb_agg(jsonb_build_object('name', attname, 'type', typname) order by attnum), '[]') into shown
-    from pg_attribute join pg_type on pg_type.oid = atttypid
-    where attrelid = entity and attnum > 0 and not attisdropped
-      and has_column_privilege(reader, entity, attnum, 'select')
-      and (chosen is null or attname = any (chosen) or attname = any (key));
-    data = data || jsonb_build_object(
-        'columns', shown,
-        'commit_timestamp', to_char(committed at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
-        'errors', case when too_large then array['Error 413: Payload Too Large'] end);
-    if action <> 'DELETE' then
-        shown = pg_temp.seen(entity, names, texts, reader, chosen, false, too_large);
-        data = data || jsonb_build_object('record', shown);
-    end if;
-    if action <> 'INSERT' then
-        shown = pg_temp.seen(
-            entity, old_names, old_texts, reader, chosen, action = 'DELETE' and secured, too_large);
-        data = data || jsonb_build_object('old_record', shown);
-    end if;
+    select concat(
+        '{"table":', to_json(relname), ',"type":', to_json(action), ',"record":' || new_row::text, ',"columns":', shown,
+        ',"errors":', case when problem is null then 'null' else to_json(array[problem])::text end, ',"schema":', to_json(nspname),
+        ',"commit_timestamp":', stamp, ',"old_record":' || old_row::text, '}')
+    into data
+    from pg_class join pg_namespace on pg_namespace.oid = relnamespace where pg_class.oid = entity;
 end
 $$;

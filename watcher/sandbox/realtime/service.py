@@ -6,6 +6,8 @@ Broadcast and presence are accepted in a join and come to nothing. Nothing is ev
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, WebSocketRoute
@@ -15,8 +17,16 @@ from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Keys
 from watcher.sandbox.realtime import tokens
 from watcher.sandbox.realtime.poller import Poller
+from watcher.sandbox.realtime.rate import Rate
 from watcher.sandbox.realtime.socket import ABNORMAL, Socket
 from watcher.sandbox.realtime.timing import Timing
+
+# What is said when the server, or the gateway before it, refuses a handshake.
+_REFUSALS = {
+    401: {"error": "Failed to validate JWT signature"},
+    429: {"error": "Too many connected users"},
+    502: {"message": "An invalid response was received from the upstream server"},
+}
 
 
 class Realtime:
@@ -25,7 +35,8 @@ class Realtime:
     def __init__(self, database: Database, keys: Keys, timing: Timing | None = None) -> None:
         self._database = database
         self._keys = keys
-        self._timing = timing or Timing()
+        self._timing = replace(timing or Timing())
+        self._usual = replace(self._timing)
         self._poller = Poller(database, self._timing)
         self._sockets: set[Socket] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -40,6 +51,32 @@ class Realtime:
     async def close(self) -> None:
         """Stop polling; to be awaited on the loop that serves."""
         await self._poller.stop()
+
+    @property
+    def actions(self) -> dict[str, Callable[..., Any]]:
+        """What can be asked of it by name, for the control app."""
+        return {
+            "realtime_close_all": self.close_all,
+            "realtime_mute": self.mute,
+            "realtime_unmute": self.unmute,
+            "realtime_drop_events": self.drop_events,
+            "realtime_limit_events": self.limit_events,
+            "realtime_refuse": self.refuse,
+            "realtime_accept_then_drop": self.accept_then_drop,
+            "realtime_system_error": self.system_error,
+            "realtime_set_timing": self.set_timing,
+            "realtime_reset": self.reset,
+        }
+
+    def reset(self) -> None:
+        """Be well again, and as slow as at the start; sockets that are closed or in error stay so."""
+        self.refuse(503, times=0)
+        self.accept_then_drop(times=0)
+        self.drop_events(0)
+        self.limit_events()
+        self.unmute()
+        for knob in fields(Timing):
+            setattr(self._timing, knob.name, getattr(self._usual, knob.name))
 
     def close_all(self, code: int = 1012) -> None:
         """Close all sockets with a code; 1006 breaks their connections instead, as the death of the server would."""
@@ -61,6 +98,16 @@ class Realtime:
     def drop_events(self, seconds: float) -> None:
         """Take all changes polled during the next seconds and tell nobody."""
         self._poller.silent_until = time.monotonic() + seconds
+
+    def limit_events(self, per_second: float = 100.0, window: float = 60.0) -> None:
+        """Drop in silence what would exceed so many events a second, averaged over `window` seconds from now."""
+        self._poller.rate = Rate(per_second, window)
+
+    def set_timing(self, **seconds: float) -> None:
+        """Take these of `Timing` from now on. Raises TypeError for one that there is not."""
+        replace(self._timing, **seconds)
+        for name, value in seconds.items():
+            setattr(self._timing, name, value)
 
     def refuse(self, status: int, times: int = 1) -> None:
         """Answer the next handshakes with this HTTP status."""
@@ -93,7 +140,8 @@ class Realtime:
         self._loop = asyncio.get_running_loop()
         if self._refusals > 0:
             self._refusals -= 1
-            await websocket.send_denial_response(JSONResponse({"error": "refused"}, self._refusal))
+            said = _REFUSALS.get(self._refusal, {"error": "refused"})
+            await websocket.send_denial_response(JSONResponse(said, self._refusal))
             return
         token = websocket.headers.get("x-api-key") or websocket.query_params.get("apikey")
         problem = self._problem(token)

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import psycopg
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from watcher.sandbox.database import Database
@@ -14,7 +15,7 @@ from watcher.sandbox.realtime.channel import Channel, Entries
 from watcher.sandbox.realtime.phoenix import Frame, Version, reply
 from watcher.sandbox.realtime.poller import Poller
 from watcher.sandbox.realtime.timing import Timing
-from watcher.sandbox.server import DROP
+from watcher.sandbox.server import DROP, PINGED
 
 ABNORMAL = 1006
 """What a client reports when there was no close frame: the connection is broken."""
@@ -89,8 +90,7 @@ class Socket:
     async def _read(self) -> None:
         """Handle frames. Raises WebSocketDisconnect at the end, TimeoutError if none comes for long."""
         while True:
-            async with asyncio.timeout(self.timing.idle):
-                message = await self._websocket.receive()
+            message = await self._receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1000))
             text = message.get("text") or ""
@@ -98,6 +98,20 @@ class Socket:
                 self.close(1009)
             elif (frame := phoenix.decode(self._version, text)) is not None:
                 await self._handle(frame)
+
+    async def _receive(self) -> Message:
+        """Return what comes next. Raises TimeoutError when there was nothing for long, not even a ping."""
+        loop = asyncio.get_running_loop()
+        heard = loop.time()
+        while True:
+            try:
+                async with asyncio.timeout_at(heard + self.timing.idle):
+                    return await self._websocket.receive()
+            except TimeoutError:
+                pinged = self._websocket.scope["extensions"].get(PINGED, heard)
+                if pinged <= heard:
+                    raise
+                heard = pinged
 
     async def _handle(self, frame: Frame) -> None:
         channel = self._channels.get(frame.topic)
@@ -122,6 +136,7 @@ class Socket:
         token = payload.get("access_token")
         if not isinstance(token, str) or token.startswith("sb_"):
             token = self._token
+        await asyncio.sleep(self.timing.join)
         try:
             claims = await self._admitted(frame.topic, token)
         except _JoinError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
-from psycopg.errors import RaiseException
+from psycopg import errors
 
 from watcher.sandbox.realtime.bindings import Binding, BindingError, Filter
 from watcher.sandbox.realtime.wal import Change, Decoder, Row
@@ -18,7 +18,6 @@ PUBLICATION = "supabase_realtime"
 
 _FUNCTIONS = Path(__file__).with_name("realtime.sql").read_text()
 _POLL_CHANGES = 100
-_ROW_BYTES = 1024 * 1024
 _READ = """
 select data from pg_logical_slot_get_binary_changes(
     %s, null, %s, 'proto_version', '1', 'publication_names', %s)
@@ -32,10 +31,14 @@ _COLUMN = """
 select atttypid::regtype::text, has_column_privilege(%(role)s, attrelid, attnum, 'select')
 from pg_attribute where attrelid = %(entity)s and attname = %(column)s and attnum > 0 and not attisdropped
 """
-_ROLE = "select %s::text::regrole"
+_ROLE = "select state, message from pg_temp.problem(format('select %%L::regrole', %s::text))"
+_FILTER = """
+select state, message from pg_temp.problem(
+    format('select pg_temp.passes(%%L, %%L::regtype, null, %%L, false)', %s::text, %s::text, %s::text))
+"""
 _TOLD = """
-select data::text, secured, key from pg_temp.told(
-    %(entity)s, %(action)s, %(committed)s, %(reader)s, %(chosen)s, %(too_large)s,
+select data, secured, key from pg_temp.told(
+    %(entity)s, %(action)s, %(committed)s, %(reader)s, %(chosen)s,
     %(names)s, %(texts)s, %(old_names)s, %(old_texts)s)
 """
 _PASSES = """
@@ -69,7 +72,11 @@ class Stream:
     async def open(cls, dsn: str) -> AsyncIterator["Stream"]:
         """Connect as the superuser and create the slot; what is committed from then on is in the stream."""
         connection = await psycopg.AsyncConnection.connect(
-            dsn, autocommit=True, prepare_threshold=None, options="-c timezone=UTC"
+            dsn,
+            autocommit=True,
+            prepare_threshold=None,
+            options="-c timezone=UTC",
+            application_name="realtime_rls",
         )
         try:
             stream = cls(connection)
@@ -103,17 +110,15 @@ class Stream:
             hint = "Please check Realtime is enabled for the given connect parameters: "
             raise BindingError(f"{refused}{hint}{binding}")
         try:
-            await self._connection.execute(_ROLE, [claims["role"]])
+            await self._try(_ROLE, claims["role"])
             for entity in tables:
                 for condition in binding.filters:
                     await self._check(entity, claims["role"], condition)
                 for column in binding.columns or ():
                     await self._type(entity, claims["role"], column, "select")
-        except psycopg.Error as error:
-            if error.sqlstate is None:
-                raise
+        except _Refused as error:
             hint = "An exception happened so please check your connect parameters: "
-            raise BindingError(f"{refused}{hint}{binding}. Exception: {_worded(error)}") from error
+            raise BindingError(f"{refused}{hint}{binding}. Exception: {error}") from error
         return tables
 
     async def told(self, change: Change, reader: str, chosen: Sequence[str] | None) -> Told:
@@ -124,7 +129,6 @@ class Stream:
             "committed": change.committed,
             "reader": reader,
             "chosen": None if chosen is None else list(chosen),
-            "too_large": _size(change) > _ROW_BYTES,
             **_arrays("", change.new),
             **_arrays("old_", change.old),
         }
@@ -162,27 +166,33 @@ class Stream:
         operator, value = condition.operator, condition.value
         if operator == "is":
             if value not in {"null", "true", "false", "unknown"}:
-                raise RaiseException("invalid value for is filter: must be null, true, false, or unknown")
+                raise _Refused("invalid value for is filter: must be null, true, false, or unknown")
             if value != "null" and kind != "boolean":
-                raise RaiseException(f"is {value} filter requires a boolean column, got {kind}")
-        await self._connection.execute(
-            "select pg_temp.passes(%s, %s::regtype, null, %s, false)", [operator, kind, value]
-        )
+                raise _Refused(f"is {value} filter requires a boolean column, got {kind}")
+        await self._try(_FILTER, operator, kind, value)
 
     async def _type(self, entity: int, role: str, column: str, use: str) -> str:
         names = {"entity": entity, "role": role, "column": column}
         cursor = await self._connection.execute(_COLUMN, names)
         row = await cursor.fetchone()
         if row is None or not row[1]:
-            raise RaiseException(f"invalid column for {use} {column}")
+            raise _Refused(f"invalid column for {use} {column}")
         return str(row[0])
 
+    async def _try(self, statement: str, *values: object) -> None:
+        """Try what Postgres may refuse. Raises `_Refused`."""
+        cursor = await self._connection.execute(statement.encode(), values)
+        for state, message in await cursor.fetchall():
+            if state is not None:
+                raise _Refused(message, state)
 
-def _worded(error: psycopg.Error) -> str:
-    """Return an error as the real service's driver words it."""
-    name = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "psycopg.errors")
-    snake = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-    return f"ERROR {error.sqlstate} ({snake}) {error.diag.message_primary or error}"
+
+class _Refused(Exception):
+    """Postgres, or what the real service has installed there, refuses; worded as its driver words it."""
+
+    def __init__(self, message: str, state: str = "P0001") -> None:
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", errors.lookup(state).__name__).lower()
+        super().__init__(f"ERROR {state} ({name}) {message}")
 
 
 def _arrays(prefix: str, row: Row | None) -> dict[str, list[str | None] | None]:
@@ -190,9 +200,3 @@ def _arrays(prefix: str, row: Row | None) -> dict[str, list[str | None] | None]:
         f"{prefix}names": None if row is None else list(row),
         f"{prefix}texts": None if row is None else list(row.values()),
     }
-
-
-def _size(change: Change) -> int:
-    """Return about how long a row is as the JSON that the real service measures, which names and types each value."""
-    columns = [*(change.new or {}).items(), *(change.old or {}).items()]
-    return sum(55 + len(name.encode()) + len((text or "null").encode()) for name, text in columns)

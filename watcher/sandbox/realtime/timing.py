@@ -3,18 +3,20 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass
 class Timing:
-    """All in seconds."""
+    """All in seconds; may be changed while it runs."""
 
     handshake_error: float = 2.0
     """Before a handshake is refused."""
     join_error: float = 5.0
     """Before a join is refused; the socket is deaf meanwhile."""
+    join: float = 0.0
+    """Before a join is looked at, while the socket is deaf; 0.2 when the real one has just started."""
     warm: float = 0.005
     """From the join's reply to "Subscribed to PostgreSQL"."""
     cold: float = 2.0
-    """The same for the first subscriber since the start, or since `linger` ran out."""
+    """The same for who comes before there is a slot: the first since the start, or since `linger` ran out."""
     resubscribe: float = 2.0
     """From a new token to the subscription under its claims; 1 to 3 on the real one."""
     retry_subscribe: float = 7.5

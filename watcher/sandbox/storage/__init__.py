@@ -1,5 +1,5 @@
 """Storage 1.70.6."""
 
-from watcher.sandbox.storage.service import routes
+from watcher.sandbox.storage.service import Storage
 
-__all__ = ["routes"]
+__all__ = ["Storage"]

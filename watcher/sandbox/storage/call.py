@@ -16,6 +16,7 @@ from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Caller, Keys
 from watcher.sandbox.storage import errors
 from watcher.sandbox.storage.bytes import Bytes
+from watcher.sandbox.storage.knobs import Knobs
 
 Rows = psycopg.AsyncCursor[dict[str, Any]]
 
@@ -34,6 +35,7 @@ class Service:
     database: Database
     keys: Keys
     bytes: Bytes
+    knobs: Knobs
 
 
 class Auth(Enum):

@@ -31,6 +31,7 @@ async def public(call: Call) -> Response:
 async def signed(call: Call) -> Response:
     """Send an object to whoever holds a token for it."""
     claims = tokens.verify(call, "download")
+    _must_be_there(call)
     async with call.admin() as rows:
         row = await find_object(rows, call.bucket, call.key)
     expires = format_datetime(datetime.fromtimestamp(claims["exp"], UTC), usegmt=True)
@@ -64,6 +65,7 @@ async def _readable(call: Call) -> dict[str, Any]:
         return await _public(call)
     if not call.authenticated:
         raise errors.no_such_bucket()
+    _must_be_there(call)
     async with call.transaction() as rows:
         return await find_object(rows, call.bucket, call.key)
 
@@ -72,8 +74,15 @@ async def _public(call: Call) -> dict[str, Any]:
     bucket = await find_bucket(call, call.bucket)
     if not bucket["public"]:
         raise errors.no_such_bucket()
+    _must_be_there(call)
     async with call.admin() as rows:
         return await find_object(rows, call.bucket, call.key)
+
+
+def _must_be_there(call: Call) -> None:
+    """Refuse an object that is to be late."""
+    if call.service.knobs.hidden(call.bucket, call.key):
+        raise errors.no_such_key()
 
 
 def _bytes(call: Call, row: Mapping[str, Any], expires: str | None = None) -> Response:

@@ -4,7 +4,9 @@ Who may do what is for Postgres's policies to say: each statement runs in the ca
 (TUS), the S3 protocol and image transformations are not here; their routes are unknown.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -16,6 +18,7 @@ from watcher.sandbox.storage import buckets, download, errors, objects, upload
 from watcher.sandbox.storage import list as listing
 from watcher.sandbox.storage.bytes import Bytes
 from watcher.sandbox.storage.call import Auth, Handler, Service, endpoint
+from watcher.sandbox.storage.knobs import Knobs
 
 _ONE = "{bucket}/{key:path}"
 
@@ -60,16 +63,29 @@ _ROUTES: dict[Auth, list[tuple[str, str, str, Handler]]] = {
 }
 
 
-def routes(database: Database, keys: Keys, folder: Path) -> list[BaseRoute]:
-    """Return Storage's routes; the objects' bytes are kept in `folder`, which is created."""
-    service = Service(database, keys, Bytes(folder))
-    served: list[BaseRoute] = [
-        Route(path, endpoint(service, operation, auth, handler), methods=[method])
-        for auth, rows in _ROUTES.items()
-        for method, path, operation, handler in rows
-    ]
-    extras = [Route("/status", _status), Route("/version", _version)]
-    return [*served, *extras, Route("/{path:path}", _unknown, methods=_METHODS)]
+class Storage:
+    """The objects of one project: their rows in its database, their bytes in a folder."""
+
+    def __init__(self, database: Database, keys: Keys, folder: Path) -> None:
+        """`folder` is created."""
+        stored = Bytes(folder)
+        self.knobs = Knobs(database.admin_dsn, stored)
+        self._service = Service(database, keys, stored, self.knobs)
+
+    def routes(self) -> list[BaseRoute]:
+        """Return Storage's routes, without the gateway's prefix."""
+        served: list[BaseRoute] = [
+            Route(path, endpoint(self._service, operation, auth, handler), methods=[method])
+            for auth, rows in _ROUTES.items()
+            for method, path, operation, handler in rows
+        ]
+        extras = [Route("/status", _status), Route("/version", _version)]
+        return [*served, *extras, Route("/{path:path}", _unknown, methods=_METHODS)]
+
+    @property
+    def actions(self) -> dict[str, Callable[..., Any]]:
+        """What can be asked of it by name, for the control app."""
+        return {"storage_hide": self.knobs.hide, "storage_lose_bytes": self.knobs.lose_bytes}
 
 
 async def _status(_: Request) -> Response:

@@ -1,0 +1,132 @@
+"""The README's tables, made from the code: `python tests/tables.py` writes them where they have fallen behind.
+
+A table stands below a comment `<!-- made from the code: NAME … -->` and ends with the first empty line. What happened
+when an event is logged is said in the README alone, and kept.
+"""
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from watcher.kinds import Told
+from watcher.metrics import REGISTRY
+from watcher.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+LEVELS = {"debug", "info", "warning", "error", "exception"}
+
+
+def table(*rows: tuple[str, ...]) -> str:
+    head, *body = (f"| {' | '.join(cells)} |\n" for cells in rows)
+    return "".join([head, f"|{'---|' * len(rows[0])}\n", *body])
+
+
+def settings(_before: str) -> str:
+    return table(
+        ("setting", "default", "unit", "range", "what it is"),
+        *(
+            (_names(field), _default(field), told.unit, _range(field, told), field.description or "")
+            for field in Settings.model_fields.values()
+            for told in [_told(field)]
+        ),
+    )
+
+
+def _names(field: FieldInfo) -> str:
+    alias = field.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return " or ".join(f"`{choice}`" for choice in choices)
+
+
+def _told(field: FieldInfo) -> Told:
+    """What all the markers of a field say together."""
+    markers = [marker for marker in field.metadata if isinstance(marker, Told)]
+    return Told(**{name: "".join(getattr(marker, name) for marker in markers) for name in Told.__slots__})
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if field.default is None or field.default is PydanticUndefined:
+        return _told(field).default
+    return f"`{field.default:g}`" if isinstance(field.default, float | int) else f"`{field.default}`"
+
+
+def _range(field: FieldInfo, told: Told) -> str:
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
+    least = next((limit.ge for limit in field.metadata if hasattr(limit, "ge")), None)
+    most = next((limit.le for limit in field.metadata if hasattr(limit, "le")), None)
+    return told.range if least is None else f"{least:g} to {most:g}"
+
+
+def metrics(_before: str) -> str:
+    rows = []
+    for collector in REGISTRY._collector_to_names:
+        [family] = collector.describe()
+        ending = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        labels = f"{{{', '.join(collector._labelnames)}}}" if collector._labelnames else ""
+        rows.append((f"`{family.name}{ending}{labels}`", family.type, family.documentation))
+    return table(("series", "type", "what it says"), *rows)
+
+
+def events(before: str) -> str:
+    """The events of the log; `before` has the sentences."""
+    sentences = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", before, re.MULTILINE))
+    rows = [
+        (f"`{event}`", level, ", ".join(f"`{field}`" for field in fields), sentences.get(event, ""))
+        for event, (level, fields) in _logged().items()
+    ]
+    order = {event: number for number, event in enumerate(sentences)}
+    rows.sort(key=lambda row: order.get(row[0].strip("`"), len(order)))
+    return table(("event", "level", "fields", "when"), *rows)
+
+
+def _logged() -> dict[str, tuple[str, list[str]]]:
+    """Every event that the program may log, with its level and fields."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for file in sorted((ROOT / "watcher").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="log"), attr=method), args=args, keywords=keywords
+                ) if method in LEVELS:
+                    [event] = args
+                    assert isinstance(event, ast.Constant), (
+                        f"{file}:{node.lineno}: name the event in the call"
+                    )
+                    level, fields = ("error", ["exception"]) if method == "exception" else (method, [])
+                    assert found.get(event.value, (level,))[0] == level, f"{event.value} has two levels"
+                    fields += [str(keyword.arg) for keyword in keywords]
+                    known = found.get(event.value, (level, []))[1]
+                    found[event.value] = level, known + [field for field in fields if field not in known]
+    return found
+
+
+MADE: dict[str, Callable[[str], str]] = {"settings": settings, "metrics": metrics, "events": events}
+
+
+def rewritten(text: str) -> str:
+    """The README with its tables as the code has them."""
+
+    def make(found: re.Match[str]) -> str:
+        return found["comment"] + MADE[found["name"]](found["table"])
+
+    return re.sub(
+        r"(?P<comment><!-- made from the code: (?P<name>\w+).*? -->\n)(?P<table>(?:\|.*\n)*)", make, text
+    )
+
+
+def _main() -> None:
+    README.write_text(rewritten(README.read_text()))
+
+
+if __name__ == "__main__":
+    _main()

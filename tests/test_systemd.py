@@ -1,0 +1,74 @@
+"""What systemd and Prometheus are given: as far as that can be judged without running them."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from watcher import metrics
+
+FOLDER = Path(__file__).parent.parent / "systemd"
+UNIT = FOLDER / "watcher.service"
+RULES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "watcher.rules.yml").read_text())["groups"][0]["rules"]
+
+analyzed = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="asks systemd-analyze")
+
+
+def analyze(*arguments: str) -> str:
+    done = subprocess.run(
+        ["systemd-analyze", *arguments], capture_output=True, text=True, check=True, timeout=20
+    )
+    return done.stdout + done.stderr
+
+
+@analyzed
+def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
+    here = tmp_path / UNIT.name
+    here.write_text(UNIT.read_text().replace("/opt/watcher/bin/watcher", "/bin/true"))
+    assert analyze("verify", str(here)) == ""
+
+
+@analyzed
+def test_the_unit_exposes_little_of_the_host() -> None:
+    [level] = re.findall(
+        r"exposure level for watcher.service: (\S+)", analyze("security", "--offline=true", str(UNIT))
+    )
+    assert float(level) <= 1.2
+
+
+def test_the_unit_speaks_the_daemons_language() -> None:
+    lines = UNIT.read_text().splitlines()
+    for line in (
+        "Type=notify",
+        "NotifyAccess=main",
+        "TimeoutStartSec=infinity",
+        "RestartPreventExitStatus=78",
+        "LoadCredential=SUPABASE_SECRET_KEY:/etc/watcher/SUPABASE_SECRET_KEY",
+        "LoadCredential=HF_TOKEN:/etc/watcher/HF_TOKEN",
+    ):
+        assert line in lines
+
+
+def test_there_are_five_alerts_and_each_says_what_happened_and_what_to_do() -> None:
+    assert len({rule["alert"] for rule in RULES}) == 5
+    for rule in RULES:
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert rule["annotations"]["summary"].endswith((".", "instead."))
+        assert "`" in rule["annotations"]["action"], "A command to begin with."
+
+
+def test_every_series_and_label_that_an_alert_names_exists() -> None:
+    known = set(re.findall(r"^# TYPE (\w+)", metrics.exposition().decode(), re.MULTILINE))
+    for rule in RULES:
+        named = re.findall(r"\b(watcher_\w+|up)\b(?:\{([^}]*)\})?", rule["expr"])
+        assert named, rule
+        for series, selector in named:
+            assert series in known | {"up"}, series
+            for label, value in re.findall(r'(\w+)=~?"([^"]*)"', selector):
+                # A counter shows all its labels from the start; the table's rows are counted once somebody asks.
+                exposed = metrics.exposition().decode() + 'job="watcher" status="pending"'
+                assert all(f'{label}="{one}"' in exposed for one in value.split("|")), (label, value)

@@ -1,0 +1,96 @@
+"""What /metrics, /healthz and /readyz say, asked when somebody asks."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from watcher import metrics
+from watcher.endpoint import Answer, Pages
+from watcher.errors import WatcherError
+from watcher.health import Health
+from watcher.hub_client import Budget
+from watcher.outages import Outages
+from watcher.rows import Rows
+
+_ROWS_EVERY, _ROWS_WITHIN = 5.0, 3.0
+"""Seconds: how often the table is counted at most, and how long that may take."""
+
+
+class Probes:
+    """The pages, by path."""
+
+    def __init__(self, *, health: Health, outages: Outages, rows: Rows, budget: Budget, slots: int) -> None:
+        self._health = health
+        self._outages = outages
+        self._rows = rows
+        self._budget = budget
+        self._slots = slots
+        self._counting = asyncio.Lock()
+        self._counted_at = -_ROWS_EVERY
+
+    @property
+    def pages(self) -> Pages:
+        """For `endpoint.serving`."""
+        return {"/metrics": self.metrics, "/healthz": self.healthz, "/readyz": self.readyz}
+
+    async def healthz(self) -> Answer:
+        """Whether the claim loop turns."""
+        return _verdict(self._health.why_dead(), "It lives.")
+
+    async def readyz(self) -> Answer:
+        """Whether a row could be claimed now."""
+        return _verdict(self._health.why_not_ready(), "A row could be claimed now.")
+
+    async def metrics(self) -> Answer:
+        """Every series, with the gauges as they are now."""
+        await self._count_rows()
+        metrics.READY.set(self._health.why_not_ready() is None)
+        metrics.FEED_ALIVE.set(self._health.feed_alive)
+        metrics.SLOTS.labels("busy").set(self._health.running)
+        metrics.SLOTS.labels("free").set(self._slots - self._health.running)
+        for kind, lasts in self._outages.kinds.items():
+            metrics.OUTAGE.labels(kind).set(lasts)
+        metrics.HUB_REQUESTS.clear()
+        if (left := self._budget.left) is not None:
+            metrics.HUB_REQUESTS.labels("remaining").set(left.remaining)
+            metrics.HUB_REQUESTS.labels("limit").set(left.limit)
+        return Answer(metrics.exposition(), kind=CONTENT_TYPE_PLAIN_0_0_4)
+
+    async def _count_rows(self) -> None:
+        async with self._counting:
+            now = asyncio.get_running_loop().time()
+            if now - self._counted_at < _ROWS_EVERY:
+                return
+            self._counted_at = now
+            for gauge in (metrics.ROWS, metrics.FAILED_ROWS, metrics.OLDEST):
+                gauge.clear()
+            try:
+                async with asyncio.timeout(_ROWS_WITHIN):
+                    _set_rows(await self._rows.status())
+            except (WatcherError, TimeoutError, KeyError, TypeError, AttributeError):
+                return  # no answer, or a garbled one: absent, rather than as they were
+
+
+def _set_rows(status: dict[str, Any]) -> None:
+    failed: dict[str, int] = status["failed"]
+    numbers = {
+        "pending": status["pending"] - status["deferred"],
+        "deferred": status["deferred"],
+        "publishing": len(status["publishing"]),
+        "failed": sum(failed.values()),
+        "published": status["published_24h"],
+    }
+    for name, number in numbers.items():
+        metrics.ROWS.labels(name).set(number)
+    for code, number in failed.items():
+        metrics.FAILED_ROWS.labels(code).set(number)
+    if (oldest := status["oldest_pending_seconds"]) is not None:
+        metrics.OLDEST.labels("pending").set(oldest)
+
+
+def _verdict(why_not: str | None, well: str) -> Answer:
+    if why_not is None:
+        return Answer(f"{well}\n".encode())
+    return Answer(f"{why_not}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
