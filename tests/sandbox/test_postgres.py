@@ -216,7 +216,8 @@ def test_a_halted_server_comes_back_on_its_port_with_what_was_committed() -> Non
 def failing() -> Iterator[Sandbox]:
     """A sandbox whose Postgres nobody else uses."""
     with Sandbox() as sandbox:
-        told(sandbox, "postgres_start")  # the thread in which it does what it is asked for stays, and is no test's
+        # The thread in which it does what it is asked for stays, and is no test's.
+        told(sandbox, "postgres_start")
         yield sandbox
 
 

@@ -67,6 +67,22 @@ def mended(cut: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(cut["head"] + '"}}}}'))
 
 
+def system(step: Step) -> bool:
+    """Say whether the server says something of its own accord: that Postgres is subscribed to, or is not."""
+    return step.told and fields(step.line["frame"])[1] == "system"
+
+
+def row(step: Step, table: str = "jobs") -> dict[str, Any] | None:
+    """Return the row that a frame tells of."""
+    if not step.told:
+        return None
+    _, event, _, payload = fields(step.line["frame"])
+    if event != "postgres_changes" or payload["data"]["table"] != table:
+        return None
+    record: dict[str, Any] | None = payload["data"].get("record")
+    return record
+
+
 class Comparison:
     """Compares frames; of what is generated only what can be known of it. Lives as long as a replay."""
 
@@ -102,7 +118,9 @@ class Comparison:
         """Return how long a frame is that was recorded without its end, and what there is of the beginning."""
         kept = mended(recorded)
         theirs, ours = kept["payload"]["data"], heard["payload"]["data"]
-        record = {name: str(ours["record"][name])[: len(str(value))] for name, value in theirs["record"].items()}
+        record = {
+            name: str(ours["record"][name])[: len(str(value))] for name, value in theirs["record"].items()
+        }
         # Ids and times have other digits, and so may be longer or shorter.
         [binding] = heard["payload"]["ids"]
         text = text.replace(str(binding), str(self._bindings[binding]))
