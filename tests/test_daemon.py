@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
@@ -393,3 +394,17 @@ async def test_each_claim_has_one_line_that_says_how_it_ended(
         for row in (good, bad, later, back)
     } == {str(good): ["published"], str(bad): ["failed"], str(later): ["deferred"], str(back): ["released"]}
     assert all("attempt" in line for line in said if "identity" in line)
+
+
+async def test_a_predecessors_row_that_was_locked_just_then_is_taken_a_moment_later(
+    scene: Scene, rows: Rows, running: Running
+) -> None:
+    row = scene.insert()
+    dead: dict[str, Any] = {"instance": "test", "run": str(uuid4()), "limit": 1, "lease": 600, "holding": []}
+    await rows.claim(**dead, predecessor_is_dead=False)
+    with psycopg.connect(scene.database.dsn()) as somebody:
+        somebody.execute("select from public.trained_identities where id = %s for update", [row])
+        async with running():
+            await asyncio.sleep(0.5)
+            somebody.rollback()
+            await until(lambda: scene.database.status(row) == "published", 5)

@@ -1,6 +1,7 @@
 """The life of the daemon: wake, claim while there is a free slot, stop with grace."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -52,7 +53,7 @@ class Daemon:
         self._first_look = first_look
         self._probe = probe
         self._run = str(uuid4())
-        self._predecessor_is_dead = True
+        self._began = math.inf
         self._running: set[asyncio.Task[None]] = set()
         self._holding: set[int] = set()
         self._lost: set[int] = set()
@@ -204,13 +205,15 @@ class Daemon:
     async def _claim(self, free: int) -> Claims | None:
         loop = asyncio.get_running_loop()
         asked = loop.time()
+        # A predecessor's row that is locked just then, or goes alone, comes with a later claim; after a lease, none does.
+        self._began = min(self._began, asked)
         claim = self._rows.claim(
             instance=self._settings.instance,
             run=self._run,
             limit=free,
             lease=self._settings.lease,
             holding=sorted(self._holding | self._lost),
-            predecessor_is_dead=self._predecessor_is_dead,
+            predecessor_is_dead=asked < self._began + self._settings.lease,
         )
         try:
             answer = await self._within("Supabase", claim)
@@ -223,7 +226,6 @@ class Daemon:
             return None
         self._outages.reach()
         self._health.answered(loop.time())
-        self._predecessor_is_dead = False
         if self._stop.is_set():
             # We were told to stop while this answer was on its way.
             await asyncio.gather(*(self._attempts.give_back(claim) for claim in answer.claims))

@@ -1,0 +1,102 @@
+"""A row that is due waits for no lock, no clock and no silence of Realtime's longer than it must."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from acceptance import clocks
+from acceptance.person import Person
+from acceptance.places import PHOTOS, SHORT_LEASE, at, hold, inserted, outcomes
+from acceptance.repo import audit
+from acceptance.running import Watcher
+from acceptance.stage import Stage
+from watcher.sandbox import Sandbox
+from watcher.sandbox.faults import Answer
+
+
+def test_a_replayed_row_is_claimed_within_three_seconds(
+    stage: Stage, person: Person, daemon: Watcher
+) -> None:
+    identity = person.insert("Ada", [*person.photos(2), person.upload(b"no photo", "note.jpg")])
+    person.wait_for(identity, "failed")
+    assert stage.rpc("watcher_replay", ids=[identity])["replayed"] == 1
+    daemon.wait_for("claimed", identity=identity, count=2, within=3)
+    person.wait_for(identity, "failed")
+
+
+def test_a_row_is_claimed_within_three_seconds_of_the_end_of_its_back_off_and_not_before(
+    stage: Stage, sandbox: Sandbox, person: Person, daemon: Watcher
+) -> None:
+    sandbox.faults.add(Answer(503, "away", {"Retry-After": "20"}), **at("create"))
+    identity = inserted(person)
+    person.wait_until(identity, lambda row: row["next_attempt_at"] is not None)
+    stage.sql(
+        "update public.trained_identities set next_attempt_at = now() + interval '2 seconds' where id = %s",
+        identity,
+    )
+    due = datetime.fromisoformat(person.row(identity)["next_attempt_at"])
+    daemon.wait_for("claimed", identity=identity, count=2, within=2 + 3)
+    [_, second] = stage.story(identity)["attempts"]
+    assert timedelta(0) <= datetime.fromisoformat(second["started_at"]) - due < timedelta(seconds=3)
+    audit(stage, person.wait_for(identity, "published"), PHOTOS)
+
+
+def test_a_realtime_that_is_silent_about_rows_is_found_out_by_the_first_row_that_waited(
+    stage: Stage, sandbox: Sandbox, person: Person
+) -> None:
+    with Watcher(stage, WATCHER_POLL_ALIVE="2", WATCHER_PULSE_ANSWER="0.5") as watcher:
+        watcher.ready()
+        # Alive for longer than the row will have waited, so that it would have told of it.
+        time.sleep(3)
+        sandbox.realtime.mute()
+        for _ in range(3):
+            identity = inserted(person)
+            watcher.wait_for("claimed", identity=identity, within=2.5)
+            if watcher.said("feed_missed_a_row"):
+                break
+            time.sleep(0.5)  # it was found too soon to prove anything; the next one waits for longer
+        watcher.wait_for("feed_alive", count=2)
+        later = inserted(person)
+        watcher.wait_for("claimed", identity=later, within=1)
+        for row in (identity, later):
+            audit(stage, person.wait_for(row, "published"), PHOTOS)
+        watcher.stop()
+
+
+def test_one_row_of_four_that_somebody_has_locked_costs_the_others_neither_lease_nor_time(
+    stage: Stage, sandbox: Sandbox, person: Person
+) -> None:
+    with Watcher(stage, **SHORT_LEASE) as watcher:
+        watcher.ready()
+        held = hold(sandbox, "create", "before")
+        rows = [inserted(person) for _ in range(4)]
+        watcher.wait_for("claimed", count=4)
+        with psycopg.connect(sandbox.db_url) as somebody:
+            query = b"select from public.trained_identities where id = %s for update"
+            somebody.execute(query, [rows[0]])
+            time.sleep(2.5)  # longer than a lease, so that only renewals can have kept it
+            held.release()
+            for identity in rows[1:]:
+                person.wait_for(identity, "published")
+        for identity in rows:
+            audit(stage, person.wait_for(identity, "published"), PHOTOS)
+            assert outcomes(stage, identity) == ["published"]
+        assert not watcher.said("lease_lost")
+        watcher.stop()
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(not clocks.INSTALLED, reason="needs libfaketime")
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_that_is_an_hour_off_changes_nothing(stage: Stage, person: Person, hours: int) -> None:
+    with Watcher(stage, **SHORT_LEASE, **clocks.hours_off(hours)) as watcher:
+        watcher.ready()
+        said = datetime.fromisoformat(watcher.said("ready")[0]["timestamp"])
+        assert round((said - datetime.now(UTC)) / timedelta(hours=1)) == hours  # noqa: TID251  (it is compared with ours)
+        identity = inserted(person)
+        watcher.wait_for("claimed", identity=identity, within=2)
+        audit(stage, person.wait_for(identity, "published"), PHOTOS)
+        assert outcomes(stage, identity) == ["published"]
+        watcher.stop()

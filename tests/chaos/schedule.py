@@ -1,0 +1,327 @@
+"""What is to happen in one run: a pure function of its seed. When it happens to whom is left to the machine."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+NAMES = ("John", "John", "Zoë", "李雷", "Ada `Countess` Lovelace")
+
+FETCHES = "/object/authenticated/"
+# Where a request can fare badly. What changes something stands more often: there the answer can be lost.
+PLACES = {
+    "claim": ("rest", "POST", "/rpc/watcher_claim$"),
+    "renew": ("rest", "POST", "/rpc/watcher_renew$"),
+    "reserve": ("rest", "POST", "/rpc/watcher_reserve$"),
+    "complete": ("rest", "POST", "/rpc/watcher_complete$"),
+    "fail": ("rest", "POST", "/rpc/watcher_fail$"),
+    "defer": ("rest", "POST", "/rpc/watcher_defer$"),
+    "release": ("rest", "POST", "/rpc/watcher_release$"),
+    "beat": ("rest", "POST", "/rpc/watcher_beat$"),
+    "version": ("rest", "POST", "/rpc/watcher_version$"),
+    "insert": ("rest", "POST", "/trained_identities$"),
+    "fetch": ("storage", "GET", FETCHES),
+    "whoami": ("hub", "GET", "^/api/whoami-v2$"),
+    "create": ("hub", "POST", "^/api/repos/create$"),
+    "look": ("hub", "GET", "/commits/main$"),
+    "info": ("hub", "GET", "^/api/models/[^/]+/[^/]+(/revision/main)?$"),
+    "card": ("hub", "POST", "^/api/validate-yaml$"),
+    "preupload": ("hub", "POST", "/preupload/main$"),
+    "batch": ("hub", "POST", "/info/lfs/objects/batch$"),
+    "put": ("hub", "PUT", "^/_lfs/put/"),
+    "commit": ("hub", "POST", "/commit/main$"),
+    "delete": ("hub", "DELETE", "^/api/repos/delete$"),
+    "hub": ("hub", None, None),
+    "verbs": ("rest", "POST", "/rpc/watcher_"),
+}
+MUTATING = {
+    "claim": 2, "renew": 1, "reserve": 2, "complete": 3, "fail": 1, "defer": 1, "release": 1,
+    "create": 4, "put": 3, "commit": 4, "delete": 1,
+}  # fmt: skip
+"""What changes something, and how often harm waits there."""
+ANYWHERE = {
+    **MUTATING, "fetch": 4, "look": 3, "preupload": 2, "batch": 2, "hub": 2, "verbs": 2,
+    "beat": 1, "version": 1, "insert": 1, "whoami": 1, "info": 1, "card": 1,
+}  # fmt: skip
+# Answers that tell a worker to wait longer than an attempt does, so that it spends its attempts quickly.
+IMPATIENT = {"Retry-After": "30"}
+NOT_FOUND = {"statusCode": "404", "error": "not_found", "message": "Object not found"}
+REFUSED_KEY = {"message": "Invalid API key", "hint": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row that somebody inserts."""
+
+    at: float
+    """Seconds since the run began."""
+    id: str
+    person: int
+    name: str
+    pictures: tuple[tuple[str, int], ...]
+    """Each by its kind and the seed of its content; see `users.picture`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that somebody does: `do` names a method of `Harm` or of a `User`, `how` its arguments."""
+
+    at: float
+    do: str
+    how: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One run."""
+
+    seed: int
+    lasts: float
+    """Seconds until everything is healed."""
+    slots: tuple[int, ...]
+    """How many rows each daemon works on at the same time; as many daemons as there are numbers."""
+    latency: float
+    """Seconds that the daemons' requests to the Hub and to Storage are under way."""
+    people: int
+    rows: tuple[Row, ...]
+    acts: tuple[Event, ...]
+    """What users do with their rows and their accounts."""
+    harms: tuple[Event, ...]
+
+
+def draw(seed: int, lasts: float = 11.0) -> Schedule:
+    """Draw the schedule of a seed."""
+    rnd = random.Random(seed)
+    people = rnd.randint(2, 4)
+    rows = [_row(rnd, rnd.uniform(0, 0.8 * lasts), rnd.randrange(people)) for _ in range(rnd.randint(8, 14))]
+    rows.sort(key=lambda row: row.at)
+    # Each run has moods: a family may be missing, or be most of what happens.
+    families = {family: rnd.choice((0, 1, 1, 2, 4)) * share for family, share in _FAMILIES.items()}
+    many = rnd.randint(int(1.5 * lasts), int(3.5 * lasts))
+    drawn = [family(rnd) for family in rnd.choices(list(families), list(families.values()), k=many)]
+    # Whatever else happens, answers are lost and requests late. What waits for a request is there early, so that one comes.
+    drawn += [_lost_answer(rnd) for _ in range(rnd.randint(int(lasts), int(2 * lasts)))]
+    drawn += [_late(rnd) for _ in range(rnd.randint(2, 6))]
+    harms = [Event(rnd.uniform(0, 0.6 if "times" in how else 1.0) * lasts, do, how) for do, how in drawn]
+    return Schedule(
+        seed=seed,
+        lasts=lasts,
+        slots=tuple(rnd.randint(1, 4) for _ in range(rnd.randint(2, 4))),
+        latency=rnd.choice((0, 0.02, 0.05, 0.1, 0.2)),
+        people=people,
+        rows=tuple(rows),
+        acts=tuple(sorted(_acts(rnd, rows, people, lasts), key=lambda act: act.at)),
+        harms=tuple(sorted(harms, key=lambda harm: harm.at)),
+    )
+
+
+def _row(rnd: random.Random, at: float, person: int, identity: str | None = None) -> Row:
+    pictures = [(rnd.choice(("jpeg", "jpeg", "png")), rnd.randrange(200)) for _ in range(rnd.randint(3, 6))]
+    if rnd.random() < 0.12:
+        flaw = rnd.choice(("cut", "text"))
+        pictures[rnd.randrange(len(pictures))] = (flaw, rnd.randrange(200))
+    new = identity or str(UUID(int=rnd.getrandbits(128), version=4))
+    return Row(at, new, person, rnd.choice(NAMES), tuple(pictures))
+
+
+def _acts(rnd: random.Random, rows: list[Row], people: int, lasts: float) -> list[Event]:
+    acts = []
+    for number, row in enumerate(rows):
+        chance = rnd.random()
+        later = row.at + rnd.uniform(0.1, 4)
+        if chance < 0.08:
+            acts.append(Event(later, "delete", {"row": number}))
+        elif chance < 0.14:
+            again = _row(rnd, later, row.person, row.id)
+            acts.append(Event(later, "insert_again", {"row": number, "again": again}))
+    # Who has a failed row tries again, now and then.
+    acts += [
+        Event(rnd.uniform(1, lasts), "retry_failed", {"person": rnd.randrange(people)})
+        for _ in range(rnd.randint(0, 6))
+    ]
+    if people > 2 and rnd.random() < 0.4:
+        acts.append(Event(rnd.uniform(0.4 * lasts, lasts), "leave", {"person": rnd.randrange(people)}))
+    return acts
+
+
+# The families of harm: each draws a method of `Harm` and its arguments.
+
+Drawn = tuple[str, dict[str, Any]]
+_SKIP = (0, 0, 0, 1, 2, 4, 8)
+"""Requests that pass before one meets the fault."""
+
+
+def _place(rnd: random.Random, places: dict[str, int]) -> str:
+    return rnd.choices(list(places), list(places.values()))[0]
+
+
+def _kill(rnd: random.Random) -> Drawn:
+    return "kill", {
+        "daemon": rnd.randrange(4),
+        "again_after": rnd.uniform(0, 2),
+        "moved": rnd.random() < 0.25,
+    }
+
+
+def _freeze(rnd: random.Random) -> Drawn:
+    return "freeze", {"daemon": rnd.randrange(4), "seconds": rnd.uniform(0.5, 5)}
+
+
+def _stop(rnd: random.Random) -> Drawn:
+    return "stop", {"daemon": rnd.randrange(4), "twice": rnd.random() < 0.3, "again_after": rnd.uniform(0, 1)}
+
+
+def _ambush(rnd: random.Random) -> Drawn:
+    """Whoever comes to the place finds everybody killed, or frozen past the lease; the request itself goes on, or later."""
+    freeze = rnd.choice((0, 0, 0, rnd.uniform(2.5, 4)))
+    return "ambush", {
+        "place": _place(rnd, MUTATING),
+        "when": rnd.choice(("before", "after")),
+        "skip": rnd.choice(_SKIP),
+        "freeze": freeze,
+        "late": rnd.choice((0, freeze / 2, rnd.uniform(1, 4))),
+    }
+
+
+def _lost_answer(rnd: random.Random) -> Drawn:
+    status, body = rnd.choice(((None, None), (None, None), (None, None), (500, "trouble"), (504, "time-out")))
+    return "fault", {
+        "action": "LoseAnswer",
+        "options": {"status": status, "body": body},
+        "place": _place(rnd, MUTATING),
+        "times": rnd.choice((1, 1, 2, 3)),
+        "skip": rnd.choice(_SKIP),
+    }
+
+
+def _late(rnd: random.Random) -> Drawn:
+    """A request that comes when the lease has run out meanwhile, since the network kept it."""
+    return "fault", {
+        "action": "Delay",
+        "options": {"seconds": rnd.uniform(2.2, 5)},
+        "place": _place(rnd, MUTATING),
+        "times": rnd.choice((1, 1, 2)),
+        "skip": rnd.choice(_SKIP),
+    }
+
+
+def _request(rnd: random.Random) -> Drawn:
+    action, options = rnd.choice(
+        (
+            ("Answer", {"status": rnd.choice((500, 502, 503, 504)), "body": "trouble"}),
+            ("Answer", {"status": 503, "body": "away", "headers": {"Retry-After": "1"}}),
+            ("Answer", {"status": 429, "body": "slowly", "headers": {"Retry-After": "1"}}),
+            ("Answer", {"status": 429, "body": "slowly"}),
+            ("Delay", {"seconds": rnd.uniform(0.2, 3)}),
+            ("Cut", {"side": "request"}),
+            ("Cut", {"side": "request", "after": 0}),
+            ("Cut", {"side": "response"}),
+            ("Truncate", {}),
+        )
+    )
+    return "fault", {
+        "action": action,
+        "options": options,
+        "place": _place(rnd, ANYWHERE),
+        "times": rnd.choice((1, 1, 2, 3)),
+        "skip": rnd.choice(_SKIP),
+    }
+
+
+def _for_a_while(rnd: random.Random) -> Drawn:
+    action, options = rnd.choice(
+        (
+            ("Hang", {}),
+            ("Hold", {"when": "before"}),
+            ("Hold", {"when": "after"}),
+            ("Rate", {"bytes_per_second": rnd.uniform(2_000, 40_000)}),
+            ("Answer", {"status": rnd.choice((500, 503)), "body": "trouble", "headers": IMPATIENT}),
+        )
+    )
+    return "fault", {
+        "action": action,
+        "options": options,
+        "place": _place(rnd, {**ANYWHERE, "insert": 0}),
+        "times": None,
+        "skip": rnd.choice(_SKIP),
+        "lasts": rnd.uniform(0.3, 4),
+    }
+
+
+def _of_the_hub(rnd: random.Random) -> Drawn:
+    return rnd.choice(
+        (
+            ("knob", {"knob": "conflict", "value": rnd.randint(1, 3)}),
+            ("knob", {"knob": "omit_url", "value": rnd.randint(1, 3)}),
+            ("knob", {"knob": "exceed", "value": "create"}),
+            ("knob", {"knob": "exceed", "value": "commit"}),
+            ("knob", {"knob": "hide_new_repo", "value": rnd.randint(1, 3)}),
+            ("limit_requests", {"quota": rnd.randint(0, 10), "lasts": rnd.uniform(0.5, 3)}),
+            ("regular", {"lasts": rnd.uniform(1, 4)}),
+            ("knob", {"knob": "edit_attributes", "value": rnd.randint(1, 3)}),
+            ("edit_by_hand", {}),
+            ("refuse_once", {"place": "commit", "status": 412, "sentence": "A commit has happened since."}),
+            ("refuse_once", {"place": "commit", "status": 400, "sentence": "No."}),
+            ("refuse_once", {"place": "create", "status": 422, "sentence": "No."}),
+        )
+    )
+
+
+def _outage(rnd: random.Random) -> Drawn:
+    return rnd.choice(
+        (
+            ("revoke", {"lasts": rnd.uniform(0.3, 2)}),
+            ("limit_storage", {"lasts": rnd.uniform(0.3, 2)}),
+            ("take_writing", {"lasts": rnd.uniform(0.3, 2)}),
+            ("refuse_key", {"lasts": rnd.uniform(0.3, 2)}),
+        )
+    )
+
+
+def _realtime(rnd: random.Random) -> Drawn:
+    return rnd.choice(
+        (
+            ("close_sockets", {"code": rnd.choice((1000, 1006, 1011, 1012))}),
+            ("mute", {"lasts": rnd.uniform(0.5, 4)}),
+            ("drop_events", {"seconds": rnd.uniform(0.5, 3)}),
+            ("refuse_sockets", {"status": rnd.choice((401, 502, 503)), "times": rnd.randint(1, 6)}),
+            ("accept_then_drop", {"times": rnd.randint(1, 4)}),
+            ("system_error", {}),
+        )
+    )
+
+
+def _postgres(rnd: random.Random) -> Drawn:
+    return rnd.choice(
+        (
+            ("restart_postgres", {}),
+            ("kill_backends", {}),
+            ("kill_backends", {}),
+            ("halt_postgres", {"lasts": rnd.uniform(0.2, 2.5)}),
+        )
+    )
+
+
+def _late_object(rnd: random.Random) -> Drawn:
+    return "late_objects", {"lasts": rnd.uniform(0.3, 3)}
+
+
+def _replay(rnd: random.Random) -> Drawn:
+    return "replay", {}
+
+
+_FAMILIES: dict[Callable[[random.Random], Drawn], float] = {
+    _kill: 2,
+    _freeze: 2,
+    _stop: 1,
+    _ambush: 1.5,
+    _request: 4,
+    _for_a_while: 3,
+    _of_the_hub: 2,
+    _outage: 0.7,
+    _realtime: 1.5,
+    _postgres: 0.8,
+    _late_object: 0.5,
+    _replay: 0.5,
+}
