@@ -7,6 +7,7 @@ when, by the name of `PINGED`, by the loop's clock.
 """
 
 import asyncio
+import logging
 import socket
 import threading
 import weakref
@@ -20,6 +21,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 CONNECTION = "sandbox.connection"
+# uvicorn 0.54 says so of every handshake that was refused with an answer of its own.
+logging.getLogger("uvicorn.error").addFilter(
+    lambda record: record.msg != "ASGI callable returned without completing handshake."
+)
+
 DROP = "sandbox.drop"
 PINGED = "sandbox.pinged"
 HOST = "127.0.0.1"
