@@ -21,11 +21,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 CONNECTION = "sandbox.connection"
-# uvicorn 0.54 says so of every handshake that was refused with an answer of its own.
-logging.getLogger("uvicorn.error").addFilter(
-    lambda record: record.msg != "ASGI callable returned without completing handshake."
-)
-
 DROP = "sandbox.drop"
 PINGED = "sandbox.pinged"
 HOST = "127.0.0.1"
@@ -33,6 +28,11 @@ GRACE = 0.3
 """Seconds that requests under way get to finish when the server is told to stop."""
 
 T = TypeVar("T")
+
+# uvicorn 0.54 says so of every handshake that was refused with an answer of its own.
+logging.getLogger("uvicorn.error").addFilter(
+    lambda record: record.msg != "ASGI callable returned without completing handshake."
+)
 
 
 class Server:
