@@ -60,7 +60,10 @@ def test_status_names_who_waits_who_works_and_what_failed_and_why(scene: Scene) 
     assert line(late).endswith("The Hub is away.")
     assert line(running).startswith("Eve ")
     assert line(running).endswith("2 of 3 attic")
-    assert line(new).endswith("due not tried yet")
+    assert line(new).endswith("due waits for its turn")
+    assert "watcher doctor" not in output
+    scene.database.pass_time(600)
+    assert "have waited for 10 min: `watcher doctor` looks why" in watcher(scene, "status").output
 
 
 def test_status_says_how_many_there_are_where_it_shows_only_some(scene: Scene) -> None:
@@ -87,7 +90,28 @@ def test_without_a_terminal_there_is_no_colour_and_room_for_a_row_on_one_line(sc
     output = watcher(scene, "status", columns=None).output
     assert "\x1b" not in output
     [line] = [line for line in output.splitlines() if str(row) in line]
-    assert line.rstrip().endswith("Image 2 (beach.jpg) is gone.")
+    assert line.endswith("Image 2 (beach.jpg) is gone.")
+    assert all(line == line.rstrip() for line in output.splitlines())
+
+
+def test_a_long_name_leaves_room_for_the_reason_and_is_whole_on_its_own_screen(scene: Scene) -> None:
+    name = "日本語の名前" * 16
+    row = scene.insert(name=name)
+    Worker(scene.database).fail(
+        Worker(scene.database).claim_one(), "image_missing", "Image 2 (beach.jpg) is gone."
+    )
+    output = watcher(scene, "status", columns=80).output
+    assert name[:5] in output
+    assert len(output.splitlines()) < 14
+    assert name in watcher(scene, "show", str(row), columns=250).output
+
+
+def test_show_names_the_object_of_the_image_at_fault(scene: Scene) -> None:
+    row = failed(scene)
+    path = scene.database.value("select image_paths[2] from public.trained_identities where id = %s", (row,))
+    output = watcher(scene, "show", str(row), columns=200).output
+    [line] = [line.split() for line in output.splitlines() if line.startswith("image 2")]
+    assert line[2:] == path.split()
 
 
 def test_what_others_wrote_cannot_command_the_terminal(scene: Scene) -> None:
@@ -144,9 +168,12 @@ def test_replay_needs_to_be_told_which_rows_and_that_it_is_meant(scene: Scene) -
     ):
         assert watcher(scene, "replay", *arguments).exit_code == 2
     assert scene.database.status(row) == "failed"
-    dry = watcher(scene, "replay", "--failed", "--dry-run")
-    assert (dry.exit_code, dry.output) == (0, "Would replay 1 failed row: 1 image_missing.\n")
-    assert scene.database.status(row) == "failed"
+    for sure in ([], ["--yes"]):
+        dry = watcher(scene, "replay", "--failed", "--dry-run", *sure)
+        assert (dry.exit_code, dry.output) == (0, "Would replay 1 failed row: 1 image_missing.\n")
+        assert scene.database.status(row) == "failed"
+    zoneless = watcher(scene, "replay", "--since", "2026-11-22", "--dry-run")
+    assert "write 2026-11-22T00:00Z for UTC" in zoneless.stderr
 
 
 def test_replay_says_what_it_took_what_it_left_alone_and_what_is_not_there(scene: Scene) -> None:

@@ -127,7 +127,7 @@ BREAKS = {
     ),
     "the bucket takes anything": (
         "update storage.buckets set allowed_mime_types = null where id = 'identity-images'",
-        "takes files of any type",
+        "takes files of any type, not image/jpeg, image/png",
     ),
     "row-level security is off": (
         "alter table public.trained_identities disable row level security",
@@ -136,6 +136,14 @@ BREAKS = {
     "a trigger is off": (
         "alter table public.trained_identities disable trigger b_queue_new_row",
         "The trigger b_queue_new_row",
+    ),
+    "a trigger is dropped": (
+        "drop trigger b_queue_changed_row on public.trained_identities",
+        "The trigger b_queue_changed_row",
+    ),
+    "the watcher's role sees no bucket": (
+        "alter role service_role nobypassrls",
+        "Storage does not show the bucket identity-images to the secret key, though it is there",
     ),
 }
 
@@ -159,9 +167,10 @@ def test_a_bucket_that_is_gone_is_made_anew_with_its_limits(scene: Scene, look: 
         f"{scene.sandbox.supabase_url}/storage/v1/bucket/identity-images",
         headers={"apikey": key, "Authorization": f"Bearer {key}"},
     ).raise_for_status()
-    first = bad(look())[0]
+    first, storage = bad(look())
     sql(scene, first.remedy)
     assert first.sentence == "The bucket identity-images is gone."
+    assert storage.remedy == "Mend what is said above first."
     assert bad(look()) == []
 
 
@@ -188,8 +197,28 @@ def test_a_public_key_is_a_setting_that_is_wrong(scene: Scene) -> None:
 
 def test_a_supabase_that_is_nowhere_and_one_that_is_in_trouble(scene: Scene, look: Look) -> None:
     assert "Nothing answers at http://127.0.0.1:9" in only(look(SUPABASE_URL="http://127.0.0.1:9")).sentence
-    scene.sandbox.faults.add(Answer(503), service="rest", times=None)
-    assert "REST is in trouble: HTTP 503" in only(look()).sentence
+    for service, name in (("auth", "Supabase"), ("rest", "REST"), ("storage", "Storage")):
+        scene.sandbox.faults.add(Answer(503, {"message": "No server."}), service=service, times=None)
+        finding = only(look())
+        assert finding.sentence == f"{name} is in trouble: HTTP 503, No server."
+        assert finding.remedy.startswith("Wait")
+        scene.sandbox.faults.clear()
+
+
+def test_a_project_that_is_paused_or_restricted_is_not_waited_for(scene: Scene, look: Look) -> None:
+    scene.sandbox.faults.add(Answer(540, "paused"), service="auth", times=None)
+    assert (only(look()).sentence, "dashboard" in only(look()).remedy) == ("The project is paused.", True)
+    scene.sandbox.faults.clear()
+    scene.sandbox.faults.add(Answer(402, {"message": "exceed_egress_quota"}), service="auth", times=None)
+    assert only(look()).sentence == "Supabase restricts the project: HTTP 402, exceed_egress_quota."
+    scene.sandbox.faults.clear()
+
+
+@pytest.mark.parametrize("path", ["/rest/v1", "/dashboard/project/abc"])
+def test_a_url_that_is_not_the_projects_own_is_not_waited_for(scene: Scene, look: Look, path: str) -> None:
+    finding = only(look(SUPABASE_URL=scene.sandbox.supabase_url + path))
+    assert finding.sentence.endswith(f"{path} is no Supabase project (HTTP 404).")
+    assert "no path behind it" in finding.remedy
 
 
 def test_tls_that_fails_is_not_taken_for_silence(scene: Scene, look: Look) -> None:
@@ -217,7 +246,11 @@ def test_a_schema_that_is_missing_older_or_too_new(scene: Scene, look: Look, pro
 
 def test_realtime_that_is_down_and_realtime_that_is_deaf(scene: Scene, look: Look) -> None:
     scene.sandbox.realtime.refuse(502, times=None)
-    assert "Realtime does not let the watcher in" in only(look()).sentence
+    down = only(look())
+    assert "Realtime does not let the watcher in" in down.sentence
+    assert down.remedy.startswith("Wait")
+    scene.sandbox.realtime.refuse(403, times=None)
+    assert only(look()).remedy.startswith("Switch Realtime on")
     scene.sandbox.realtime.refuse(502, times=0)
     scene.sandbox.realtime.drop_events(1)
     assert "did not tell of the pulse" in only(look()).sentence
@@ -242,7 +275,10 @@ def test_a_spool_that_cannot_be_written_to_and_a_disk_that_is_full(
     look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    assert "cannot be written to" in only(look(WATCHER_SPOOL=str(tmp_path / "file" / "spool"))).sentence
+    assert "file is no folder" in only(look(WATCHER_SPOOL=str(tmp_path / "file" / "spool"))).sentence
+    monkeypatch.setattr("watcher.doctor.host.os.access", lambda *_: False)
+    assert "cannot be written to" in only(look(WATCHER_SPOOL=str(tmp_path))).sentence
+    monkeypatch.undo()
     usage = disk_usage(tmp_path)
     monkeypatch.setattr("watcher.doctor.host.disk_usage", lambda _: usage._replace(free=2**30))
     assert "4 slots" in only(look(WATCHER_SPOOL=str(tmp_path)), "warning").sentence

@@ -11,6 +11,7 @@ import pytest
 from pictures import PNG_SIGNATURE, jpeg, png
 from scene import PICTURES, Scene, until
 
+from watcher.app import UNLIMITED
 from watcher.errors import Outage, Permanent, Transient
 from watcher.identity import Identity
 from watcher.images import MAX_BYTES, Images
@@ -220,6 +221,30 @@ async def test_no_more_than_so_many_are_fetched_at_once(scene: Scene, images: Im
     assert tries(scene) == 4
     scene.sandbox.faults.clear()
     assert len({image.sha256 for image in await asyncio.gather(*fetches)}) == 9
+
+
+async def test_fetches_that_were_cancelled_leave_the_others_a_connection(
+    scene: Scene, quick: Retry, tmp_path: Path
+) -> None:
+    identity = stored(scene)
+
+    def unused() -> int:
+        """Connections that were made and not yet used; cancelled then, httpcore 1.0.9 keeps them for ever."""
+        return sum("NEW" in connection.info() for connection in client._transport._pool.connections)
+
+    async with httpx.AsyncClient(timeout=httpx.Timeout(5, pool=None), limits=UNLIMITED) as client:
+        images = Images(
+            client, url=scene.sandbox.supabase_url, key=scene.sandbox.keys.secret, fetches=2, retry=quick
+        )
+        async with asyncio.timeout(20):
+            for kept in range(1, 121):
+                fetch = asyncio.create_task(images.fetch(identity, 1, tmp_path))
+                while unused() < kept:  # noqa: ASYNC110  (nothing tells of the one moment that is meant)
+                    await asyncio.sleep(0)
+                fetch.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await fetch
+            await asyncio.gather(*(images.fetch(identity, number, tmp_path) for number in (1, 2, 3)))
 
 
 async def test_an_image_is_never_in_memory_as_a_whole(scene: Scene, images: Images, tmp_path: Path) -> None:

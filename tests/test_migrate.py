@@ -59,6 +59,22 @@ def test_a_table_of_that_name_is_left_alone_and_one_sentence_says_how_to_move_it
     assert list(migrate.apply(project.dsn())) == VERSIONS
 
 
+def test_a_migration_that_is_refused_is_named(project: Database) -> None:
+    project.run("create schema watcher")
+    project.run("create function watcher.refusal_of_name(name text) returns text language sql return name")
+    with pytest.raises(
+        Misconfigured, match=rf"^{VERSIONS[0]}_\w+\.sql was refused, and nothing of it was done: .*exists"
+    ):
+        list(migrate.apply(project.dsn()))
+
+
+def test_a_statement_of_the_files_is_found_whole() -> None:
+    found = migrate.statement("create trigger b_queue_new_row ")
+    assert (found[:31], found[-1], found.count(";")) == ("create trigger b_queue_new_row ", ";", 1)
+    with pytest.raises(LookupError):
+        migrate.statement("create trigger nobody ")
+
+
 def test_a_database_that_is_away_may_be_there_later() -> None:
     with pytest.raises(Transient, match="could not be reached"):
         list(migrate.apply("postgresql://postgres:pass@127.0.0.1:9/postgres"))

@@ -45,7 +45,11 @@ def test_the_status_says_what_waits_what_runs_what_failed_and_what_was_published
     assert 0 < later["due_in_seconds"] <= 8
     assert (first["id"], first["spent"], first["due_in_seconds"]) == (str(rows[4]), 0, 0)
     [last] = status["last_failed"]
-    assert (last["id"], last["error_code"], last["error_message"]) == (str(rows[1]), "image_missing", "Image 2 is gone.")
+    assert (last["id"], last["error_code"], last["error_message"]) == (
+        str(rows[1]),
+        "image_missing",
+        "Image 2 is gone.",
+    )
     assert 2 <= last["failed_seconds_ago"] < 60
     [publishing] = status["publishing"]
     assert 2 <= publishing.pop("seconds") < 60

@@ -87,6 +87,57 @@ def test_an_empty_secret_is_not_set(given: pytest.MonkeyPatch, tmp_path: Path, e
         settings.load()
 
 
+@pytest.mark.parametrize("written", [b"hf_filed", b"hf_filed\n", b"hf_filed\r\n", b"\n hf_filed\t\r\n\n"])
+def test_a_secrets_file_may_end_as_editors_end_files(
+    given: pytest.MonkeyPatch, tmp_path: Path, written: bytes
+) -> None:
+    given.delenv("HF_TOKEN")
+    (tmp_path / "HF_TOKEN").write_bytes(written)
+    given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert settings.load().hf_token.get_secret_value() == "hf_filed"
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (
+            "\ufeffhf_filed".encode(),
+            "HF_TOKEN is not usable: holds a space, a line end or a character that no",
+        ),
+        ("hf_filed\n".encode("utf-16"), "HF_TOKEN is no text in UTF-8: write HF_TOKEN into it anew"),
+        (b"hf_\xff\xfefiled", "HF_TOKEN is no text in UTF-8"),
+        (b"hf_filed\0", "HF_TOKEN is not usable"),
+        (b"hf_filed\nhf_other", "HF_TOKEN is not usable"),
+    ],
+)
+def test_a_secrets_file_that_holds_no_secret_is_named_and_not_repeated(
+    given: pytest.MonkeyPatch, tmp_path: Path, written: bytes, words: str
+) -> None:
+    given.delenv("HF_TOKEN")
+    (tmp_path / "HF_TOKEN").write_bytes(written)
+    given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    with pytest.raises(Misconfigured) as caught:
+        settings.load()
+    assert words in str(caught.value)
+    assert "filed" not in str(caught.value)
+
+
+def test_a_secrets_file_that_cannot_be_read_is_named_with_the_reason(
+    given: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "HF_TOKEN").mkdir()
+    with pytest.raises(Misconfigured, match=r"HF_TOKEN cannot be read: Is a directory"):
+        settings.load()
+    (tmp_path / "HF_TOKEN").rmdir()
+    (tmp_path / "HF_TOKEN").symlink_to("HF_TOKEN")  # which not even root can read
+    with pytest.raises(Misconfigured, match=r"HF_TOKEN cannot be read: Too many levels of symbolic links"):
+        settings.load()
+    given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "gone"))
+    with pytest.raises(Misconfigured, match=r"CREDENTIALS_DIRECTORY is .*gone, and there is no such folder"):
+        settings.load()
+
+
 @pytest.mark.parametrize("odd", ["hf_ve ry", "hf_ve\nry", "hf_véry"])
 def test_a_secret_that_no_header_can_hold_is_refused_and_not_repeated(
     given: pytest.MonkeyPatch, odd: str

@@ -96,3 +96,83 @@ def test_a_folder_that_went_away_while_we_run_is_an_outage(tmp_path: Path) -> No
         spool.check_room()
     with pytest.raises(Outage), spool.folder(7):
         pytest.fail("made a folder in nothing")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder that is not the spool's business, as it has to stay."""
+    folder = tmp_path / "elsewhere"
+    (folder / "attempt-1").mkdir(parents=True)
+    (folder / "attempt-1" / "letter").write_bytes(b"mine")
+    (folder / "letter").write_bytes(b"mine")
+    folder.chmod(0o755)
+    return folder
+
+
+def untouched(folder: Path) -> bool:
+    there = sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
+    return there == ["attempt-1", "attempt-1/letter", "letter"] and mode(folder) == 0o755
+
+
+def test_a_link_in_the_spool_is_removed_and_not_followed(tmp_path: Path, elsewhere: Path) -> None:
+    folder = tmp_path / "attic"
+    (folder / "attempt-2").mkdir(parents=True)
+    (folder / "attempt-1").symlink_to(elsewhere)
+    (folder / "attempt-2" / "images").symlink_to(elsewhere)
+    (folder / "attempt-3").symlink_to(elsewhere / "letter")
+    (folder / "attempt-4").symlink_to("nowhere")
+    (folder / "attempt-5").write_bytes(b"no folder")
+    with Spool(folder).locked():
+        assert [file.name for file in folder.iterdir()] == ["lock"]
+    assert untouched(elsewhere)
+
+
+def test_an_attempt_never_writes_through_a_link_planted_under_its_name(spool: Spool, elsewhere: Path) -> None:
+    planted = elsewhere.parent / "spool" / "attempt-9"
+    planted.symlink_to(elsewhere)
+    with spool.folder(9) as folder:
+        assert folder == planted
+        assert not folder.is_symlink()
+        (folder / "image_001").write_bytes(b"a face")
+    assert not planted.exists()
+    assert untouched(elsewhere)
+
+
+def test_a_link_planted_while_an_attempt_runs_is_all_that_goes_with_it(spool: Spool, elsewhere: Path) -> None:
+    with spool.folder(9) as folder:
+        folder.rmdir()
+        folder.symlink_to(elsewhere)
+    assert not folder.is_symlink()
+    assert untouched(elsewhere)
+
+
+def test_what_an_attempt_finds_under_its_name_is_not_published(spool: Spool) -> None:
+    with spool.folder(9) as folder:
+        (folder / "image_001").write_bytes(b"somebody's")
+        with spool.folder(9) as again:
+            assert list(again.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["folder", "lock"])
+def test_a_link_in_place_of_the_spool_or_its_lock_is_refused(
+    tmp_path: Path, elsewhere: Path, place: str
+) -> None:
+    folder = tmp_path / "attic"
+    if place == "folder":
+        folder.symlink_to(elsewhere)
+    else:
+        folder.mkdir()
+        (folder / "lock").symlink_to(elsewhere / "new")
+    with pytest.raises(Misconfigured, match=r"cannot be written to .*WATCHER_SPOOL"), Spool(folder).locked():
+        pytest.fail("locked somebody else's")
+    assert untouched(elsewhere)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_spool_that_belongs_to_another_user_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "attic"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    with pytest.raises(Misconfigured, match="belongs to another user"), Spool(folder).locked():
+        pytest.fail("locked somebody else's")
+    assert mode(folder) != 0o700, "It is left as it was."

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests import pictures
+from tests import hostile, pictures
 from watcher.structure import Judge, UnfitError
 
-ORDINARY = list(pictures.ordinary())
-ACCEPTED = ORDINARY + list(pictures.odd())
-REFUSED = list(pictures.refused())
+ORDINARY = [*pictures.ordinary(), *hostile.ordinary()]
+ACCEPTED = [*ORDINARY, *pictures.odd(), *hostile.odd()]
+REFUSED = [*pictures.refused(), *hostile.refused()]
 steady = settings(derandomize=True, deadline=None)
 SMALL = [("jpg", pictures.jpeg(size=(16, 8))), ("png", pictures.png(size=(16, 8)))]
 
@@ -73,6 +73,15 @@ def test_a_picture_cut_off_anywhere_is_unreadable(kind: str, image: bytes) -> No
     for length in range(len(image)):
         assert judged(image[:length]).startswith("image_unreadable is "), length
         assert judged(image[:length], 1).startswith("image_unreadable is "), length
+
+
+def test_a_phones_photo_is_unreadable_until_its_own_end_and_not_its_previews_ends() -> None:
+    image = hostile.a_phones_photo()
+    [end] = [at for at in range(1, len(image)) if judged(image[:at]) == "jpg" != judged(image[: at - 1])]
+    assert image[:end].endswith(pictures.EOI)
+    with Image.open(io.BytesIO(image[:end])) as picture:
+        picture.load()
+    assert {judged(image[:at])[:17] for at in range(end)} == {"image_unreadable "}
 
 
 def test_a_png_with_any_bit_changed_is_refused() -> None:
@@ -150,6 +159,25 @@ def test_twenty_megabytes_of_empty_png_chunks_cost_less_than_two_seconds() -> No
     started = time.process_time()
     judged(image)
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("start", "worst"),
+    [
+        (pictures.JPEG_START + pictures.frame(8, 8), b"\xff\xfe\0\2"),
+        (pictures.JPEG_START + pictures.frame(8, 8), b"\xff\x01"),
+        (pictures.JPEG_START + pictures.frame(8, 8), pictures.scan(b"")),
+        (pictures.hand_made_png(pictures.header(5, 5)), pictures.chunk(b"tEXt")),
+    ],
+)
+def test_a_hostile_chunk_costs_the_loop_less_than_a_tenth_of_a_second(start: bytes, worst: bytes) -> None:
+    """Between two chunks the daemon does everything else."""
+    judge = Judge()
+    judge.feed(start)
+    chunk = (worst * 70_000)[:65_536]
+    started = time.thread_time()
+    judge.feed(chunk)
+    assert time.thread_time() - started < 0.1
 
 
 @steady

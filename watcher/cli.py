@@ -18,7 +18,7 @@ import click
 
 from watcher import __version__, console, migrate, settings
 from watcher.errors import Misconfigured, WatcherError
-from watcher.log import configure, is_journal
+from watcher.log import configure, is_journal, redact
 
 EX_CONFIG = 78
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 def _complain(error: WatcherError) -> None:
     priority = "<3>" if is_journal(settings.environment()) else ""  # an error, see sd-daemon(3)
-    click.echo(f"{priority}watcher: {error}", err=True)
+    click.echo(f"{priority}watcher: {redact(str(error))}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

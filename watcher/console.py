@@ -5,12 +5,13 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +19,7 @@ from rich.text import Text
 from watcher import screens, settings
 from watcher.errors import Misconfigured, Transient
 from watcher.identity import Choice
-from watcher.log import configure
+from watcher.log import configure, redact
 from watcher.words import plain, seconds_in
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ T = TypeVar("T")
 
 _WATCH = 2.0
 """Seconds between two looks of `status --watch`."""
-_PIPED = 160
-"""Columns where there is no terminal: wide enough that `grep` finds a row on one line."""
+_PIPED = 10_000
+"""Columns where there is no terminal: nothing is broken, so that `grep` finds a row, or a finding, on one line."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, times in seconds.")
 
@@ -47,7 +48,7 @@ def status(*, watch: bool, as_json: bool) -> None:
     if as_json:
         say_json(told)
     else:
-        screen().print(screens.status(told))
+        say(screens.status(told), screen())
 
 
 @click.command(
@@ -64,7 +65,7 @@ def show(*, id: UUID, as_json: bool) -> None:  # noqa: A002  (it is the name tha
     if as_json:
         say_json(told)
     else:
-        screen().print(screens.story(told))
+        say(screens.story(told), screen())
 
 
 class _Since(click.ParamType[float | str]):
@@ -82,7 +83,7 @@ class _Since(click.ParamType[float | str]):
             self.fail(f"{value!r} is neither like 30min, 2h or 3d nor like 2026-11-22T14:05Z.", param, ctx)
         if time.tzinfo is None:
             self.fail(
-                f"{value!r} lacks a zone: end it with Z for UTC, or with an offset such as +01:00.",
+                f"{value!r} lacks a zone: write {time:%Y-%m-%dT%H:%M}Z for UTC, or end with an offset such as +01:00.",
                 param,
                 ctx,
             )
@@ -130,7 +131,7 @@ def replay(
         failed_within_seconds=since if isinstance(since, float) else None,
         user=str(user) if user else None,
     )
-    if not yes:
+    if dry_run or not yes:
         would = with_rows(lambda rows: rows.replay(choice, dry_run=True))
         if dry_run and as_json:
             say_json(would)
@@ -181,6 +182,8 @@ def doctor(*, as_json: bool) -> None:
     console = screen()
 
     def tell(finding: ward.Finding) -> None:
+        # It may quote what a service said.
+        finding = replace(finding, sentence=redact(finding.sentence))
         findings.append(finding)
         if as_json:
             return
@@ -189,7 +192,7 @@ def doctor(*, as_json: bool) -> None:
         grid.add_row(
             Text(mark, style), Text(plain(finding.sentence), "dim" if finding.state == "skipped" else "")
         )
-        console.print(grid)
+        say(grid, console)
         if finding.remedy:
             # As it is to be pasted: not wrapped, not indented.
             console.print(Text(finding.remedy, "bold"), soft_wrap=True)
@@ -207,12 +210,26 @@ def doctor(*, as_json: bool) -> None:
         asyncio.run(look())
     if as_json:
         say_json(ward.as_json(findings))
+    elif any(finding.remedy.endswith(";") for finding in findings):
+        console.print(
+            Text("Paste the SQL into the project's SQL editor or psql, then: watcher doctor", "dim")
+        )
     raise click.exceptions.Exit(ward.exit_code(findings))
 
 
 def say_json(told: object) -> None:
     """Print one JSON value on a line."""
     click.echo(json.dumps(told, ensure_ascii=False))
+
+
+def say(what: RenderableType, console: Console) -> None:
+    """Print what has columns; where there is no terminal, without the blanks that fill them up on the right."""
+    if console.is_terminal:
+        console.print(what)
+        return
+    with console.capture() as said:
+        console.print(what)
+    click.echo("\n".join(line.rstrip() for line in said.get().splitlines()))
 
 
 def screen() -> Console:
@@ -228,8 +245,11 @@ def with_rows(question: "Callable[[Rows], Awaitable[T]]") -> T:
     # It takes half a second to import, which --help need not wait for.
     from watcher.app import rows_of
 
+    loaded = settings.load_supabase()
+    configure("ERROR", "console", [loaded.supabase_key.get_secret_value()], settings.environment())
+
     async def ask() -> T:
-        async with rows_of(settings.load_supabase()) as rows:
+        async with rows_of(loaded) as rows:
             return await question(rows)
 
     return asyncio.run(ask())
@@ -243,7 +263,8 @@ async def _watch(rows: "Rows", *, as_json: bool) -> None:
             if as_json:
                 say_json(told)
             else:
-                console.print(screens.status(told), Text())
+                say(screens.status(told), console)
+                console.print()
             sys.stdout.flush()
             await asyncio.sleep(_WATCH)
     with Live(console=console, screen=True, auto_refresh=False) as live:
@@ -251,5 +272,5 @@ async def _watch(rows: "Rows", *, as_json: bool) -> None:
             try:
                 live.update(screens.status(await rows.status()), refresh=True)
             except Transient as error:
-                live.update(Text(f"{error}\nTrying again every {_WATCH:g} s."), refresh=True)
+                live.update(Text(f"{redact(str(error))}\nTrying again every {_WATCH:g} s."), refresh=True)
             await asyncio.sleep(_WATCH)

@@ -29,13 +29,13 @@ _FORMATS: Final = tuple(
         (rb"BM....\0\0\0\0", f"is a BMP; {_SAVE}"),
         (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", f"is a JPEG 2000 picture; {_SAVE}"),
         (rb"\0\0\0\x0cJXL |\xff\x0a", f"is a JPEG XL picture; {_SAVE}"),
-        (rb"\0\0[\1\2]\0", f"is an icon; {_SAVE}"),
         (rb"8BPS", f"is a Photoshop file; {_SAVE}"),
         (rb"\s*%PDF-", f"is a PDF; {_SAVE}"),
         (
             rb"....(?:ftyp|moov|mdat|wide)|\x1aE\xdf\xa3|RIFF....AVI ",
             "is a video; upload a still picture of it",
         ),
+        (rb"\0\0[\1\2]\0", f"is an icon; {_SAVE}"),
         (rb"PK[\3\5]|Rar!|7z\xbc\xaf|\x1f\x8b", "is an archive; upload the pictures in it one by one"),
         (rb"data:image/|/9j/|iVBORw0KGgo", "is a picture written as base64 text; upload the picture itself"),
         (

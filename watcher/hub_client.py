@@ -18,6 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import hf_request_event_hook, parse_ratelimit_headers
 
 from watcher.errors import Conflict, NameTaken, Outage, Permanent, Transient, WatcherError
+from watcher.log import redact
 from watcher.metrics import BYTES
 
 T = TypeVar("T")
@@ -215,7 +216,7 @@ def _body(response: httpx2.Response) -> str:
         text = str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
         text = response.text.strip()
-    return (text or response.reason_phrase)[:300]
+    return redact(text or response.reason_phrase)[:300]  # in this order: half a secret would not be found
 
 
 def _retry_after(response: httpx2.Response) -> float | None:

@@ -131,4 +131,9 @@ def _spellings(secret: str) -> Iterable[str]:
     """How a secret may be written in a URL, a header or a dump."""
     yield secret
     yield quote(secret, safe="")
-    yield base64.b64encode(secret.encode()).decode()
+    raw = secret.encode()
+    for before in range(3):
+        # Behind something else, as in `user:password`: the characters that stand for the secret's own bits alone.
+        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(bytes(before) + raw)[first:last].decode()

@@ -40,7 +40,7 @@ FAILED_ROWS = Gauge(
 )
 OLDEST = Gauge(
     "watcher_oldest_row_seconds",
-    "Since the oldest `pending` row was inserted; absent while there is none.",
+    "Since the turn came of the `pending` row that has waited longest; absent while none is due.",
     ["status"],
     registry=REGISTRY,
 )

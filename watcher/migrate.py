@@ -4,6 +4,7 @@ The schema records its own versions and nothing else does: the history of the Su
 the app's folder lacks, or its next push would refuse.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,18 +51,40 @@ def apply(db_url: str) -> Iterator[str]:
     except psycopg.ProgrammingError:
         # Its own words repeat the URL, and the password with it.
         raise Misconfigured("SUPABASE_DB_URL is no database URL: it begins with postgresql://.") from None
+    if "://" in db_url and not re.fullmatch(r"[a-z]+://([^/@]*@)?[^@]*", db_url):
+        # libpq takes a part of such a password for a host or a port, and repeats it in its words.
+        raise Misconfigured(
+            "SUPABASE_DB_URL has an @ or a / in its user or password: write %40 for @ and %2F for /."
+        )
     try:
         with psycopg.connect(db_url, autocommit=True, connect_timeout=10) as connection:
             done = _versions(connection)
             for file in files():
                 version = file.name.partition("_")[0]
                 if version not in done:
-                    connection.execute(file.read_bytes())
+                    try:
+                        connection.execute(file.read_bytes())
+                    except psycopg.OperationalError:
+                        raise
+                    except psycopg.Error as error:
+                        raise Misconfigured(
+                            f"{file.name} was refused, and nothing of it was done: {error.diag.message_primary}"
+                        ) from error
                     yield version
     except psycopg.OperationalError as error:
         raise Transient(f"The database could not be reached: {error}") from error
     except psycopg.Error as error:
         raise Misconfigured(str(error.diag.message_primary or error)) from error
+
+
+def statement(beginning: str) -> str:
+    """Return the one statement of the files that begins like that, as far as its semicolon; raises LookupError."""
+    found = re.search(
+        rf"^ *({re.escape(beginning)}[^;]*;)", "\n".join(map(Path.read_text, files())), re.MULTILINE
+    )
+    if found is None:
+        raise LookupError(beginning)
+    return found[1]
 
 
 def _versions(connection: psycopg.Connection) -> set[str]:

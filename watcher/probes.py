@@ -86,8 +86,8 @@ def _set_rows(status: dict[str, Any]) -> None:
         metrics.ROWS.labels(name).set(number)
     for code, number in failed.items():
         metrics.FAILED_ROWS.labels(code).set(number)
-    if (oldest := status["oldest_pending_seconds"]) is not None:
-        metrics.OLDEST.labels("pending").set(oldest)
+    if numbers["pending"]:
+        metrics.OLDEST.labels("pending").set(status["overdue_seconds"])
 
 
 def _verdict(why_not: str | None, well: str) -> Answer:

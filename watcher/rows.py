@@ -11,6 +11,7 @@ from supabase import AsyncClient
 from watcher import __version__
 from watcher.errors import LeaseLost, Misconfigured, Outage, Transient, WatcherError
 from watcher.identity import Choice, Claim, Identity, Publication
+from watcher.log import redact
 
 T = TypeVar("T")
 
@@ -197,8 +198,8 @@ def _read(verb: str, reading: Callable[[], T]) -> T:
 
 
 def _storable(text: str) -> str:
-    """A sentence may quote what a service sent: Postgres takes no NUL, and nobody reads more than this."""
-    return text.replace("\x00", "")[:2000]
+    """A sentence may quote what a service sent, and that what we sent it; Postgres takes no NUL."""
+    return redact(text).replace("\x00", "")[:2000]  # in this order: half a secret would not be found
 
 
 def _garbled(verb: str) -> Transient:
@@ -216,9 +217,12 @@ class NotGranted(Outage):
 def _translate(verb: str, error: APIError) -> WatcherError:
     code, message = str(error.code or ""), str(error.message or "")
     if code == _NO_FUNCTION:
-        return NoFunction(f"The database has no function {verb}: {message}")
+        return NoFunction(f"The database has no function {verb}: {message}. Run `watcher doctor`.")
     if code == _REFUSED:
-        return NotGranted(f"The Supabase key may not call {verb}: {message}. Use the project's secret key.")
+        return NotGranted(
+            f"The Supabase key may not call {verb}: {message}. Use the project's secret key; if it is that, run "
+            "`watcher doctor`."
+        )
     # Without a code it is the gateway that speaks; it answers 401 to a key it does not know.
     if code in {"", "None", "401", "403"} or code.startswith("PGRST3"):
         return Outage(

@@ -1,5 +1,6 @@
 """What the operator sees of the rows: the queue as a whole, and one row's story."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,9 +22,20 @@ _ENDS = {
 """An attempt's end as a person reads it: put off is spent, given back is not, silent is a worker that was lost."""
 
 
+_IMAGE = re.compile(r"Image (\d+) ")
+"""How a reason begins that is about one image; its object is what has to be replaced."""
+_OVERDUE = 300.0
+"""Seconds that a due row may wait before the screen says where to look why."""
+_NAME = 30
+"""Columns of a name in a table: a row's screen has it whole, and the reason needs the room more."""
+
+
 def status(told: Mapping[str, Any]) -> RenderableType:
     """Show what `watcher_status` told."""
     parts: list[RenderableType] = [_summary(told)]
+    if told["overdue_seconds"] > _OVERDUE:
+        waits = duration(told["overdue_seconds"])
+        parts += [Text(f"\nRows that are due have waited for {waits}: `watcher doctor` looks why.", "yellow")]
     if told["publishing"]:
         parts += [Text(), _publishing(told["publishing"])]
     if told["waiting"]:
@@ -43,6 +55,9 @@ def story(told: Mapping[str, Any]) -> RenderableType:
     facts.add_row("status", _status_in_words(told))
     if state == "failed":
         facts.add_row("reason", _cell(f"{told['error_message']} ({told['error_code']})"))
+        image = _IMAGE.match(told["error_message"])
+        if image and int(image[1]) <= len(told["image_paths"]):
+            facts.add_row(f"image {image[1]}", _cell(told["image_paths"][int(image[1]) - 1]))
     if state == "pending" and told["last_reason"]:
         facts.add_row("last reason", _cell(told["last_reason"]))
     facts.add_row("repo", _repo(told))
@@ -104,7 +119,7 @@ def _publishing(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = _table("Publishing", "name", "id", "for", "images", "by")
     for row in rows:
         table.add_row(
-            _cell(row["identity_name"]),
+            _name(row["identity_name"]),
             row["id"],
             duration(row["seconds"]) if row["attempt"] else "",
             f"{row['images_published']} of {row['num_training_images']}",
@@ -118,11 +133,11 @@ def _waiting(rows: Sequence[Mapping[str, Any]], total: int) -> Table:
     table = _table(title, "name", "id", "for", "next try", "why")
     for row in rows:
         table.add_row(
-            _cell(row["identity_name"]),
+            _name(row["identity_name"]),
             row["id"],
             duration(row["age_seconds"]),
             f"in {duration(row['due_in_seconds'])}" if row["due_in_seconds"] else "due",
-            _cell(row["last_reason"] or "not tried yet"),
+            _cell(row["last_reason"] or "waits for its turn"),
         )
     return table
 
@@ -132,7 +147,7 @@ def _failed(rows: Sequence[Mapping[str, Any]], total: int) -> Table:
     table = _table(title, "name", "id", "when", "why")
     for row in rows:
         table.add_row(
-            _cell(row["identity_name"]),
+            _name(row["identity_name"]),
             row["id"],
             ago(row["failed_seconds_ago"]),
             _cell(row["error_message"]),
@@ -152,6 +167,12 @@ def _table(title: str, *heads: str) -> Table:
 
 def _cell(text: str) -> Text:
     return Text(plain(text))
+
+
+def _name(text: str) -> Text:
+    name = _cell(text)
+    name.truncate(_NAME, overflow="ellipsis")
+    return name
 
 
 def _holder(row: Mapping[str, Any]) -> str:

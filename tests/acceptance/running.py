@@ -82,6 +82,17 @@ class Watcher:
         self.wait_for("feed_alive")
         return self
 
+    def peak(self) -> int:
+        """The most memory that it has had, in bytes, with what it started; asks Linux."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        total = 0
+        for process in (str(pid), *children):
+            lines = Path(f"/proc/{process}/status").read_text().splitlines()
+            [kilobytes] = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+            total += kilobytes * 1024
+        return total
+
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

@@ -27,18 +27,6 @@ def _another(photo: bytes, number: int) -> bytes:
     return photo[:2] + struct.pack(">HHI", 0xFFFE, 6, number) + photo[2:]
 
 
-def _peak(watcher: Watcher) -> int:
-    """The most memory that it has had, in bytes, with what it started."""
-    pid = watcher.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    total = 0
-    for process in (str(pid), *children):
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-        [kilobytes] = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
-        total += kilobytes * 1024
-    return total
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak")
 def test_forty_images_of_twenty_megabytes_go_through_under_two_hundred(stage: Stage, person: Person) -> None:
     photo = _large_photo()
@@ -47,7 +35,7 @@ def test_forty_images_of_twenty_megabytes_go_through_under_two_hundred(stage: St
     with Watcher(stage) as watcher:
         watcher.ready()
         row = person.wait_for(person.insert("Ada", paths), "published", within=100)
-        peak = _peak(watcher)
+        peak = watcher.peak()
         watcher.stop()
     print(f"{peak / _MEGABYTE:.0f} MB")  # noqa: T201  (a figure)
     assert peak < 200 * _MEGABYTE, f"{peak / _MEGABYTE:.0f} MB"

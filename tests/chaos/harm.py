@@ -3,10 +3,11 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
+from starlette.types import Message
 
 from chaos.agenda import Agenda
 from chaos.daemons import Daemons
@@ -22,6 +23,8 @@ BY_HAND = "Edit .gitattributes by hand"
 # Faults there keep daemons from claiming, as far as they keep them from an answer.
 _CLAIMING = {"claim", "verbs", "version", "whoami", "hub"}
 _NOISY = {"Rate"}
+# What they keep has left its sender: it goes on also if that one is killed meanwhile.
+_KEEPING = {"Delay", "Hold"}
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,25 @@ class _Met:
         self.notes.add("fault", f"{self.action} met by {passage.scope['method']} {passage.scope['path']}")
         began = time.monotonic()
         passage.scope.setdefault(ARRIVED, began)
+        if name in _KEEPING:
+            passage = await _whole(passage)
         try:
             await self.action(passage)
         finally:
             if self.place in _CLAIMING and name not in _NOISY:
                 self.notes.hidden.append((began, time.monotonic()))
+
+
+async def _whole(passage: Passage) -> Passage:
+    """The passage of a request that has come in whole, whatever becomes of its sender."""
+    messages = [await passage.receive()]
+    while messages[-1].get("more_body", False):
+        messages.append(await passage.receive())
+
+    async def receive() -> Message:
+        return messages.pop(0) if messages else await passage.receive()
+
+    return replace(passage, receive=receive)
 
 
 class Harm:

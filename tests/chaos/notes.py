@@ -2,8 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -39,15 +37,6 @@ class Notes:
         """Note what must not happen."""
         self.add("WRONG", sentence)
         self.wrong.append(sentence)
-
-    @contextmanager
-    def hiding(self) -> Iterator[None]:
-        """Note that nobody can claim while the block runs."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.hidden.append((began, time.monotonic()))
 
     def all(self) -> list[Note]:
         """Everything, in order."""

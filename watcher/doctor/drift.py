@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from watcher import migrate
+
 _GRANT = re.compile(r"(?P<role>\S+) (?P<right>\w+)(?: \((?P<column>\w+)\))? on (?P<thing>\S+)")
 _TABLES = {"trained_identities": "public.trained_identities", "watcher_pulse": "public.watcher_pulse"}
 BUCKET = "identity-images"
@@ -27,8 +29,12 @@ def tables(now: Mapping[str, Any], _then: Mapping[str, Any]) -> Iterator[Drift]:
     for table, secured in now["row_security"].items():
         if not secured:
             place = _TABLES.get(table, f"storage.{table}")
+            what = {
+                "trained_identities": ": users can see each other's rows",
+                "objects": ": users can see all files",
+            }
             yield Drift(
-                f"Row-level security is off on {place}: users can see each other's rows.",
+                f"Row-level security is off on {place}{what.get(table, '')}.",
                 f"alter table {place} enable row level security;",
             )
 
@@ -71,9 +77,11 @@ def triggers(now: Mapping[str, Any], then: Mapping[str, Any]) -> Iterator[Drift]
     """The triggers that keep the queue and the rules."""
     for name in then["triggers"]:
         if name not in now["triggers"]:
+            # The catalogue does not tell which. To make it anew mends both.
+            drop = f"drop trigger if exists {_quoted(name)} on public.trained_identities;"
             yield Drift(
                 f"The trigger {name} on public.trained_identities is off or gone.",
-                f"alter table public.trained_identities enable trigger {_quoted(name)};",
+                f"{drop}\n{migrate.statement(f'create trigger {name} ')}",
             )
 
 
@@ -97,7 +105,7 @@ def bucket(now: Mapping[str, Any], then: Mapping[str, Any]) -> Iterator[Drift]:
         ),
         (
             "allowed_mime_types",
-            f"The bucket {BUCKET} takes {', '.join(is_['allowed_mime_types'] or ['files of any type'])}.",
+            f"The bucket {BUCKET} takes {_types(is_)}, not {_types(was)}.",
             f"'{types}'",
         ),
     ):
@@ -164,4 +172,8 @@ def _quoted(name: str) -> str:
 
 
 def _bytes(number: int | None) -> str:
-    return "any size" if number is None else f"{number / 2**20:g} MiB"
+    return "any size" if number is None else f"{number / 2**20:.3g} MiB"
+
+
+def _types(bucket: Mapping[str, Any]) -> str:
+    return ", ".join(bucket["allowed_mime_types"] or ["files of any type"])

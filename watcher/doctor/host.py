@@ -19,7 +19,11 @@ def findings(settings: Settings) -> Iterator[Finding]:
     """Look without leaving anything behind: whoever asks may not be whom the daemon runs as."""
     folder = settings.spool
     there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+    if not there.is_dir():
+        sentence = f"The spool folder {folder} cannot be made: {there} is no folder."
+        yield Finding("spool", "error", sentence, "Set WATCHER_SPOOL to a folder.")
+        return
+    if not os.access(there, os.W_OK | os.X_OK):
         sentence = f"The spool folder {folder} cannot be written to."
         yield Finding(
             "spool", "error", sentence, f"sudo install -d -m 700 -o $(whoami) {settings.spool_root}"

@@ -33,7 +33,8 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         return
     except Transient as error:
         remedy = (
-            f"Wait: https://status.huggingface.co. If it lasts: curl -v {settings.hf_endpoint}/api/whoami-v2"
+            f"Wait: https://status.huggingface.co. If it lasts, look at HF_ENDPOINT and at the network: "
+            f"curl -v {settings.hf_endpoint}/api/whoami-v2"
         )
         yield Finding("hub", "error", f"{settings.hf_endpoint}: {error}", remedy)
         return

@@ -1,6 +1,7 @@
 """Realtime: lets us in, and really delivers."""
 
 import asyncio
+import re
 from typing import Any
 
 from watcher.doctor.finding import Finding, unanswered
@@ -9,6 +10,8 @@ from watcher.feed import Feed
 from watcher.rows import Rows
 from watcher.settings import Settings
 
+_OVERLOADED = re.compile(r"HTTP (5\d\d|429)")
+"""It is there and cannot just now."""
 _SUBSCRIBED = 30.0
 """Seconds."""
 _DELIVERY = 10.0
@@ -31,7 +34,9 @@ async def delivery(settings: Settings, rows: Rows) -> Finding:
         if not await _rings(bell, life, _SUBSCRIBED):
             reason = life.result() if life.done() else "Realtime did not subscribe us in time."
             remedy = (
-                "Switch Realtime on in the project's settings, Realtime; until then rows are found by polling, "
+                "Wait: https://status.supabase.com; until then rows are found by polling, within seconds."
+                if _OVERLOADED.search(reason)
+                else "Switch Realtime on in the project's settings, Realtime; until then rows are found by polling, "
                 "within seconds."
             )
             return Finding("realtime", "error", f"Realtime does not let the watcher in: {reason}", remedy)

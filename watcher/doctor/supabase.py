@@ -18,6 +18,8 @@ from watcher.rows import Rows
 from watcher.settings import Settings
 from watcher.words import duration
 
+_PAUSED = 540
+"""Supabase's own status, as its page of HTTP status codes says."""
 _SKEW = 60.0
 """Seconds; more than that, and TLS and tokens begin to be refused."""
 
@@ -47,10 +49,10 @@ async def findings(settings: Settings, http: httpx.AsyncClient) -> AsyncIterator
         async for finding in _catalogue(rows):
             broken = broken or finding.state == "error"
             yield finding
-        yield await _storage(settings, http)
-        told = await realtime.delivery(settings, rows)
-        # What is broken above is most likely why.
-        yield (replace(told, remedy="Mend what is said above first.") if broken and told.remedy else told)
+        for look in (_storage(settings, http), realtime.delivery(settings, rows)):
+            told = await look
+            # What is broken above is most likely why.
+            yield (replace(told, remedy="Mend what is said above first.") if broken and told.remedy else told)
         async for finding in queue.findings(settings, rows):
             yield finding
 
@@ -69,9 +71,14 @@ async def _reach(url: str, http: httpx.AsyncClient) -> tuple[Finding, httpx.Resp
         )
         said = str(error) or type(error).__name__
         return Finding("supabase reachable", "error", f"{broken} {url}: {said}.", remedy), None
-    if response.is_server_error:
-        sentence = f"Supabase is in trouble: {url} answers HTTP {response.status_code}."
-        return Finding("supabase reachable", "error", sentence, "Wait: https://status.supabase.com."), None
+    if (trouble := _trouble("supabase reachable", "Supabase", response)) is not None:
+        return trouble, None
+    if response.status_code == httpx.codes.NOT_FOUND or response.is_redirect:
+        sentence = f"What answers at {url} is no Supabase project (HTTP {response.status_code})."
+        remedy = (
+            "Set SUPABASE_URL to the project's URL alone, as https://REF.supabase.co, with no path behind it."
+        )
+        return Finding("supabase reachable", "error", sentence, remedy), None
     if url.startswith("http://") and host not in {"localhost", "127.0.0.1", "::1"}:
         sentence = f"{url} is spoken to without TLS: the key goes over the network in the open."
         return Finding(
@@ -108,10 +115,7 @@ async def _key(settings: Settings, http: httpx.AsyncClient) -> Finding:
         public = "42501" in response.text
         sentence = "SUPABASE_SECRET_KEY is a public key." if public else "Supabase refuses the key."
         return Finding("key", "error", sentence, KEYS)
-    if response.is_server_error:
-        sentence = f"REST is in trouble: HTTP {response.status_code}."
-        return Finding("key", "error", sentence, "Wait: https://status.supabase.com.")
-    return Finding("key", "ok", "REST accepts the key.")
+    return _trouble("key", "REST", response) or Finding("key", "ok", "REST accepts the key.")
 
 
 async def _schema(rows: Rows) -> Finding:
@@ -172,10 +176,41 @@ async def _storage(settings: Settings, http: httpx.AsyncClient) -> Finding:
         )
     if response.is_success:
         return Finding("storage", "ok", "Storage accepts the key and has the bucket.")
-    sentence = (
-        f"Storage does not show the bucket {BUCKET}: {response.text[:200]} (HTTP {response.status_code})."
-    )
-    return Finding("storage", "error", sentence, KEYS)
+    if (trouble := _trouble("storage", "Storage", response)) is not None:
+        return trouble
+    if (
+        response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
+        or "NoSuchBucket" not in response.text
+    ):
+        return Finding("storage", "error", f"Storage refuses the key: {_said(response)}.", KEYS)
+    # The catalogue has it, so it is hidden: this role is to see past row-level security.
+    sentence = f"Storage does not show the bucket {BUCKET} to the secret key, though it is there."
+    return Finding("storage", "error", sentence, "alter role service_role bypassrls;")
+
+
+def _trouble(check: str, who: str, response: httpx.Response) -> Finding | None:
+    """Say what is the matter with the service or the whole project, whoever asks; None for nothing of that kind."""
+    if response.status_code == _PAUSED:
+        return Finding(
+            check, "error", "The project is paused.", "Restore it: https://supabase.com/dashboard."
+        )
+    if response.status_code == httpx.codes.PAYMENT_REQUIRED:
+        sentence = f"Supabase restricts the project: {_said(response)}."
+        return Finding(check, "error", sentence, "See usage and billing: https://supabase.com/dashboard.")
+    if response.is_server_error:
+        sentence = f"{who} is in trouble: {_said(response)}."
+        return Finding(check, "error", sentence, "Wait: https://status.supabase.com.")
+    return None
+
+
+def _said(response: httpx.Response) -> str:
+    """Return the status, and what the answer says besides."""
+    try:
+        told = response.json()
+    except ValueError:
+        told = None
+    said = told.get("message") or told.get("msg") or told.get("error") if isinstance(told, dict) else None
+    return f"HTTP {response.status_code}" + (f", {str(said)[:200].rstrip('.')}" if said else "")
 
 
 def _headers(settings: Settings) -> Mapping[str, str]:
