@@ -218,6 +218,21 @@ def test_a_supabase_that_is_away_ends_with_1_and_a_missing_setting_with_78(scene
     assert run(["status"], settings).returncode == 78
 
 
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_who_reads_only_the_first_line_is_not_told_of_a_failure(scene: Scene, command: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "watcher", command],
+        env=environment(**scene.sandbox.settings()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 0)
+
+
 def test_the_operator_needs_no_hub_token(scene: Scene) -> None:
     settings = {name: value for name, value in scene.sandbox.settings().items() if not name.startswith("HF_")}
     assert run(["status"], settings).returncode == 0

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 import structlog
+from database import Worker
 from prometheus_client.parser import text_string_to_metric_families
 from scene import PICTURES, Scene, until
 from watching import free_address, get
@@ -317,6 +318,27 @@ async def test_the_tables_rows_are_counted_and_absent_while_it_does_not_answer(
         tell_to_stop()
         tell_to_stop()
         await asyncio.wait_for(task, 3)
+
+
+async def test_a_row_that_was_replayed_waits_since_then_and_not_since_it_was_inserted(
+    scene: Scene, running: Running
+) -> None:
+    address = free_address()
+    worker = Worker(scene.database)
+    row = await asyncio.to_thread(scene.insert)
+    worker.fail(worker.claim_one(), "hub_refused", "The Hub refuses the card.")
+    scene.database.pass_time(7200)
+    async with running(metrics_address=address, slots=1):
+        await stuck(scene)
+        scene.database.run(
+            "update public.trained_identities set status = 'pending', error_code = null, error_message = null where id = %s",
+            (row,),
+        )
+        found = await scraped(address)
+        assert found[of("watcher_rows", "pending")] == 1
+        assert 0 <= found[of("watcher_oldest_row_seconds", "pending")] < 60
+        tell_to_stop()
+        tell_to_stop()
 
 
 async def test_the_table_is_not_counted_more_often_than_every_few_seconds(

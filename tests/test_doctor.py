@@ -245,11 +245,11 @@ def test_a_schema_that_is_missing_older_or_too_new(scene: Scene, look: Look, pro
 
 
 def test_realtime_that_is_down_and_realtime_that_is_deaf(scene: Scene, look: Look) -> None:
-    scene.sandbox.realtime.refuse(502, times=None)
+    scene.sandbox.realtime.refuse(502, times=1000)
     down = only(look())
     assert "Realtime does not let the watcher in" in down.sentence
     assert down.remedy.startswith("Wait")
-    scene.sandbox.realtime.refuse(403, times=None)
+    scene.sandbox.realtime.refuse(403, times=1000)
     assert only(look()).remedy.startswith("Switch Realtime on")
     scene.sandbox.realtime.refuse(502, times=0)
     scene.sandbox.realtime.drop_events(1)

@@ -29,8 +29,8 @@ def main() -> None:
         code = cli(prog_name="watcher", standalone_mode=False) or 0
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough, as `head` has.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has seen enough, as `head` has; rich and click make an exit with 1 of it.
         os._exit(0)
     except click.ClickException as error:
         error.show()

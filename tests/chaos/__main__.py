@@ -3,6 +3,7 @@
 The seed of run i is SEED + i. Exit code 1 if anything was wrong; what the figures mean is said in `report.py`.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -24,6 +25,8 @@ def chaos(runs: int, seed: int, jobs: int) -> None:
     """Play, and audit."""
     # Told to stop, it leaves nothing running either.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # It complains of sockets that are refused on purpose.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     done = []
     click.echo(report.HEAD)
     for run in played(range(seed, seed + runs), jobs):

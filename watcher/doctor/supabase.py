@@ -74,11 +74,7 @@ async def _reach(url: str, http: httpx.AsyncClient) -> tuple[Finding, httpx.Resp
     if (trouble := _trouble("supabase reachable", "Supabase", response)) is not None:
         return trouble, None
     if response.status_code == httpx.codes.NOT_FOUND or response.is_redirect:
-        sentence = f"What answers at {url} is no Supabase project (HTTP {response.status_code})."
-        remedy = (
-            "Set SUPABASE_URL to the project's URL alone, as https://REF.supabase.co, with no path behind it."
-        )
-        return Finding("supabase reachable", "error", sentence, remedy), None
+        return _elsewhere("supabase reachable", url, response), None
     if url.startswith("http://") and host not in {"localhost", "127.0.0.1", "::1"}:
         sentence = f"{url} is spoken to without TLS: the key goes over the network in the open."
         return Finding(
@@ -86,6 +82,14 @@ async def _reach(url: str, http: httpx.AsyncClient) -> tuple[Finding, httpx.Resp
         ), response
     milliseconds = response.elapsed.total_seconds() * 1000
     return Finding("supabase reachable", "ok", f"{url} answers in {milliseconds:.0f} ms."), response
+
+
+def _elsewhere(check: str, url: str, response: httpx.Response) -> Finding:
+    sentence = f"What answers at {url} is no Supabase project (HTTP {response.status_code})."
+    remedy = (
+        "Set SUPABASE_URL to the project's URL alone, as https://REF.supabase.co, with no path behind it."
+    )
+    return Finding(check, "error", sentence, remedy)
 
 
 def clock(answer: httpx.Response) -> Finding | None:
@@ -115,6 +119,9 @@ async def _key(settings: Settings, http: httpx.AsyncClient) -> Finding:
         public = "42501" in response.text
         sentence = "SUPABASE_SECRET_KEY is a public key." if public else "Supabase refuses the key."
         return Finding("key", "error", sentence, KEYS)
+    # Behind /rest/v1 of a project the gateway answers as the project itself does.
+    if response.status_code == httpx.codes.NOT_FOUND and "PGRST205" not in response.text:
+        return _elsewhere("key", settings.supabase_url, response)
     return _trouble("key", "REST", response) or Finding("key", "ok", "REST accepts the key.")
 
 
