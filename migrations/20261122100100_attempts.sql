@@ -101,9 +101,12 @@ begin
         turn := now();
         if tg_op = 'INSERT' or old.status = 'failed' then
           -- Fair between users: each further open row of one user queues half a minute later than it came.
+          -- Counted to a hundred at most, since a replay may open thousands in one statement.
           turn := turn + (
-            select 30 * count(*) from public.trained_identities t join watcher.open_rows o on o.identity_id = t.id
-            where t.user_id = new.user_id and t.status in ('pending', 'publishing')
+            select 30 * count(*) from (
+              select from public.trained_identities t join watcher.open_rows o on o.identity_id = t.id
+              where t.user_id = new.user_id and t.status in ('pending', 'publishing') limit 100
+            ) others
           ) * interval '1 second';
         end if;
       end if;

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +33,7 @@ class Spool:
             ) from error
         try:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _take(lock)
             except OSError as error:
                 raise Misconfigured(
                     f"Another watcher runs as instance {self._folder.name} with the spool folder {self._folder}: stop "
@@ -109,3 +110,15 @@ def _remove(folder: Path) -> None:
         with suppress(OSError):
             folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take(lock: int) -> None:
+    """Take a lock; raises OSError where it is another's. Whoever only looks whether it is taken has it for an instant."""
+    for _ in range(4):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
