@@ -34,7 +34,7 @@ def chaos(runs: int, seed: int, jobs: int) -> None:
         click.echo(report.line(run))
         if run.findings:
             click.echo("\n".join([*run.story, *run.findings, f"Again: make chaos RUNS=1 SEED={run.seed}"]))
-    click.echo(report.harms(done))
+    click.echo(report.details(done))
     click.echo(report.figures(done))
     sys.exit(any(run.findings for run in done))
 

@@ -30,6 +30,8 @@ class Verdict:
     """What became of the rows of one run; every finding in words."""
 
     ended: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    """Of the rows that failed."""
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
@@ -91,6 +93,7 @@ def audit(stage: Stage, register: Register, created_late: AbstractSet[str] = fro
                 wrong = list(_wrong_with_publication(stage, row, inserted, repos.get(row["model_id"])))
             case "failed":
                 verdict.ended["failed"] += 1
+                verdict.codes[row["error_code"]] += 1
                 wrong = list(_wrong_with_failure(stage, row, names, repos, created_late))
             case status:
                 wrong = []

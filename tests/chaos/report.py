@@ -53,10 +53,15 @@ def line(run: Run) -> str:
     )
 
 
-def harms(runs: Sequence[Run]) -> str:
-    """What was done to the services, and how often, the most frequent first."""
+def details(runs: Sequence[Run]) -> str:
+    """What was met and how often, and why rows failed; the most frequent first."""
     met = sum((run.met for run in runs), Counter[str]())
-    return "met: " + ", ".join(f"{what} {times}" for what, times in met.most_common())
+    codes = sum((run.verdict.codes for run in runs), Counter[str]())
+    return f"met: {_counted(met)}\nfailed: {_counted(codes)}"
+
+
+def _counted(what: Counter[str]) -> str:
+    return ", ".join(f"{one} {times}" for one, times in what.most_common())
 
 
 def figures(runs: Sequence[Run]) -> str:
