@@ -1,6 +1,6 @@
 """The one place where the parts meet: settings become a running daemon."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
@@ -33,8 +33,8 @@ UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 _ANSWER = 60.0
 
 
-async def run(settings: Settings) -> None:
-    """Run the daemon until SIGTERM or SIGINT; raises Misconfigured."""
+async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: None) -> None:
+    """Run the daemon until SIGTERM or SIGINT, and call `stopped` when all that is left is closing; raises Misconfigured."""
     key = settings.supabase_key.get_secret_value()
     retry = Retry()
     spool = Spool(settings.spool)
@@ -82,6 +82,7 @@ async def run(settings: Settings) -> None:
         )
         with heard(daemon.stop):
             await daemon.run()
+            stopped()
 
 
 @asynccontextmanager
