@@ -35,7 +35,7 @@ class Daemon:
         self.name = name
         self.slots = slots
         self.process: Watcher | None = None
-        self.frozen_until = 0.0
+        self.frozen_at: float | None = None
         self.told_at: float | None = None
 
     @property
@@ -45,7 +45,7 @@ class Daemon:
     @property
     def able(self) -> bool:
         """Whether it can claim as far as its log and our harm to it say."""
-        if self.process is None or not self.runs or self.frozen_until or self.told_at is not None:
+        if self.process is None or not self.runs or self.frozen_at is not None or self.told_at is not None:
             return False
         said = self.process.said
         return bool(
@@ -100,15 +100,15 @@ class Daemons:
         """SIGSTOP, and SIGCONT some seconds later."""
         daemon = self._all[number % len(self._all)]
         process = daemon.process
-        if process is None or not daemon.runs or daemon.frozen_until:
+        if process is None or not daemon.runs or daemon.frozen_at is not None:
             return
         process.send(signal.SIGSTOP)
-        daemon.frozen_until = time.monotonic() + seconds
+        daemon.frozen_at = time.monotonic()
         self.freezes += 1
         self._notes.add(daemon.name, f"SIGSTOP for {seconds:.1f} s")
 
         def thaw() -> None:
-            if daemon.process is process and daemon.frozen_until:
+            if daemon.process is process:
                 self._thaw(daemon)
 
         self._agenda.later(seconds, thaw)
@@ -121,7 +121,7 @@ class Daemons:
         """SIGTERM; it must end by itself, and is started some seconds later."""
         daemon = self._all[number % len(self._all)]
         process = daemon.process
-        if process is None or not daemon.runs or daemon.told_at is not None or daemon.frozen_until:
+        if process is None or not daemon.runs or daemon.told_at is not None or daemon.frozen_at is not None:
             return
         if not process.said("ready") and not process.said("unreachable"):
             return  # it may not have come so far as to hear it
@@ -135,8 +135,7 @@ class Daemons:
     def heal(self) -> None:
         """Let everybody work again."""
         for daemon in self._all:
-            if daemon.frozen_until:
-                self._thaw(daemon)
+            self._thaw(daemon)
 
     def all_ready(self) -> bool:
         """Whether every daemon runs and has said that it works."""
@@ -200,7 +199,7 @@ class Daemons:
         code = process.process.poll()
         took = time.monotonic() - daemon.told_at
         if code is None:
-            if took > _GRACE + _SLACK and not daemon.frozen_until:
+            if took > _GRACE + _SLACK and daemon.frozen_at is None:
                 self._notes.complain(
                     f"{daemon.name} did not end within its grace, but still runs after {took:.1f} s"
                 )
@@ -215,17 +214,18 @@ class Daemons:
         self._agenda.later(again_after, lambda: self._start(daemon))
 
     def _thaw(self, daemon: Daemon) -> None:
-        frozen = daemon.frozen_until
-        daemon.frozen_until = 0.0
-        if daemon.process is not None and daemon.runs:
-            daemon.process.send(signal.SIGCONT)
-            self._notes.add(daemon.name, "SIGCONT")
+        if daemon.process is None or daemon.frozen_at is None:
+            return
+        daemon.process.send(signal.SIGCONT)
+        self._notes.add(daemon.name, "SIGCONT")
         if daemon.told_at is not None:
-            daemon.told_at += max(0.0, time.monotonic() - frozen)
+            # Its grace does not run while it is frozen.
+            daemon.told_at += time.monotonic() - max(daemon.frozen_at, daemon.told_at)
+        daemon.frozen_at = None
 
     def _gone(self, daemon: Daemon) -> None:
         if daemon.process is not None:
             daemon.process.__exit__(None, None, None)
         daemon.process = None
-        daemon.frozen_until = 0.0
+        daemon.frozen_at = None
         daemon.told_at = None
