@@ -4,8 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 NODE := .venv/node
+RIVALS := .venv/rivals
 
-.PHONY: help install demo sandbox check format test chaos figures test-postgres check-supabase clean
+.PHONY: help install demo sandbox check format test chaos figures bench test-postgres check-supabase clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +45,9 @@ chaos: install  ## kill, freeze, cut and lie to daemons, then audit (RUNS=20, SE
 figures: install  ## measure what is promised of crashes, freezes and outages (ONLY='takeover sigterm')
 	@PYTHONPATH=tests $(BIN)/python -m figures $(ONLY)
 
+bench: install $(RIVALS)  ## what a row costs, beside what one would use instead (ONLY='latency rate')
+	@PYTHONPATH=tests $(BIN)/python -m bench $(ONLY)
+
 test-postgres: install  ## what touches the schema, on Postgres 15 and 17
 	bash tests/postgres_versions.sh
 
@@ -52,6 +56,10 @@ check-supabase: install $(NODE)  ## the real supabase-js and Supabase CLI (netwo
 
 $(NODE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[node]'
+	@touch $@
+
+$(RIVALS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 clean:  ## remove what was installed
