@@ -358,7 +358,7 @@ async def test_realtime_cannot_send_us_to_another_host(
 async def test_a_hub_that_sends_us_to_another_host_does_not_give_it_the_token(
     scene: Scene, rows: Rows, attempts: Attempts, elsewhere: Elsewhere, status: int
 ) -> None:
-    for path in ("whoami", "/repos/create", "/preupload/", "/commit/", "/objects/batch"):
+    for path in ("whoami", "/repos/create", "/objects/batch", "/commit/"):
         rule = scene.sandbox.faults.add(
             Answer(status, "", {"Location": f"{elsewhere.url}/x"}), service="hub", path=path, times=None
         )

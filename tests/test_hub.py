@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pictures import jpeg
 from scene import Scene
 
 from watcher.errors import Conflict, LeaseLost, Misconfigured, NameTaken, Outage, Permanent, Transient
-from watcher.hub import Hub, Look
+from watcher.hub import Hub, Look, image_file, text_file
 from watcher.publication import commit_description
 from watcher.sandbox.faults import Answer, Hang, Hold, LoseAnswer
 from watcher.sandbox.hub import User
@@ -26,8 +27,8 @@ CARD = "---\nlicense: mit\n---\n# Ada\n"
 def operations(tmp_path: Path, card: str = CARD) -> list[CommitOperationAdd]:
     (tmp_path / "1").write_bytes(jpeg(1))
     return [
-        CommitOperationAdd("images/image_001.jpg", tmp_path / "1"),
-        CommitOperationAdd("README.md", card.encode()),
+        image_file("images/image_001.jpg", tmp_path / "1", sha256(jpeg(1)).hexdigest()),
+        text_file("README.md", card.encode()),
     ]
 
 
@@ -113,18 +114,18 @@ async def test_a_commit_on_a_repo_that_moved_on_is_refused(
     assert scene.commits(REPO) == ["by somebody else", "initial commit"]
 
 
-@pytest.mark.parametrize("mode", ["lfs", "regular"])
-async def test_images_arrive_byte_for_byte_whichever_way_the_hub_wants_them(
-    scene: Scene, hub: Hub, empty: Look, tmp_path: Path, mode: str
+async def test_images_go_byte_for_byte_to_the_store_also_where_the_hub_would_have_them_in_the_commit(
+    scene: Scene, hub: Hub, empty: Look, tmp_path: Path
 ) -> None:
-    scene.sandbox.hub.knobs.images_as("lfs" if mode == "lfs" else "regular")
+    scene.sandbox.hub.knobs.images_as("regular")
     files = operations(tmp_path)
     await hub.upload(REPO, files)
     await hub.commit(REPO, files, message="m", description=commit_description(ROW), parent=empty.sha)
     headers = {"authorization": f"Bearer {scene.sandbox.hub_token}"}
     url = f"{scene.sandbox.hub_url}/{REPO}/resolve/main/images/image_001.jpg"
     assert scene.http.get(url, headers=headers, follow_redirects=True).content == jpeg(1)
-    assert len(scene.seen("PUT", "/_lfs/")) == (mode == "lfs")
+    assert len(scene.seen("PUT", "/_lfs/")) == 1
+    assert not scene.seen("POST", "/preupload/"), "How they go is settled, not asked."
 
 
 CALLS: dict[str, Callable[[Hub, Path], Awaitable[object]]] = {

@@ -4,11 +4,13 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx2
 import pytest
-from huggingface_hub import HfApi, close_session, set_client_factory
+from huggingface_hub import CommitOperationAdd, HfApi, close_session, set_client_factory
 from huggingface_hub.utils._http import default_client_factory, get_session, http_backoff
+from pictures import jpeg
 from scene import Scene
 
 from watcher.errors import Transient
@@ -51,6 +53,20 @@ async def test_creations_of_one_daemon_come_one_after_the_other(scene: Scene, hu
     scene.sandbox.faults.clear()
     assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], Transient)
     await second
+
+
+def test_as_it_comes_the_library_asks_how_each_batch_is_to_be_sent_and_may_put_images_into_the_commit(
+    scene: Scene, tmp_path: Path
+) -> None:
+    scene.sandbox.hub.knobs.images_as("regular")
+    file = tmp_path / "1"
+    file.write_bytes(jpeg(1))
+    with as_it_comes():
+        api = HfApi(scene.sandbox.hub_url, scene.sandbox.hub_token)
+        api.create_repo(REPO, private=True)
+        api.preupload_lfs_files(REPO, [CommitOperationAdd("images/image_001.jpg", file)])
+    assert len(scene.seen("POST", "/preupload/")) == 1
+    assert not scene.seen("PUT", "/_lfs/")
 
 
 def meet_nobody() -> None:

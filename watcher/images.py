@@ -19,6 +19,9 @@ from watcher.structure import Judge, UnfitError
 
 BUCKET = "identity-images"
 MAX_BYTES = 20 * 2**20
+_BLOCK = 2**18
+"""Bytes that are judged, hashed and written at a time: few enough not to keep the loop waiting. After each of these steps
+the uploads' threads have their turn, so with smaller ones the loop would mostly wait for them."""
 
 # What the table accepts, checked again: nothing in a row may make us read outside of its user's folder.
 _SEGMENT = r"(?![ .])[A-Za-z0-9 ._()+@=-]+(?<! )"
@@ -137,14 +140,14 @@ async def _spool(response: httpx.Response, file: Path) -> tuple[Path, int, str, 
     digest, judge, size, fetched = hashlib.sha256(), Judge(), 0, BYTES.labels("fetched")
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as spooled:
-        async for chunk in response.aiter_raw():
-            size += len(chunk)
-            fetched.inc(len(chunk))
+        async for block in response.aiter_raw(_BLOCK):
+            size += len(block)
+            fetched.inc(len(block))
             if size > MAX_BYTES:
                 raise _TooLarge
-            judge.feed(chunk)
-            digest.update(chunk)
-            spooled.write(chunk)
+            judge.feed(block)
+            digest.update(block)
+            spooled.write(block)
     return file, size, digest.hexdigest(), judge.finish()
 
 

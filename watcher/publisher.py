@@ -5,6 +5,7 @@ commit is made on top of the repo's initial one, so of two that race one is refu
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import structlog
 from huggingface_hub import CommitOperationAdd
 
 from watcher.errors import Conflict, NameTaken, Outage, Permanent, Transient
-from watcher.hub import Hub, Look
+from watcher.hub import Hub, Look, image_file, text_file
 from watcher.identity import Claim, Image, Publication
 from watcher.images import Images
 from watcher.lease import Lease
@@ -180,30 +181,29 @@ class _Way:
         for fetch in asyncio.as_completed(fetches):
             batch.append(await fetch)
             if len(batch) == _BATCH or len(batch) + _BATCH * len(uploads) == len(fetches):
-                uploads.append(group.create_task(self._upload(repo, batch, with_documents=not uploads)))
+                uploads.append(group.create_task(self._upload(repo, batch)))
                 batch = []
         operations = [operation for upload in uploads for operation in await upload]
         return sorted(operations, key=lambda operation: operation.path_in_repo)
 
-    async def _upload(
-        self, repo: asyncio.Task[Look], batch: list[Image], *, with_documents: bool
-    ) -> list[CommitOperationAdd]:
+    async def _upload(self, repo: asyncio.Task[Look], batch: list[Image]) -> list[CommitOperationAdd]:
         await asyncio.wait([repo])
         if repo.cancelled() or repo.exception():
             return []  # the group is being ended by that
         assert self._repo_id is not None
-        operations = [_operation(image) for image in batch]
-        if with_documents:
-            # With the first batch, so that the commit need not ask the Hub about any file again.
-            papers = documents(self._identity, self._repo_id)
-            operations += [CommitOperationAdd(path, content) for path, content in papers.items()]
+        operations = [image_file(image_path(image), image.file, image.sha256) for image in batch]
         async with self._room:
             await self._retry(self._hub.upload, self._repo_id, operations)
         self._lease.images_published += len(batch)
+        # They are not read again, and to delete large files takes its time.
+        await asyncio.to_thread(_delete, batch)
         return operations
 
     async def _commit(self, operations: list[CommitOperationAdd], parent: Look) -> Publication:
         tried = False
+        assert self._repo_id is not None
+        papers = documents(self._identity, self._repo_id)
+        operations += [text_file(path, content) for path, content in papers.items()]
 
         async def commit() -> Publication:
             nonlocal tried
@@ -240,8 +240,6 @@ class _Way:
         return Publication(url=self._hub.url(self._repo_id), commit_sha=sha)
 
 
-def _operation(image: Image) -> CommitOperationAdd:
-    operation = CommitOperationAdd(image_path(image), str(image.file))
-    # Hashed on its way in, so that nothing reads the file a second time but the upload.
-    operation.upload_info.sha256 = bytes.fromhex(image.sha256)
-    return operation
+def _delete(images: Sequence[Image]) -> None:
+    for image in images:
+        image.file.unlink(missing_ok=True)

@@ -27,9 +27,8 @@ pytestmark = pytest.mark.timeout(300)
 
 # One row at a time: then what is claimed comes before the row or after it.
 SETTINGS = {"WATCHER_SLOTS": "1", "WATCHER_RENEWAL": "0.1"}
-# Said by the Hub in answer: how files should come, where to, and what it thinks of a model card. Nothing is left.
+# Said by the Hub in answer: where files should come to, and what it thinks of a model card. Nothing is left.
 HARMLESS = {
-    "/api/models/{repo}/preupload/{revision}",
     "/{repo}.git/info/lfs/objects/batch",
     "/api/validate-yaml",
 }

@@ -148,18 +148,18 @@ class Day:
         """The services' words become the row's."""
         self._fault("storage", _OBJECT, Answer(400, {"code": "InvalidKey", "message": self._told}))
         self.ends("failed", "path_forbidden")
-        self._fault("hub", "/preupload/", Answer(422, {"error": self._told}))
+        self._fault("hub", "/objects/batch", Answer(422, {"error": self._told}))
         self.ends("failed", "hub_refused")
 
     def that_put_a_row_off(self) -> None:
-        for path in ("/preupload/", "/commit/"):
+        for path in ("/objects/batch", "/commit/"):
             self._fault("hub", path, Answer(503, {"error": self._told}, {"Retry-After": "60"}))
             self.ends("pending", later=True)
 
     def of_everybody(self) -> None:
         """Refusals that are no row's fault; the pages are asked meanwhile."""
         self._fault("storage", _OBJECT, Answer(402, {"message": self._told}))
-        self._fault("hub", "/preupload/", Answer(401, {"error": self._told}))
+        self._fault("hub", "/objects/batch", Answer(401, {"error": self._told}))
         self._fault("rest", "watcher_version", Answer(401, {"message": self._told}))
         identity = self.insert()
         self.asked()
@@ -171,7 +171,7 @@ class Day:
             self._fault("storage", _OBJECT, action)
         own = {"Location": f"/elsewhere?token={self.secrets['HF_TOKEN']}"}
         for action in (Answer(307, None, own), Cut("request"), LoseAnswer()):
-            self._fault("hub", "/preupload/", action)
+            self._fault("hub", "/objects/batch", action)
         self._fault("rest", "watcher_reserve", Answer(400, {"message": self._told, "code": "P0001"}))
         self._fault("rest", "watcher_claim", Answer(302, self._told, self._redirect))
         self.ends("published")

@@ -27,7 +27,6 @@ PLACES = {
     "look": ("hub", "GET", "/commits/main$"),
     "info": ("hub", "GET", "^/api/models/[^/]+/[^/]+(/revision/main)?$"),
     "card": ("hub", "POST", "^/api/validate-yaml$"),
-    "preupload": ("hub", "POST", "/preupload/main$"),
     "batch": ("hub", "POST", "/info/lfs/objects/batch$"),
     "put": ("hub", "PUT", "^/_lfs/put/"),
     "commit": ("hub", "POST", "/commit/main$"),
@@ -41,7 +40,7 @@ MUTATING = {
 }  # fmt: skip
 """What changes something, and how often harm waits there."""
 ANYWHERE = {
-    **MUTATING, "fetch": 4, "look": 3, "preupload": 2, "batch": 2, "hub": 2, "verbs": 2,
+    **MUTATING, "fetch": 4, "look": 3, "batch": 3, "hub": 2, "verbs": 2,
     "beat": 1, "version": 1, "insert": 1, "whoami": 1, "info": 1, "card": 1,
 }  # fmt: skip
 # Answers that tell a worker to wait longer than an attempt does, so that it spends its attempts quickly.

@@ -9,8 +9,9 @@ import binascii
 import json
 import re
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
@@ -51,6 +52,10 @@ class Seen:
     path: str
     status: int | None = None
     """What was answered; None if nothing was, or not yet."""
+    came_at: float = field(default_factory=time.monotonic)
+    """Seconds by the machine's monotonic clock."""
+    done_at: float | None = None
+    """When the last byte of the answer was on its way; None before."""
 
 
 @dataclass(slots=True)
@@ -97,13 +102,15 @@ class Traffic:
                 elif method != "HEAD":
                     count.bytes_out += _size(message)
             await send(message)
+            if not message.get("more_body", False):
+                seen.done_at = time.monotonic()
 
         return counted_receive, counted_send
 
     def log(self) -> list[Seen]:
         """The requests since the last reset, oldest first."""
         with self._lock:
-            return [Seen(one.service, one.method, one.path, one.status) for one in self._log]
+            return [replace(one) for one in self._log]
 
     def counts(self) -> list[Count]:
         """The counts since the last reset, by service, method, route and caller."""
