@@ -1,0 +1,135 @@
+"""What is spent again when an answer or the daemon is lost: image bytes and requests beyond those of a clean run."""
+
+import time
+from collections.abc import Sequence
+
+from acceptance.person import Person
+from acceptance.places import at
+from acceptance.running import Watcher
+from acceptance.stage import unique
+from figures.scene import Scene, scene, until
+
+from bench.photos import MEGABYTE, upload
+from bench.report import Bench, Found, Line, at_most, told
+from bench.requests import by_the_daemon, image_bytes
+from watcher.sandbox.faults import Hold, LoseAnswer
+
+_COUNT = 10
+_SIZE = 2 * MEGABYTE
+
+
+class _Spent:
+    """What passed since the counts were last reset: image bytes down and up, and requests."""
+
+    def __init__(self, here: Scene) -> None:
+        counts = here.sandbox.faults.counts()
+        self.down, self.up = image_bytes(counts)
+        self.requests = sum(one.requests for one in by_the_daemon(counts))
+
+
+def _measure() -> Found:
+    with scene() as here:
+        person = Person(here.stage)
+        paths = upload(person, _SIZE, _COUNT)
+        with Watcher(here.stage) as watcher:
+            watcher.ready()
+            clean = _clean(here, person, paths)
+            same = _answer_lost(here, person, paths)
+            watcher.stop()
+        landed, done_before = _killed_behind_the_commit(here, person, paths)
+        half = _killed_half_way(here, person, paths)
+    images = clean.down
+    assert clean.up == images, "Of a clean run every image comes down once and goes up once."
+    same_bytes = same.down + same.up - 2 * images
+    half_up, half_down = half.up - images, half.down - images
+    half_requests = half.requests - clean.requests
+    again = {
+        "same_attempt_bytes": same_bytes,
+        "restart_bytes_up": landed.up,
+        "restart_bytes_down": landed.down,
+        "half_bytes_up": half_up,
+        "half_bytes_down": half_down,
+        "half_requests": half_requests,
+        "images_bytes": images,
+    }
+    lines = [
+        at_most("commit's answer lost, same attempt: image bytes again", same_bytes, 0, digits=0),
+        told("… requests beyond a clean run's", f"{same.requests - clean.requests} ({clean.requests} clean)"),
+        at_most("killed behind the commit, started again: image bytes up", landed.up, 0, digits=0),
+        Line("… image bytes down", str(landed.down), "0", landed.down == 0),
+        told("… requests of the second life", f"{landed.requests} (first {done_before.requests})"),
+        told("killed when half was uploaded: image bytes up again", _share(half_up, images)),
+        told("… image bytes down again", _share(half_down, images)),
+        told("… requests again", f"{half_requests} ({clean.requests} clean)"),
+        told(f"the row: {_COUNT} images, bytes", str(images)),
+    ]
+    return Found({"after_crash": again}, lines)
+
+
+def _clean(here: Scene, person: Person, paths: Sequence[str]) -> _Spent:
+    here.sandbox.faults.reset()
+    person.wait_for(person.insert("Ada", paths), "published")
+    return _Spent(here)
+
+
+def _answer_lost(here: Scene, person: Person, paths: Sequence[str]) -> _Spent:
+    here.sandbox.faults.reset()
+    lost = here.sandbox.faults.add(LoseAnswer(), **at("commit"))
+    row = person.insert("Ada", paths)
+    person.wait_for(row, "published")
+    spent = _Spent(here)
+    assert lost.reached == 1
+    assert len(here.attempts(row)) == 1
+    return spent
+
+
+def _killed_behind_the_commit(here: Scene, person: Person, paths: Sequence[str]) -> tuple[_Spent, _Spent]:
+    """What the second life spent, and what the first one had."""
+    instance = unique("bench")
+    here.sandbox.faults.reset()
+    held = here.sandbox.faults.add(Hold("after"), **at("commit"))
+    with Watcher(here.stage, instance) as watcher:
+        row = person.insert("Ada", paths)
+        held.wait_reached(timeout=30)
+        watcher.kill()
+    before = _Spent(here)
+    here.sandbox.faults.remove(held)
+    here.sandbox.faults.reset()
+    _finish(here, person, row, instance)
+    return _Spent(here), before
+
+
+def _killed_half_way(here: Scene, person: Person, paths: Sequence[str]) -> _Spent:
+    """What both lives spent. All images had come down when the first one ended, which is the dearest moment."""
+    instance = unique("bench")
+    here.sandbox.faults.reset()
+    held = here.sandbox.faults.add(Hold("before"), **at("upload"), skip=_COUNT // 2, times=None)
+    with Watcher(here.stage, instance) as watcher:
+        row = person.insert("Ada", paths)
+        until(lambda: _answered(here, "storage", "/object/authenticated/") == _COUNT)
+        until(lambda: _answered(here, "hub", "/_lfs/put/") == _COUNT // 2)
+        time.sleep(0.5)  # the answers are read
+        watcher.kill()
+    here.sandbox.faults.remove(held)
+    _finish(here, person, row, instance)
+    return _Spent(here)
+
+
+def _answered(here: Scene, service: str, path: str) -> int:
+    return sum(
+        one.service == service and path in one.path and one.status == 200 for one in here.sandbox.faults.log()
+    )
+
+
+def _finish(here: Scene, person: Person, row: str, instance: str) -> None:
+    with Watcher(here.stage, instance) as watcher:
+        person.wait_for(row, "published", within=60)
+        watcher.stop()
+    assert [attempt["outcome"] for attempt in here.attempts(row)] == ["silent", "published"]
+
+
+def _share(count: int, images: int) -> str:
+    return f"{count} ({count / images:.0%} of the images)"
+
+
+BENCH = Bench("after_crash", "what is spent again after a lost answer or a crash", _measure)

@@ -1,0 +1,39 @@
+"""One row from the claim's request to the write-back's answer, beside the least that it could take."""
+
+from functools import partial
+
+from bench.photos import upload
+from bench.race import race
+from bench.report import Bench, Found, Line, at_most, ratio_of_medians, spread, told
+from watcher.sandbox.faults import RoundTrip
+
+_MB = 1_000_000
+_PAIRS = 9
+_SIZES = {"small": (2 * _MB, 10), "large": (20 * _MB, 40)}
+_ROUND_TRIP = 0.04
+_GOALS = {0.0: 1.15, _ROUND_TRIP: 1.05}
+
+
+def _measure() -> Found:
+    ratios: dict[str, float] = {}
+    seconds: dict[str, dict[str, list[float]]] = {}
+    lines: list[Line] = []
+    for size, (each, count) in _SIZES.items():
+        with race(partial(upload, size=each, count=count)) as rows:
+            for delay, goal in _GOALS.items():
+                name = f"{size}_rtt" if delay else size
+                if delay:
+                    rows.here.sandbox.faults.add(RoundTrip(delay), times=None)
+                ours, floors = rows.pairs(_PAIRS)
+                ratios[name] = ratio_of_medians(ours, floors)
+                seconds[name] = {"ours": ours, "floor": floors}
+                what = f"{count} × {each // _MB} MB, {f'{delay * 1000:.0f} ms RTT' if delay else 'loopback'}"
+                lines += [
+                    at_most(f"{what}: ours ÷ floor", ratios[name], goal),
+                    told("  ours, s", spread(ours)),
+                    told("  floor, s", spread(floors)),
+                ]
+    return Found({"end_to_end_ratio": ratios}, lines)
+
+
+BENCH = Bench("end_to_end", "how much longer than the least that it could take?", _measure)
