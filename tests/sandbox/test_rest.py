@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import jwt
 import postgrest
 import psycopg
 import pytest
@@ -625,3 +626,44 @@ def test_it_says_when_postgres_is_away_and_goes_on_when_it_is_back(project: Proj
         finally:
             project.postgres.start()
         assert client.get("/numbers?limit=1").status_code == 200
+
+
+def test_a_connection_that_postgres_ended_is_replaced(project: Project) -> None:
+    with as_nobody(project) as client:
+        for _ in range(20):
+            assert client.get("/numbers?limit=1").status_code == 200
+            project.ask(
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+                " where datname = current_database() and usename = 'authenticator'"
+            )
+            assert client.get("/numbers?limit=1").status_code == 200
+
+
+def test_a_migration_is_seen_by_connections_that_knew_what_was_before(project: Project) -> None:
+    project.sql("""
+        create table public.shape (a int);
+        insert into public.shape values (1);
+        grant all on public.shape to service_role;
+        create function public.shaped() returns int language sql as 'select 1';
+    """)
+    with as_service(project) as client:
+        for _ in range(10):
+            assert client.get("/shape").json() == [{"a": 1}]
+            assert client.post("/rpc/shaped", json={}).json() == 1
+        project.sql("""
+            alter table public.shape add b int default 2;
+            drop function public.shaped;
+            create function public.shaped(n int default 3) returns setof int language sql as 'select n';
+        """)
+        assert client.get("/shape").json() == [{"a": 1, "b": 2}]
+        assert client.post("/rpc/shaped", json={"n": 4}).json() == [4]
+
+
+def test_a_token_that_was_good_expires() -> None:
+    keys, expires = Keys(), int(time.time()) + 2  # noqa: TID251 - an expiry is a time of day
+    good = keys.sign({"role": "anon", "exp": expires})
+    assert keys.verify(good) == keys.verify(good) == {"role": "anon", "exp": expires}
+    time.sleep(2)
+    with pytest.raises(jwt.ExpiredSignatureError):
+        keys.verify(good)
+    assert keys.verify(good, leeway=30)["exp"] == expires

@@ -1,9 +1,10 @@
 """How the services reach Postgres: one transaction per request, with its caller's role and claims."""
 
 import json
+import sys
 from asyncio import Semaphore, timeout
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,13 @@ Cursor = AsyncCursor[tuple[Any, ...]]
 Connection = AsyncConnection[tuple[Any, ...]]
 
 _ACQUIRE_SECONDS = 10.0
+# Only what says `prepare=True` is prepared, and reads nothing but the system catalogue: a migration may change
+# a user's table under a prepared statement. A threshold of None would forbid `prepare=True` as well, so it is a
+# number of executions that no statement reaches.
+_NEVER = sys.maxsize
+# Psycopg keeps the texts of so many statements, if only to count them, and bodies are part of the text. Three
+# are to be prepared.
+_KEPT = 4
 # In this order, and in one statement, as PostgREST does. A role's own settings (a statement_timeout, say)
 # count only for a session of that role, so they are copied; those only a superuser may set are left out.
 # Looking into pg_settings takes 0.7 ms, which the daemon's role, having none, need not pay.
@@ -46,22 +54,17 @@ class Pool:
         self._idle: list[Connection] = []
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection.
+    async def transaction(self, *, read_only: bool | None = None) -> AsyncIterator[Cursor]:
+        """Open a transaction, committed at the end unless an exception leaves it.
 
         Raises `psycopg.OperationalError` if Postgres is away, `TimeoutError` after 10 s of queueing.
         """
         async with timeout(_ACQUIRE_SECONDS):
             await self._free.acquire()
         try:
-            connection = await self._take()
-            try:
-                yield connection
-            finally:
-                if connection.info.transaction_status == TransactionStatus.IDLE:
-                    self._idle.append(connection)
-                else:
-                    await connection.close()
+            async with AsyncExitStack() as stack:
+                connection = await self._begin(stack, read_only=read_only)
+                yield await stack.enter_async_context(connection.cursor())
         finally:
             self._free.release()
 
@@ -70,17 +73,35 @@ class Pool:
         while self._idle:
             await self._idle.pop().close()
 
-    async def _take(self) -> Connection:
+    async def _begin(self, stack: AsyncExitStack, *, read_only: bool | None) -> Connection:
+        """Return a connection in a transaction, both of them `stack`'s to end.
+
+        Whether an idle one still lives is seen by its BEGIN, which nothing is lost with. Its socket would not tell
+        of a back-end that was told to end and is about to.
+        """
         while self._idle:
             connection = self._idle.pop()
             try:
-                await connection.execute("")
+                return await self._begin_on(connection, stack, read_only=read_only)
             except OperationalError:  # closed while it lay here
-                await connection.close()
-            else:
-                return connection
-        # No prepared statements: a migration may change a table's shape under them.
-        return await AsyncConnection.connect(self._dsn, autocommit=True, prepare_threshold=None)
+                continue
+        connection = await AsyncConnection.connect(self._dsn, autocommit=True, prepare_threshold=_NEVER)
+        connection.prepared_max = _KEPT
+        return await self._begin_on(connection, stack, read_only=read_only)
+
+    async def _begin_on(
+        self, connection: Connection, stack: AsyncExitStack, *, read_only: bool | None
+    ) -> Connection:
+        stack.push_async_callback(self._put_back, connection)
+        await connection.set_read_only(read_only)
+        await stack.enter_async_context(connection.transaction())
+        return connection
+
+    async def _put_back(self, connection: Connection) -> None:
+        if connection.info.transaction_status == TransactionStatus.IDLE:
+            self._idle.append(connection)
+        else:
+            await connection.close()
 
 
 class Database:
@@ -117,7 +138,7 @@ class Database:
         """Open a transaction as `caller`, committed at the end unless an exception leaves it.
 
         `settings` are further transaction settings (`request.method`, `storage.operation`). Raises what
-        Postgres says (`psycopg.Error`; 22023: no such role) and what `Pool.connection` raises.
+        Postgres says (`psycopg.Error`; 22023: no such role) and what `Pool.transaction` raises.
         """
         entering = {
             "search_path": f'"{schema}", "public", "extensions"',
@@ -125,18 +146,12 @@ class Database:
             "claims": json.dumps(caller.claims),
             "settings": json.dumps(settings or {}),
         }
-        async with self._callers.connection() as connection:
-            await connection.set_read_only(read_only)
-            async with connection.transaction(), connection.cursor() as cursor:
-                await cursor.execute(_ENTER, entering)
-                yield cursor
+        async with self._callers.transaction(read_only=read_only) as cursor:
+            await cursor.execute(_ENTER, entering, prepare=True)
+            yield cursor
 
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[Cursor]:
         """Open a transaction as the superuser, for what the real services do as their own admin role."""
-        async with (
-            self._admins.connection() as connection,
-            connection.transaction(),
-            connection.cursor() as cursor,
-        ):
+        async with self._admins.transaction() as cursor:
             yield cursor

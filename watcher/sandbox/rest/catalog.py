@@ -90,7 +90,7 @@ class Function:
 
 async def find_table(cursor: Cursor, schema: str, name: str) -> Table:
     """Return a table; raises `RestError` if there is none."""
-    await cursor.execute(_TABLE, [schema, name])
+    await cursor.execute(_TABLE, [schema, name], prepare=True)
     columns = {row[0]: Column(*row[1:]) for row in await cursor.fetchall()}
     if not columns:
         await cursor.execute(_ALL_TABLES, [schema])
@@ -103,7 +103,7 @@ async def find_table(cursor: Cursor, schema: str, name: str) -> Table:
 
 async def find_function(cursor: Cursor, schema: str, name: str, given: set[str], *, posted: bool) -> Function:
     """Return the function that takes the arguments `given`; raises `RestError` if none does, or several."""
-    await cursor.execute(_FUNCTIONS, [schema, name])
+    await cursor.execute(_FUNCTIONS, [schema, name], prepare=True)
     overloads = [_function(schema, name, row) for row in await cursor.fetchall()]
     fitting = [one for one in overloads if one.accepts(given)]
     if not fitting and posted:
