@@ -2,12 +2,15 @@
 
 import asyncio
 import hashlib
+import inspect
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpcore
 import httpx
 import pytest
+from httpcore._async import http11
 from pictures import PNG_SIGNATURE, jpeg, png
 from scene import PICTURES, Scene, until
 
@@ -269,3 +272,14 @@ async def test_a_project_whose_quota_is_spent_is_not_the_rows_fault(
     )
     with pytest.raises(Outage, match="exceed_egress_quota"):
         await images.fetch(identity, 1, tmp_path)
+
+
+def test_as_it_comes_httpcore_looks_for_sniffio_each_time() -> None:
+    assert "        import sniffio" in inspect.getsource(httpcore._synchronization.current_async_library)
+
+
+def test_as_it_comes_httpcore_reads_a_quarter_of_what_ours_does() -> None:
+    source = inspect.getsource(http11)
+    assert "READ_NUM_BYTES = 64 * 1024" in source
+    assert "self.READ_NUM_BYTES" in source
+    assert http11.AsyncHTTP11Connection.READ_NUM_BYTES == 4 * 64 * 1024

@@ -1,5 +1,6 @@
 """The verbs over HTTP: what each answers, and what each error means."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from watcher.identity import Publication
 from watcher.retry import Retry
 from watcher.rows import SCHEMA, Rows
 from watcher.sandbox import Postgres, Sandbox
-from watcher.sandbox.faults import Answer, Hang, LoseAnswer, Truncate
+from watcher.sandbox.faults import Answer, Hang, Hold, LoseAnswer, Truncate
 
 PUBLICATION = Publication("https://hub/acme/ada", "c0ffee")
 # How an attempt may end: the verb, the status it leaves, the outcome in the history.
@@ -263,3 +264,14 @@ async def test_a_name_that_is_cut_short_is_not_taken_for_one(scene: Scene, rows:
     with pytest.raises(Transient, match="garbled"):
         await rows.reserve(attempt, "sandbox", "ada")
     assert (await rows.reserve(attempt, "sandbox", "ada")).startswith("sandbox/identity-ada-")
+
+
+async def test_calls_queue_in_front_of_rest_and_a_claim_passes_them(scene: Scene, rows: Rows) -> None:
+    held = scene.sandbox.faults.add(Hold("before"), service="rest", path="watcher_release", times=None)
+    releases = [asyncio.create_task(rows.release(number, "Enough.")) for number in range(1000, 1020)]
+    await asyncio.to_thread(held.wait_reached, count=8)
+    scene.insert()
+    assert (await claim(rows)).never_tried
+    assert held.reached == 8
+    held.release()
+    assert {type(one) for one in await asyncio.gather(*releases, return_exceptions=True)} == {LeaseLost}

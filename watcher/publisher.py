@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 from huggingface_hub import CommitOperationAdd
 
+from watcher.batches import Batches
 from watcher.errors import Conflict, NameTaken, Outage, Permanent, Transient
 from watcher.hub import Hub, Look, image_file, text_file
 from watcher.identity import Claim, Image, Publication
@@ -25,9 +26,8 @@ from watcher.spool import Spool
 
 log = structlog.get_logger(__name__)
 
-_BATCH = 5
-"""Images that go up together: enough to share two requests, few enough to begin early."""
-_BATCHES_AT_ONCE = 2
+_UPLOADS_AT_ONCE = 2
+"""Batches of one row on their way up: while the one asks where to, the other fills the link."""
 _NAMES_AT_ONCE = 5
 """Names that one attempt tries; a Hub that calls every new repo somebody else's must not get one each second."""
 
@@ -73,7 +73,6 @@ class _Way:
         self._lease = lease
         self._repo_id = claim.model_id
         self._creation: asyncio.Future[None] | None = None
-        self._room = asyncio.Semaphore(_BATCHES_AT_ONCE)
 
     async def publish(self) -> Publication:
         look = None
@@ -174,30 +173,32 @@ class _Way:
     async def _fetch_and_upload(
         self, group: asyncio.TaskGroup, repo: asyncio.Task[Look], folder: Path
     ) -> list[CommitOperationAdd]:
-        numbers = range(1, len(self._identity.image_paths) + 1)
-        fetches = [group.create_task(self._tools.images.fetch(self._identity, n, folder)) for n in numbers]
-        uploads: list[asyncio.Task[list[CommitOperationAdd]]] = []
-        batch: list[Image] = []
-        for fetch in asyncio.as_completed(fetches):
-            batch.append(await fetch)
-            if len(batch) == _BATCH or len(batch) + _BATCH * len(uploads) == len(fetches):
-                uploads.append(group.create_task(self._upload(repo, batch)))
-                batch = []
+        count = len(self._identity.image_paths)
+        batches = Batches(count)
+        for number in range(1, count + 1):
+            group.create_task(self._fetch(number, folder, batches))
+        uploads = [group.create_task(self._upload(repo, batches)) for _ in range(_UPLOADS_AT_ONCE)]
         operations = [operation for upload in uploads for operation in await upload]
         return sorted(operations, key=lambda operation: operation.path_in_repo)
 
-    async def _upload(self, repo: asyncio.Task[Look], batch: list[Image]) -> list[CommitOperationAdd]:
+    async def _fetch(self, number: int, folder: Path, batches: Batches) -> None:
+        await batches.put(await self._tools.images.fetch(self._identity, number, folder))
+
+    async def _upload(self, repo: asyncio.Task[Look], batches: Batches) -> list[CommitOperationAdd]:
+        """Upload one batch after the other."""
         await asyncio.wait([repo])
         if repo.cancelled() or repo.exception():
             return []  # the group is being ended by that
         assert self._repo_id is not None
-        operations = [image_file(image_path(image), image.file, image.sha256) for image in batch]
-        async with self._room:
+        done: list[CommitOperationAdd] = []
+        while batch := await batches.take():
+            operations = [image_file(image_path(image), image.file, image.sha256) for image in batch]
             await self._retry(self._hub.upload, self._repo_id, operations)
-        self._lease.images_published += len(batch)
-        # They are not read again, and to delete large files takes its time.
-        await asyncio.to_thread(_delete, batch)
-        return operations
+            self._lease.images_published += len(batch)
+            # They are not read again, and to delete large files takes its time.
+            await asyncio.to_thread(_delete, batch)
+            done += operations
+        return done
 
     async def _commit(self, operations: list[CommitOperationAdd], parent: Look) -> Publication:
         tried = False

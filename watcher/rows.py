@@ -1,6 +1,8 @@
 """The table as its SQL functions show it: one method per function, and the only place that knows their names."""
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +19,11 @@ T = TypeVar("T")
 
 # The newest migration that this program knows, and the oldest that it can work with.
 SCHEMA = "20261122100200"
+
+# Calls under way at once. httpcore 1.0.9 looks at each of its connections for each request, and a limit of its own would
+# count those that it has lost. What keeps a daemon alive does not queue.
+_CALLS_AT_ONCE = 8
+_URGENT = {"watcher_claim", "watcher_renew"}
 
 _REFUSED = "42501"
 _NO_FUNCTION = "PGRST202"
@@ -38,6 +45,7 @@ class Rows:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
+        self._places = asyncio.Semaphore(_CALLS_AT_ONCE)
 
     async def claim(
         self,
@@ -182,7 +190,8 @@ class Rows:
 
     async def _call(self, verb: str, **arguments: object) -> Any:
         try:
-            return (await self._client.rpc(verb, arguments).execute()).data
+            async with nullcontext() if verb in _URGENT else self._places:
+                return (await self._client.rpc(verb, arguments).execute()).data
         except APIError as error:
             raise _translate(verb, error) from error
         except httpx.HTTPError as error:
