@@ -2,14 +2,13 @@
 
 from functools import partial
 
-from bench.photos import upload
+from bench.photos import MEGABYTE, upload
 from bench.race import race
 from bench.report import Bench, Found, Line, at_most, ratio_of_medians, spread, told
 from watcher.sandbox.faults import RoundTrip
 
-_MB = 1_000_000
 _PAIRS = 9
-_SIZES = {"small": (2 * _MB, 10), "large": (20 * _MB, 40)}
+_SIZES = {"small": (2 * MEGABYTE, 10), "large": (20 * MEGABYTE, 40)}
 _ROUND_TRIP = 0.04
 _GOALS = {0.0: 1.15, _ROUND_TRIP: 1.05}
 
@@ -19,7 +18,7 @@ def _measure() -> Found:
     seconds: dict[str, dict[str, list[float]]] = {}
     lines: list[Line] = []
     for size, (each, count) in _SIZES.items():
-        with race(partial(upload, size=each, count=count)) as rows:
+        with race("bench.floor", partial(upload, size=each, count=count)) as rows:
             for delay, goal in _GOALS.items():
                 name = f"{size}_rtt" if delay else size
                 if delay:
@@ -27,7 +26,7 @@ def _measure() -> Found:
                 ours, floors = rows.pairs(_PAIRS)
                 ratios[name] = ratio_of_medians(ours, floors)
                 seconds[name] = {"ours": ours, "floor": floors}
-                what = f"{count} × {each // _MB} MB, {f'{delay * 1000:.0f} ms RTT' if delay else 'loopback'}"
+                what = f"{count} × {each // MEGABYTE} MB, {f'{delay * 1000:.0f} ms RTT' if delay else 'loopback'}"
                 lines += [
                     at_most(f"{what}: ours ÷ floor", ratios[name], goal),
                     told("  ours, s", spread(ours)),

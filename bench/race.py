@@ -1,4 +1,4 @@
-"""The daemon and the floor on one stage, each given the same row in turn, and timed by the sandbox.
+"""The daemon and another program on one stage, each given the same row in turn, and timed by the sandbox.
 
 Both are timed from outside and alike: from when the claim's request came in to when the last of the write-back's answer
 went out, with the delays of the way in between.
@@ -25,15 +25,16 @@ _AWAKE = 0.5
 """Seconds for the daemon to hear of the row that was not for it."""
 
 
-class Floor:
-    """The floor as a process, waiting for its row."""
+class Other:
+    """A program that publishes a row for each line it is told, and answers with a line."""
 
-    def __init__(self, stage: Stage) -> None:
-        folder = stage.folder / "floor"
+    def __init__(self, stage: Stage, module: str) -> None:
+        folder = stage.folder / "other"
         folder.mkdir()
+        own = {"PYTHONPATH": ":".join(sys.path), "WATCHER_INSTANCE": "other", "WATCHER_SPOOL": str(folder)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.floor", str(folder)],
-            env=environment({**stage.settings, "PYTHONPATH": ":".join(sys.path)}, stage.folder),
+            [sys.executable, "-m", module, str(folder)],
+            env=environment({**stage.settings, **own}, stage.folder),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -41,22 +42,19 @@ class Floor:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._ear, self._mouth = self._process.stdin, self._process.stdout
-        self._hear("ready")
+        self._hear()
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def go(self) -> None:
+    def go(self) -> str:
         """Publish the row that is next."""
         self._ear.write("\n")
         self._ear.flush()
-        self._hear("published")
+        return self._hear()
 
-    def _hear(self, word: str) -> None:
-        line = self._mouth.readline().strip()
-        if line != word:
-            raise RuntimeError(f"The floor said {line!r} in place of {word!r}.")
+    def _hear(self) -> str:
+        line = self._mouth.readline()
+        if not line:
+            raise RuntimeError("The other program ended; what it said is above.")
+        return line.strip()
 
     def __enter__(self) -> Self:
         return self
@@ -72,20 +70,22 @@ class Floor:
 class Race:
     """Rows of the same photos, published by the one or the other."""
 
-    def __init__(self, here: Scene, paths: list[str], floor: Floor, watcher: Watcher) -> None:
+    def __init__(self, here: Scene, paths: list[str], watcher: Watcher, other: Other) -> None:
         self.here = here
         self._paths = paths
-        self._floor = floor
         self._watcher = watcher
+        self._other = other
 
     def pairs(self, count: int) -> tuple[list[float], list[float]]:
         """Seconds of so many races each, in turn, after one that does not count."""
-        self._ours(), self._floors()
-        pairs = [(self._ours(), self._floors()) for _ in range(count)]
-        return [ours for ours, _ in pairs], [floors for _, floors in pairs]
+        pairs = [(self._ours(), self._theirs()[0]) for _ in range(count + 1)][1:]
+        return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
+
+    def in_turn(self, count: int) -> list[tuple[float, str]]:
+        """Our seconds and what the other said, so many times, after one that does not count."""
+        return [(self._ours(), self._theirs()[1]) for _ in range(count + 1)][1:]
 
     def _ours(self) -> float:
-        """Seconds that the daemon takes."""
         self.here.sandbox.faults.reset()
         [row] = [self.here.person.insert("Ada", self._paths)]
         published = len(self._watcher.said("published"))
@@ -93,34 +93,29 @@ class Race:
         self.here.all_become([row], "published")
         return self._seconds()
 
-    def _floors(self) -> float:
-        """Seconds that the floor takes, with the daemon asleep."""
+    def _theirs(self) -> tuple[float, str]:
+        """The other's seconds and words, with the daemon asleep."""
         self._watcher.send(signal.SIGSTOP)
         try:
             self.here.person.insert("Ada", self._paths)
             self.here.sandbox.faults.reset()
-            self._floor.go()
-            return self._seconds()
+            said = self._other.go()
+            return self._seconds(), said
         finally:
             self._watcher.send(signal.SIGCONT)
             time.sleep(_AWAKE)
 
     def _seconds(self) -> float:
         log = self.here.sandbox.faults.log()
-        self._clear()
+        store = self.here.sandbox.hub.store
+        for repo in store.repos("models"):
+            store.delete(repo)  # or the disk would fill
         reserve = _first(log, "/watcher_reserve")
-        claim = [
-            seen for seen in log if seen.path.endswith("/watcher_claim") and seen.came_at < reserve.came_at
-        ][-1]
+        claims = [one for one in log if one.path.endswith("/watcher_claim")]
+        claim = [one for one in claims if one.came_at < reserve.came_at][-1]
         complete = _first(log, "/watcher_complete")
         assert complete.done_at is not None
         return complete.done_at - claim.came_at
-
-    def _clear(self) -> None:
-        """Keep the disk from filling, and every race like the one before."""
-        store = self.here.sandbox.hub.store
-        for repo in store.repos("models"):
-            store.delete(repo)
 
 
 def _first(log: list[Seen], path: str) -> Seen:
@@ -128,9 +123,9 @@ def _first(log: list[Seen], path: str) -> Seen:
 
 
 @contextmanager
-def race(photos: Callable[[Person], list[str]]) -> Iterator[Race]:
-    """Set the stage; `photos` uploads what all rows name."""
-    with scene() as here, Watcher(here.stage) as watcher, Floor(here.stage) as floor:
+def race(module: str, photos: Callable[[Person], list[str]]) -> Iterator[Race]:
+    """Set the stage; `module` is the other program, `photos` uploads what all rows name."""
+    with scene() as here, Watcher(here.stage) as watcher, Other(here.stage, module) as other:
         paths = photos(here.person)
         watcher.ready()
-        yield Race(here, paths, floor, watcher)
+        yield Race(here, paths, watcher, other)

@@ -1,0 +1,106 @@
+"""The two halves of a publication one after the other, with the daemon's own parts.
+
+python -m bench.alone FOLDER    for each line on stdin, the row that is next; one line back: seconds of fetch and upload
+"""
+
+import asyncio
+import sys
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+
+from watcher.app import UNLIMITED, supabase_client
+from watcher.hub import Hub
+from watcher.identity import Claim, Identity, Image
+from watcher.images import Images
+from watcher.lease import Leases
+from watcher.publication import training_config
+from watcher.publisher import Publisher
+from watcher.retry import Retry
+from watcher.rows import Rows
+from watcher.settings import Settings, load
+from watcher.spool import Spool
+
+_LEASE = 600.0
+
+
+class _Fetched(Images):
+    """Images that are there already."""
+
+    def __init__(self, images: list[Image]) -> None:
+        self._images = images
+
+    async def fetch(self, identity: Identity, number: int, folder: Path) -> Image:  # noqa: ARG002
+        """Hand over an image under a name of its own, since it is deleted once it is uploaded."""
+        image = self._images[number - 1]
+        own = folder / image.file.name
+        own.hardlink_to(image.file)
+        return replace(image, file=own)
+
+
+class Alone:
+    """Does the one half, then the other."""
+
+    def __init__(self, settings: Settings, http: httpx.AsyncClient, hub: Hub, spool: Spool) -> None:
+        key = settings.supabase_key.get_secret_value()
+        self._retry = Retry()
+        self._images = Images(
+            http, url=settings.supabase_url, key=key, fetches=settings.fetches, retry=self._retry
+        )
+        self._rows = Rows(supabase_client(settings.supabase_url, key, http))
+        self._leases = Leases(self._rows, length=_LEASE, renewal=_LEASE / 4)
+        self._hub = hub
+        self._spool = spool
+
+    async def carry(self, folder: Path) -> tuple[float, float]:
+        """Publish the row that is next."""
+        answer = await self._rows.claim(
+            instance="alone", run=str(uuid4()), limit=1, lease=_LEASE, holding=[], predecessor_is_dead=False
+        )
+        [claim] = answer.claims
+        began = time.perf_counter()
+        count = len(claim.identity.image_paths)
+        images = await asyncio.gather(
+            *(self._images.fetch(claim.identity, number, folder) for number in range(1, count + 1))
+        )
+        fetched = time.perf_counter()
+        await self._upload(claim, list(images))
+        uploaded = time.perf_counter()
+        for image in images:
+            image.file.unlink()
+        return fetched - began, uploaded - fetched
+
+    async def _upload(self, claim: Claim, images: list[Image]) -> None:
+        publisher = Publisher(
+            rows=self._rows, hub=self._hub, images=_Fetched(images), spool=self._spool, retry=self._retry
+        )
+        async with self._leases.held(claim.attempt, asked=asyncio.get_running_loop().time()) as lease:
+            publication = await publisher.publish(claim, lease)
+            await self._rows.complete(claim.attempt, publication, training_config(claim.identity))
+
+
+async def _main(folder: Path) -> None:
+    settings = load()
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=600, limits=UNLIMITED))
+        hub = Hub(
+            endpoint=settings.hf_endpoint,
+            token=settings.hf_token.get_secret_value(),
+            namespace=settings.hf_namespace,
+        )
+        stack.callback(hub.close)
+        await hub.first_look()
+        spool = Spool(settings.spool)
+        stack.enter_context(spool.locked())
+        alone = Alone(settings, http, hub, spool)
+        print("ready", flush=True)
+        while await asyncio.to_thread(sys.stdin.readline):
+            print(*(await alone.carry(folder)), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(Path(sys.argv[1])))

@@ -1,0 +1,57 @@
+"""The daemon with a publisher that publishes nothing: the whole of `watcher.app`, and no Hub and no images for a row.
+
+At its end it prints its claims as JSON: for each the monotonic clock's seconds, the rows it asked for and those it got.
+"""
+
+import asyncio
+import json
+import os
+import time
+from typing import Any
+
+from watcher import app, settings
+from watcher.identity import Claim, Publication
+from watcher.lease import Lease
+from watcher.log import configure
+from watcher.publication import slug
+from watcher.publisher import Publisher
+from watcher.rows import Claims, Rows
+
+_claims: list[tuple[float, int, int]] = []
+
+
+class _Nothing(Publisher):
+    """Makes the one call without which a row cannot be completed."""
+
+    async def publish(self, claim: Claim, lease: Lease) -> Publication:
+        lease.check()
+        repo = await self.retry(
+            self.rows.reserve, claim.attempt, self.hub.namespace, slug(claim.identity.name), claim.model_id
+        )
+        return Publication(url=self.hub.url(repo), commit_sha="0" * 40)
+
+
+class _Noted(Rows):
+    async def claim(self, **asked: Any) -> Claims:
+        answer = await super().claim(**asked)
+        _claims.append((time.monotonic(), asked["limit"], len(answer.claims)))
+        return answer
+
+
+def main() -> None:
+    app.Publisher, app.Rows = _Nothing, _Noted
+    loaded = settings.load()
+    configure(
+        loaded.log_level,
+        loaded.log_format,
+        loaded.secrets,
+        settings.environment(),
+        instance=loaded.instance,
+    )
+    asyncio.run(app.run(loaded))
+    print(json.dumps(_claims), flush=True)
+    os._exit(0)  # as the command does: a library's thread may still be waiting
+
+
+if __name__ == "__main__":
+    main()
