@@ -161,7 +161,7 @@ def _unchecked(here: Scene) -> Iterator[None]:
 
 
 @contextmanager
-def _session(here: Scene) -> Iterator[psycopg.Connection[Any]]:
+def session(here: Scene) -> Iterator[psycopg.Connection[Any]]:
     """A session as the daemon's role has it, though allowed to load auto_explain."""
     with psycopg.connect(here.sandbox.admin_db_url) as connection:
         connection.execute("set role service_role")
@@ -171,7 +171,7 @@ def _session(here: Scene) -> Iterator[psycopg.Connection[Any]]:
 
 def _alternating(small: Scene, large: Scene) -> tuple[list[float], list[float]]:
     """Seconds of each claim in the one and in the other."""
-    with _session(small) as one, _session(large) as other:
+    with session(small) as one, session(large) as other:
         both = [(claim_in_sql(one), claim_in_sql(other)) for _ in range(_WARMING_UP + _CLAIMS)][_WARMING_UP:]
     return [pair[0] for pair in both], [pair[1] for pair in both]
 
@@ -213,7 +213,7 @@ def _claim_over_rest(here: Scene, http: httpx.Client) -> float:
 def _plans(here: Scene) -> list[str]:
     """The plans of the claim's two large queries in the large table, as they are once the session has settled on them."""
     seen: list[dict[str, Any]] = []
-    with _session(here) as connection:
+    with session(here) as connection:
         for _ in range(_WARMING_UP):
             claim_in_sql(connection)
         connection.execute("reset role")

@@ -1,7 +1,7 @@
 """The most memory that a daemon has had, by Linux's count: idle, with one row of large photos, with four at once.
 
 A fresh daemon for each. A row is 40 photos of 20 MB that the Hub takes by LFS; beside it, without a goal, 40 of 9 MB that
-it wants inside the commit. Megabytes are 10^6 bytes.
+it would have inside the commit. Megabytes are 10^6 bytes.
 """
 
 import time
@@ -42,7 +42,10 @@ def _measure() -> Found:
 
 
 def _told_of_regular(peak: float, seconds: float) -> Line:
-    return told(f"1 row of {_COUNT} x 9 MB inside the commit", f"{peak:.1f} MB, in {seconds:.0f} s")
+    return told(
+        f"1 row of {_COUNT} x 9 MB where it would have them inside the commit",
+        f"{peak:.1f} MB, in {seconds:.0f} s",
+    )
 
 
 def _idle(here: Scene) -> float:

@@ -1,6 +1,7 @@
 """Habits of huggingface_hub 2.4.0 that are kept from it: first as it is, then under our client."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from httpx2 import _content
 from huggingface_hub import CommitOperationAdd, HfApi, close_session, set_client_factory
 from huggingface_hub.utils._http import default_client_factory, get_session, http_backoff
 from pictures import jpeg
@@ -67,6 +69,12 @@ def test_as_it_comes_the_library_asks_how_each_batch_is_to_be_sent_and_may_put_i
         api.preupload_lfs_files(REPO, [CommitOperationAdd("images/image_001.jpg", file)])
     assert len(scene.seen("POST", "/preupload/")) == 1
     assert not scene.seen("PUT", "/_lfs/")
+
+
+def test_as_it_comes_httpx2_reads_a_quarter_of_what_ours_does() -> None:
+    assert "CHUNK_SIZE = 65_536" in inspect.getsource(_content)
+    assert "self._stream.read(self.CHUNK_SIZE)" in inspect.getsource(_content)
+    assert _content.IteratorByteStream.CHUNK_SIZE == 4 * 65_536
 
 
 def meet_nobody() -> None:

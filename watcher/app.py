@@ -1,5 +1,6 @@
 """The one place where the parts meet: settings become a running daemon."""
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -29,12 +30,16 @@ _IMAGE_TIMEOUT = httpx.Timeout(30, connect=5, pool=None)
 # httpcore 1.0.9 keeps a connection for ever where a request was cancelled in an unlucky moment. Counted against a limit,
 # a few of those would leave none to wait for; how much goes on at once is decided by `slots` and `fetches`.
 UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+# Seconds. Some ten threads for each row send images, and Python would let each keep the interpreter for 5 ms while the
+# loop waits with a hundred things.
+_SWITCH = 0.0005
 # Beside the time between two looks, what an answer may take before we no longer count on Supabase.
 _ANSWER = 60.0
 
 
 async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: None) -> None:
     """Run the daemon until SIGTERM or SIGINT, and call `stopped` when all that is left is closing; raises Misconfigured."""
+    sys.setswitchinterval(_SWITCH)
     key = settings.supabase_key.get_secret_value()
     retry = Retry()
     spool = Spool(settings.spool)

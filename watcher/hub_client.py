@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import httpx2
+from httpx2._content import IteratorByteStream
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import hf_request_event_hook, parse_ratelimit_headers
 
@@ -25,6 +26,10 @@ T = TypeVar("T")
 
 # The Hub itself ends a request after 60 to 120 s.
 _TIMEOUT = httpx2.Timeout(connect=10, read=130, write=60, pool=130)
+
+# httpx2 2.16.2 reads 64 KiB of a file at a time, and for each goes through all of its layers. There is no public way to
+# set it.
+IteratorByteStream.CHUNK_SIZE = 2**18
 
 _SCARCE = 0.1
 """The share of a window's requests that is left when we begin to spread them over the window."""
