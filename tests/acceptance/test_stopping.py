@@ -73,14 +73,14 @@ def test_nothing_is_claimed_from_fifty_milliseconds_after_the_signal(
     with Watcher(stage, WATCHER_POLL="0.1", WATCHER_POLL_ALIVE="0.1") as watcher:
         watcher.ready()
         # All its slots taken and more rows due than it has slots; each that ends would be followed by a claim.
-        held = hold(sandbox, "upload", "before")
+        held = sandbox.faults.add(Hold("before"), **at("upload"), times=None)
         rows = [person.insert("Ada", photos) for _ in range(6)]
-        held.wait_reached()
+        watcher.wait_for("claimed", count=4)
         watcher.send(signal.SIGTERM)
         time.sleep(0.05)
         before = claims(sandbox)
         rows.append(person.insert("Ada", photos))
-        held.release()
+        sandbox.faults.remove(held)
         assert watcher.wait(within=10) == 0
         assert claims(sandbox) == before
     statuses = [person.row(identity)["status"] for identity in rows]
