@@ -219,6 +219,19 @@ async def test_a_repo_that_the_hub_does_not_show_yet_is_deleted_all_the_same(
     assert scene.repos() == []
 
 
+async def test_a_repo_whose_creation_was_lost_is_deleted_though_the_next_one_was_refused(
+    scene: Scene, rows: Rows, publisher: Publisher
+) -> None:
+    """Seed 7144: the Hub did not show the repo yet, and of the creations only the last was looked behind."""
+    scene.insert()
+    scene.sandbox.hub.knobs.hide_new_repo(2)
+    scene.sandbox.faults.add(LoseAnswer(), service="hub", path="/api/repos/create")
+    scene.sandbox.faults.add(Answer(422, {"error": "No."}), service="hub", path="/api/repos/create", skip=1)
+    with pytest.raises(Permanent, match="No"):
+        await publish(publisher, await claim(rows))
+    assert scene.repos() == []
+
+
 async def test_a_row_is_not_failed_while_its_repo_is_not_to_be_seen(
     scene: Scene, rows: Rows, publisher: Publisher
 ) -> None:

@@ -72,7 +72,8 @@ class _Way:
         self._identity = claim.identity
         self._lease = lease
         self._repo_id = claim.model_id
-        self._creation: asyncio.Future[None] | None = None
+        self._creations: list[asyncio.Future[None]] = []
+        """Of the repo under the present name, each of which may have made it."""
 
     async def publish(self) -> Publication:
         look = None
@@ -107,7 +108,7 @@ class _Way:
         """Delete our repo if it holds nothing; return the publication if it turns out to be there after all."""
         if self._repo_id is None:
             return None
-        look = await self._look_behind(self._creation)
+        look = await self._look_behind(self._creations)
         if look.state == "ours":
             return self._publication(look.sha)
         if look.state == "empty":
@@ -116,19 +117,20 @@ class _Way:
             log.info("repo_deleted", repo=self._repo_id)
         return None
 
-    async def _look_behind(self, creation: asyncio.Future[None] | None) -> Look:
-        """Look when the creation is over, and do not believe at once that it came to nothing."""
-        if creation is None:
+    async def _look_behind(self, creations: Sequence[asyncio.Future[None]]) -> Look:
+        """Look when all creations are over, and do not believe at once that they came to nothing."""
+        if not creations:
             return await self._retry(self._look)
-        # It cannot be called back, and a look that comes before it would see nothing.
-        await asyncio.wait([creation])
-        came_to = creation.exception()
-        if came_to is not None and not isinstance(came_to, NameTaken | Transient):
+        # They cannot be called back, and a look that comes before them would see nothing.
+        await asyncio.wait(creations)
+        came_to = [creation.exception() for creation in creations]
+        made = any(error is None or isinstance(error, NameTaken) for error in came_to)
+        if not made and not any(isinstance(error, Transient) for error in came_to):
             return await self._retry(self._look)
         try:
             return await self._retry(self._look_at_new)
         except _NotShown:
-            if isinstance(came_to, Transient):
+            if not made:
                 return Look("absent")
             raise  # it is there: who fails the row now leaves it behind
 
@@ -155,7 +157,7 @@ class _Way:
                     slug(self._identity.name),
                     self._repo_id,
                 )
-                self._creation = None
+                self._creations = []
             look = await self._retry(self._create_and_look)
         if look.state == "ours":
             raise Transient("Another attempt has just published this row.")
@@ -164,10 +166,11 @@ class _Way:
     async def _create_and_look(self) -> Look:
         assert self._repo_id is not None
         self._lease.check()
-        self._creation = asyncio.ensure_future(self._hub.create(self._repo_id, check=self._lease.check))
-        self._creation.add_done_callback(lambda creation: creation.cancelled() or creation.exception())
+        creation = asyncio.ensure_future(self._hub.create(self._repo_id, check=self._lease.check))
+        creation.add_done_callback(lambda creation: creation.cancelled() or creation.exception())
+        self._creations.append(creation)
         with suppress(NameTaken):
-            await asyncio.shield(self._creation)
+            await asyncio.shield(creation)
         return await self._look_at_new()
 
     async def _fetch_and_upload(
