@@ -13,22 +13,24 @@ from uuid import uuid4
 
 import httpx
 
-from watcher.app import UNLIMITED, supabase_client
-from watcher.hub import Hub
+from watcher.engine.lease import Leases
+from watcher.engine.retry import Retry
+from watcher.hub.repos import Hub
 from watcher.identity import Claim, Identity, Image
-from watcher.images import Images
-from watcher.lease import Leases
-from watcher.publication import training_config
-from watcher.publisher import Publisher
-from watcher.retry import Retry
-from watcher.rows import Rows
-from watcher.settings import Settings, load
-from watcher.spool import Spool
+from watcher.photos.fetch import Photos
+from watcher.photos.spool import Spool
+from watcher.publishing.documents import training_config
+from watcher.publishing.publisher import Publisher, identity_of
+from watcher.settings.settings import Settings, load
+from watcher.supabase.client import UNLIMITED, supabase_client
+from watcher.supabase.rpc import Rpc
+from watcher.supabase.storage import Storage
+from watcher.supabase.verbs import Verbs
 
 _LEASE = 600.0
 
 
-class _Fetched(Images):
+class _Fetched(Photos):
     """Images that are there already."""
 
     def __init__(self, images: list[Image]) -> None:
@@ -48,24 +50,30 @@ class Alone:
     def __init__(self, settings: Settings, http: httpx.AsyncClient, hub: Hub, spool: Spool) -> None:
         key = settings.supabase_key.get_secret_value()
         self._retry = Retry()
-        self._images = Images(
-            http, url=settings.supabase_url, key=key, fetches=settings.fetches, retry=self._retry
+        self._images = Photos(
+            Storage(http, url=settings.supabase_url, key=key), fetches=settings.fetches, retry=self._retry
         )
-        self._rows = Rows(supabase_client(settings.supabase_url, key, http))
-        self._leases = Leases(self._rows, length=_LEASE, renewal=_LEASE / 4)
+        self._verbs = Verbs(Rpc(supabase_client(settings.supabase_url, key, http)))
+        self._leases = Leases(self._verbs, length=_LEASE, renewal=_LEASE / 4)
         self._hub = hub
         self._spool = spool
 
     async def carry(self, folder: Path) -> tuple[float, float]:
         """Publish the row that is next."""
-        answer = await self._rows.claim(
-            instance="alone", run=str(uuid4()), limit=1, lease=_LEASE, holding=[], predecessor_is_dead=False
+        answer = await self._verbs.claim(
+            instance="alone",
+            run=str(uuid4()),
+            slots={"publish": 1},
+            lease=_LEASE,
+            holding=[],
+            predecessor_is_dead=False,
         )
         [claim] = answer.claims
         began = time.perf_counter()
-        count = len(claim.identity.image_paths)
+        identity = identity_of(claim)
+        count = len(identity.image_paths)
         images = await asyncio.gather(
-            *(self._images.fetch(claim.identity, number, folder) for number in range(1, count + 1))
+            *(self._images.fetch(identity, number, folder) for number in range(1, count + 1))
         )
         fetched = time.perf_counter()
         await self._upload(claim, list(images))
@@ -76,11 +84,11 @@ class Alone:
 
     async def _upload(self, claim: Claim, images: list[Image]) -> None:
         publisher = Publisher(
-            rows=self._rows, hub=self._hub, images=_Fetched(images), spool=self._spool, retry=self._retry
+            verbs=self._verbs, hub=self._hub, photos=_Fetched(images), spool=self._spool, retry=self._retry
         )
         async with self._leases.held(claim.attempt, asked=asyncio.get_running_loop().time()) as lease:
             publication = await publisher.publish(claim, lease)
-            await self._rows.complete(claim.attempt, publication, training_config(claim.identity))
+            await self._verbs.complete(claim.attempt, publication, training_config(identity_of(claim)))
 
 
 async def _main(folder: Path) -> None:

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import httpx
 
-from watcher.app import UNLIMITED
-from watcher.settings import load_supabase
+from watcher.settings.settings import load_supabase
+from watcher.supabase.client import UNLIMITED
 
 
 async def _run(slots: int, limit: int) -> None:
@@ -31,14 +31,14 @@ async def _run(slots: int, limit: int) -> None:
 
         async def row(claim: dict[str, Any]) -> None:
             attempt = claim["attempt"]
-            slug = claim["identity_name"].lower().replace(" ", "-")
+            slug = claim["details"]["identity_name"].lower().replace(" ", "-")
             name = await call("watcher_reserve", attempt=attempt, namespace="bare", slug=slug)
             done = await call(
                 "watcher_complete",
                 attempt=attempt,
                 url=f"http://hub/{name}",
                 commit_sha="0" * 40,
-                training_config={"identity_name": claim["identity_name"]},
+                training_config={"identity_name": claim["details"]["identity_name"]},
             )
             assert done == "done", done
 
@@ -49,7 +49,7 @@ async def _run(slots: int, limit: int) -> None:
                 "watcher_claim",
                 instance="bare",
                 run=run,
-                limit=limit,
+                slots={"publish": limit},
                 lease_seconds=20,
                 holding=list(running.values()),
             )

@@ -28,7 +28,7 @@ _WARMING_UP = 10
 _CLAIMS = 100
 _REST_CLAIMS = 40
 
-_CLAIM = "select public.watcher_claim('bench', %s, %s, 20)"
+_CLAIM = "select public.watcher_claim('bench', %s, jsonb_build_object('publish', %s::integer), 20)"
 
 # Twenty rows a user, ten photos a row. What ended did so in the order it came, over the year up to two hours ago.
 _USERS = """
@@ -55,9 +55,9 @@ with made as (
   insert into watcher.names (model_id, namespace, slug, seconds, identity_id, reserved_at)
   select 'sandbox/identity-ada-' || n, 'sandbox', 'ada', n, id, came from made
 )
-insert into watcher.attempts (identity_id, instance, run_id, alone, look_only, started_at, lease_expires_at,
-  ended_at, outcome)
-select id, 'bench', md5('run ' || n / 1000)::uuid, false, false, came, came + interval '1 minute',
+insert into watcher.attempts (work_id, kind, identity_id, instance, run_id, alone, look_only, started_at,
+  lease_expires_at, ended_at, outcome)
+select -n, 'publish', id, 'bench', md5('run ' || n / 1000)::uuid, false, false, came, came + interval '1 minute',
   came + interval '1 minute', 'published' from made
 """
 # Every tenth waits for its time after an attempt; of these half are due. The others queue as their trigger has it: a user's
@@ -74,17 +74,19 @@ with made as (
     case when deferred and status = 'pending' then now() + (n % 200 - 100) * interval '10 seconds' end, came, came
   from made
 ), queued as (
-  insert into watcher.open_rows (identity_id, turn_at, spent)
-  select id, case when not deferred and status = 'pending' then came + n % 20 * interval '30 seconds' end,
+  insert into watcher.work (kind, identity_id, turn_at, next_at, spent)
+  select 'publish', id, case when not deferred and status = 'pending' then came + n % 20 * interval '30 seconds' end,
+    case when deferred and status = 'pending' then now() + (n % 200 - 100) * interval '10 seconds' end,
     case when deferred or status <> 'pending' then 1 else 0 end from made
+  returning id as work_id, identity_id
 )
-insert into watcher.attempts (identity_id, instance, run_id, alone, look_only, started_at, lease_expires_at,
-  ended_at, outcome)
-select id, 'bench', md5('run of others')::uuid, false, false, came, now() + interval '1 day',
+insert into watcher.attempts (work_id, kind, identity_id, instance, run_id, alone, look_only, started_at,
+  lease_expires_at, ended_at, outcome)
+select work_id, 'publish', id, 'bench', md5('run of others')::uuid, false, false, came, now() + interval '1 day',
   case when status = 'pending' then came + interval '1 minute' end, case when status = 'pending' then 'deferred' end
-from made where deferred or status <> 'pending'
+from made join queued on identity_id = id where deferred or status <> 'pending'
 """
-_TABLES = "public.trained_identities, watcher.attempts, watcher.open_rows, watcher.names, auth.users"
+_TABLES = "public.trained_identities, watcher.attempts, watcher.work, watcher.names, auth.users"
 
 
 def _measure() -> Found:
@@ -199,7 +201,12 @@ def _claim_over_rest(here: Scene, http: httpx.Client) -> float:
     began = time.perf_counter()
     answer = http.post(
         f"{here.stage.url}/rest/v1/rpc/watcher_claim",
-        json={"p_instance": "bench", "p_run": str(uuid4()), "p_limit": _WANTED, "p_lease_seconds": 20},
+        json={
+            "p_instance": "bench",
+            "p_run": str(uuid4()),
+            "p_slots": {"publish": _WANTED},
+            "p_lease_seconds": 20,
+        },
         headers={"apikey": here.stage.secret_key},
     )
     seconds = time.perf_counter() - began

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import httpx
 
-from watcher.settings import environment
+from watcher.settings.settings import environment
 
 _FETCHES, _PUTS = 8, 5
 _CHUNK = 64 * 1024
@@ -65,13 +65,13 @@ class Floor:
             "claim",
             instance="floor",
             run=self._run,
-            limit=1,
+            slots={"publish": 1},
             lease_seconds=600,
             holding=[],
             predecessor_is_dead=False,
         )
         [claim] = claimed["claims"]
-        repo, files = await asyncio.gather(self._repo(claim), self._fetch(claim["image_paths"]))
+        repo, files = await asyncio.gather(self._repo(claim), self._fetch(claim["details"]["image_paths"]))
         await self._upload(repo, files)
         sha = await self._commit(repo, files)
         await self._call(

@@ -22,7 +22,7 @@ _WAITS = """
     from public.trained_identities row join watcher.attempts attempt on attempt.identity_id = row.id
     where row.created_at >= %(since)s group by row.id
 """
-_OPEN = "select count(*) from watcher.open_rows"
+_OPEN = "select count(*) from watcher.work"
 _NOW = "select clock_timestamp()"
 
 

@@ -9,13 +9,14 @@ import os
 import time
 from typing import Any
 
-from watcher import app, settings
+from watcher import app
+from watcher.engine.lease import Lease
 from watcher.identity import Claim, Publication
-from watcher.lease import Lease
-from watcher.log import configure
-from watcher.publication import slug
-from watcher.publisher import Publisher
-from watcher.rows import Claims, Rows
+from watcher.process.log import configure
+from watcher.publishing.documents import slug
+from watcher.publishing.publisher import Publisher, identity_of
+from watcher.settings import settings
+from watcher.supabase.verbs import Claims, Verbs
 
 _claims: list[tuple[float, int, int]] = []
 
@@ -26,20 +27,24 @@ class _Nothing(Publisher):
     async def publish(self, claim: Claim, lease: Lease) -> Publication:
         lease.check()
         repo = await self.retry(
-            self.rows.reserve, claim.attempt, self.hub.namespace, slug(claim.identity.name), claim.model_id
+            self.verbs.reserve,
+            claim.attempt,
+            self.hub.namespace,
+            slug(identity_of(claim).name),
+            claim.details["model_id"],
         )
         return Publication(url=self.hub.url(repo), commit_sha="0" * 40)
 
 
-class _Noted(Rows):
+class _Noted(Verbs):
     async def claim(self, **asked: Any) -> Claims:
         answer = await super().claim(**asked)
-        _claims.append((time.monotonic(), asked["limit"], len(answer.claims)))
+        _claims.append((time.monotonic(), asked["slots"].get("publish", 0), len(answer.claims)))
         return answer
 
 
 def main() -> None:
-    app.Publisher, app.Rows = _Nothing, _Noted
+    app.Publisher, app.Verbs = _Nothing, _Noted
     loaded = settings.load()
     configure(
         loaded.log_level,

@@ -23,7 +23,7 @@ _DAEMONS = 4
 _ROUNDS = 4
 _ROWS, _JOBS = 400, 1000
 
-_LEFT = "select count(*) from watcher.open_rows"
+_LEFT = "select count(*) from watcher.work"
 _ENDED = """
     select extract(epoch from attempt.ended_at) from watcher.attempts attempt
     join public.trained_identities row on row.id = attempt.identity_id

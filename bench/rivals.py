@@ -22,7 +22,7 @@ from pgqueuer.ports.driver import Driver
 from pgqueuer.queries import Queries, SyncQueries
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from watcher.settings import environment
+from watcher.settings.settings import environment
 
 ROOT = Path(__file__).parents[1]
 PGQUEUER_DRIVER = "asyncpg" if find_spec("asyncpg") else "psycopg"

@@ -1,5 +1,5 @@
 -- The table that a frontend writes to, what it refuses, and what may follow what.
--- Closed until 20261122100200_access.sql opens it.
+-- Closed until 20261122100300_access.sql opens it.
 
 do $migration$
 begin
@@ -26,7 +26,7 @@ begin
   -- Refusals in words. Each function is the whole truth about its column: null means accepted, and the checks of
   -- the table ask nothing else. Characters are listed by code point, for btrim and [[:cntrl:]] miss most of them.
 
-  create function watcher.refusal_of_name(name text) returns text
+  create function watcher.name_error(name text) returns text
   language plpgsql immutable parallel safe set search_path = '' as $function$
   declare
     white constant text := '\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000';
@@ -61,13 +61,13 @@ begin
   $function$;
 
   -- "Image 3 (beach.jpg)", whatever the path holds, and however much.
-  create function watcher.image_in_words(number bigint, path text) returns text
+  create function watcher.image_label(number bigint, path text) returns text
   language sql immutable parallel safe set search_path = '' as $function$
     select format('Image %s (%s)', number,
       left(regexp_replace(regexp_replace(right(path, 512), '^.*/', ''), '[^[:alnum:] ._()+@=-]', '?', 'g'), 80))
   $function$;
 
-  create function watcher.refusal_of_paths(user_id uuid, paths text[]) returns text
+  create function watcher.paths_error(user_id uuid, paths text[]) returns text
   language plpgsql immutable parallel safe set search_path = '' as $function$
   declare
     number integer;
@@ -89,26 +89,26 @@ begin
         return format('Image %s has no path.', number);
       end if;
       if not starts_with(path, user_id::text || '/') then
-        return watcher.image_in_words(number, path) || ' lies outside your own folder; upload it under your user id.';
+        return watcher.image_label(number, path) || ' lies outside your own folder; upload it under your user id.';
       end if;
       if char_length(path) > 512 then
-        return watcher.image_in_words(number, path) || ' has a path of more than 512 characters.';
+        return watcher.image_label(number, path) || ' has a path of more than 512 characters.';
       end if;
       if path !~ '^[A-Za-z0-9 ._()+@=/-]+$' then
-        return watcher.image_in_words(number, path)
+        return watcher.image_label(number, path)
           || ' has a path with other characters than A-Z a-z 0-9 space . _ ( ) + @ = and -.';
       end if;
       -- A segment that is empty, begins with a dot or a space, or ends with a space.
       if path ~ '(^|/)([/ .]|$)| (/|$)' then
-        return watcher.image_in_words(number, path)
+        return watcher.image_label(number, path)
           || ' has a path with a part that is empty, begins with a dot, or begins or ends with a space.';
       end if;
       if cardinality(string_to_array(path, '/')) > 6 then
-        return watcher.image_in_words(number, path) || ' lies more than 5 folders deep.';
+        return watcher.image_label(number, path) || ' lies more than 5 folders deep.';
       end if;
       twin := array_position(paths, path);
       if twin < number then
-        return format('%s is given twice: it is also image %s.', watcher.image_in_words(number, path), twin);
+        return format('%s is given twice: it is also image %s.', watcher.image_label(number, path), twin);
       end if;
     end loop;
     return null;
@@ -120,7 +120,7 @@ begin
     id uuid primary key default gen_random_uuid(),
     user_id uuid not null default auth.uid() references auth.users (id) on delete cascade,
     identity_name text not null
-      constraint identity_name_is_readable check (watcher.refusal_of_name(identity_name) is null),
+      constraint identity_name_is_readable check (watcher.name_error(identity_name) is null),
     image_paths text[] not null,
     num_training_images integer not null generated always as (cardinality(image_paths)) stored,
     status text not null default 'pending'
@@ -136,7 +136,7 @@ begin
     error_message text,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
-    constraint image_paths_are_the_users_own check (watcher.refusal_of_paths(user_id, image_paths) is null),
+    constraint image_paths_are_the_users_own check (watcher.paths_error(user_id, image_paths) is null),
     constraint progress_is_within_bounds check (images_published between 0 and num_training_images),
     constraint only_pending_rows_wait check (next_attempt_at is null or status = 'pending'),
     constraint published_rows_say_where check (
@@ -159,8 +159,6 @@ begin
   create index trained_identities_by_user on public.trained_identities (user_id, created_at);
   create index trained_identities_open_by_user on public.trained_identities (user_id)
     where status in ('pending', 'publishing');
-  create index trained_identities_deferred on public.trained_identities (next_attempt_at)
-    where status = 'pending' and next_attempt_at is not null;
   create index trained_identities_publishing on public.trained_identities (id) where status = 'publishing';
   create index trained_identities_failed on public.trained_identities (updated_at) where status = 'failed';
   create index trained_identities_published on public.trained_identities (published_at) where status = 'published';
@@ -168,17 +166,17 @@ begin
 
   -- Makes the changes of one user come one after the other, until the end of the transaction. The account comes first, as
   -- when it is deleted: whoever waits for that must not hold what the deletion wants next.
-  create function watcher.queue_up(owner uuid) returns void
+  create function watcher.lock_user(owner uuid) returns void
   language sql security definer set search_path = '' as $function$
     select from auth.users where id = owner for key share;
     select pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0));
   $function$;
 
   -- At most 20 open rows a user, also when they come at once.
-  create function watcher.limit_open_rows(owner uuid) returns void
+  create function watcher.check_open_rows(owner uuid) returns void
   language plpgsql security definer set search_path = '' as $function$
   begin
-    perform watcher.queue_up(owner);
+    perform watcher.lock_user(owner);
     if 20 <= (
       select count(*) from public.trained_identities
       where user_id = owner and status in ('pending', 'publishing')
@@ -202,10 +200,10 @@ begin
       return new;
     end if;
     refusal := coalesce(
-      watcher.refusal_of_name(new.identity_name), watcher.refusal_of_paths(new.user_id, new.image_paths)
+      watcher.name_error(new.identity_name), watcher.paths_error(new.user_id, new.image_paths)
     );
     if refusal is null then
-      select watcher.image_in_words(number, path) || ' has not been uploaded; upload it, then try again.' into refusal
+      select watcher.image_label(number, path) || ' has not been uploaded; upload it, then try again.' into refusal
       from unnest(new.image_paths) with ordinality as given (path, number)
       where not exists (
         select from storage.objects where bucket_id = 'identity-images' and name = given.path
@@ -215,12 +213,12 @@ begin
     if refusal is not null then
       raise exception using errcode = 'check_violation', message = refusal;
     end if;
-    perform watcher.limit_open_rows(new.user_id);
+    perform watcher.check_open_rows(new.user_id);
     return new;
   end
   $function$;
 
-  create trigger a_refuse_in_words before insert on public.trained_identities
+  create trigger a_validate before insert on public.trained_identities
     for each row execute function watcher.on_insert();
 
 
@@ -228,12 +226,12 @@ begin
   create function watcher.before_change() returns trigger
   language plpgsql security definer set search_path = '' as $function$
   begin
-    perform watcher.queue_up((select auth.uid()));
+    perform watcher.lock_user((select auth.uid()));
     return null;
   end
   $function$;
 
-  create trigger a_queue_up before update or delete on public.trained_identities
+  create trigger a_lock_user before update or delete on public.trained_identities
     for each statement execute function watcher.before_change();
 
   create function watcher.on_update() returns trigger
@@ -243,7 +241,7 @@ begin
     if old.status = 'failed' and new.status = 'pending' then
       -- Whoever is signed in is bound by the limit; the operator's replay is not.
       if (select auth.uid()) is not null then
-        perform watcher.limit_open_rows(new.user_id);
+        perform watcher.check_open_rows(new.user_id);
       end if;
       new.error_code := null;
       new.error_message := null;
@@ -254,7 +252,7 @@ begin
   end
   $function$;
 
-  create trigger b_begin_anew before update on public.trained_identities
+  create trigger b_reset_on_retry before update on public.trained_identities
     for each row execute function watcher.on_update();
 
 

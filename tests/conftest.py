@@ -13,14 +13,16 @@ import pytest
 from database import Database, migrate
 from scene import Scene, staged
 
-from watcher.app import supabase_client
-from watcher.hub import Hub
-from watcher.images import Images
-from watcher.publisher import Publisher
-from watcher.retry import Retry
-from watcher.rows import Rows
+from watcher.engine.retry import Retry
+from watcher.hub.repos import Hub
+from watcher.photos.fetch import Photos
+from watcher.photos.spool import Spool
+from watcher.publishing.publisher import Publisher
 from watcher.sandbox import Postgres, Sandbox
-from watcher.spool import Spool
+from watcher.supabase.client import supabase_client
+from watcher.supabase.rpc import Rpc
+from watcher.supabase.storage import Storage
+from watcher.supabase.verbs import Verbs
 
 _names = (f"test_{number}" for number in itertools.count(1))
 
@@ -126,9 +128,14 @@ def sandbox(scene: Scene) -> Sandbox:
 
 
 @pytest.fixture
-async def rows(sandbox: Sandbox) -> AsyncIterator[Rows]:
+async def rpc(sandbox: Sandbox) -> AsyncIterator[Rpc]:
     async with httpx.AsyncClient(timeout=5) as http:
-        yield Rows(supabase_client(sandbox.supabase_url, sandbox.keys.secret, http))
+        yield Rpc(supabase_client(sandbox.supabase_url, sandbox.keys.secret, http))
+
+
+@pytest.fixture
+def verbs(rpc: Rpc) -> Verbs:
+    return Verbs(rpc)
 
 
 @pytest.fixture
@@ -145,12 +152,10 @@ def quick() -> Retry:
 
 
 @pytest.fixture
-async def images(sandbox: Sandbox, quick: Retry) -> AsyncIterator[Images]:
+async def photos(sandbox: Sandbox, quick: Retry) -> AsyncIterator[Photos]:
     async with httpx.AsyncClient(timeout=5) as http:
-        yield Images(
-            http,
-            url=sandbox.supabase_url,
-            key=sandbox.keys.secret,
+        yield Photos(
+            Storage(http, url=sandbox.supabase_url, key=sandbox.keys.secret),
             fetches=4,
             retry=quick,
             missing_for=0.3,
@@ -166,8 +171,8 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 
 @pytest.fixture
-def publisher(rows: Rows, hub: Hub, images: Images, spool: Spool, quick: Retry) -> Publisher:
-    return Publisher(rows=rows, hub=hub, images=images, spool=spool, retry=quick)
+def publisher(verbs: Verbs, hub: Hub, photos: Photos, spool: Spool, quick: Retry) -> Publisher:
+    return Publisher(verbs=verbs, hub=hub, photos=photos, spool=spool, retry=quick)
 
 
 # Helpers of the loop on which a sandbox serves: they come as they are needed and end with it.

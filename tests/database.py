@@ -64,7 +64,7 @@ class Database:
         with self._as_a_restore() as connection:
             for table in ("auth.users", "storage.objects", "public.trained_identities"):
                 connection.execute(f"delete from {table}".encode())
-            for table in ("open_rows", "attempts", "names"):
+            for table in ("work", "attempts", "names"):
                 connection.execute(f"delete from watcher.{table}".encode())
             connection.execute("alter sequence watcher.attempts_number_seq restart")
 
@@ -141,7 +141,7 @@ class Database:
 
     def line(self, identity: UUID) -> Row:
         """Return the row's place in the queue and its budget, nothing if it has none."""
-        rows = self.run("select * from watcher.open_rows where identity_id = %s", [identity])
+        rows = self.run("select * from watcher.work where identity_id = %s", [identity])
         return rows[0] if rows else {}
 
     def attempts(self, identity: UUID) -> list[Row]:
@@ -155,7 +155,7 @@ class Database:
         with self._as_a_restore() as connection:
             for table, columns in {
                 "public.trained_identities": ["next_attempt_at", "published_at", "created_at", "updated_at"],
-                "watcher.open_rows": ["turn_at"],
+                "watcher.work": ["turn_at", "next_at", "created_at"],
                 "watcher.attempts": ["started_at", "lease_expires_at", "ended_at"],
             }.items():
                 moved = ", ".join(
@@ -225,7 +225,8 @@ class Worker:
         """Claim; the whole answer."""
         return self.call(
             "claim",
-            instance=self.instance, run=self.run, limit=limit, lease_seconds=lease, holding=list(holding), **more,
+            instance=self.instance, run=self.run, slots=Jsonb({"publish": limit}), lease_seconds=lease,
+            holding=list(holding), **more,
         )  # fmt: skip
 
     def claim(self, limit: int = 4, holding: Sequence[int] = (), lease: float = 20, **more: Any) -> list[Any]:
@@ -243,9 +244,11 @@ class Worker:
         self, attempts: Sequence[int], images: Sequence[int | None] | None = None, lease: float = 20
     ) -> Any:
         progress = [0] * len(attempts) if images is None else images
-        return self.call(
-            "renew", attempts=list(attempts), images_published=list(progress), lease_seconds=lease
-        )
+        told = {
+            attempt or 0: {"images_published": images}
+            for attempt, images in zip(attempts, progress, strict=True)
+        }
+        return self.call("renew", progress=Jsonb(told), lease_seconds=lease)
 
     def reserve(
         self, attempt: int, namespace: str | None = "acme", slug: str | None = "ada", **more: Any

@@ -179,8 +179,8 @@ _BACK = {"prefer": "return=representation"}
 _WANTED = {"identity_name": "Ada", "image_paths": "{paths}"}
 
 FUNCTIONS: dict[str, dict[str, Any]] = {
-    "watcher_claim": {"p_instance": "x", "p_run": "{new}", "p_limit": 0, "p_lease_seconds": 1},
-    "watcher_renew": {"p_attempts": [0], "p_images_published": [0], "p_lease_seconds": 1},
+    "watcher_claim": {"p_instance": "x", "p_run": "{new}", "p_slots": {}, "p_lease_seconds": 1},
+    "watcher_renew": {"p_progress": {"0": {}}, "p_lease_seconds": 1},
     "watcher_reserve": {"p_attempt": 0, "p_namespace": "x", "p_slug": "x"},
     "watcher_complete": {"p_attempt": 0, "p_url": "x", "p_commit_sha": "x", "p_training_config": {}},
     "watcher_fail": {"p_attempt": 0, "p_code": "x", "p_message": "x"},
@@ -323,7 +323,7 @@ def of_the_functions() -> dict[str, Door]:
 
 def of_the_private_schemas() -> dict[str, Door]:
     places = {
-        "watcher": ("attempts", "open_rows", "names", "migrations", "as_migrated"),
+        "watcher": ("attempts", "work", "names", "migrations"),
         "storage": ("objects", "buckets"),
         "auth": ("users",),
         "pg_catalog": ("pg_authid",),
@@ -354,7 +354,7 @@ def of_the_private_schemas() -> dict[str, Door]:
                 {},
                 {"content-profile": schema},
             )
-    for function in ("max_attempts", "catalogue", "queue_strays", "refusal_of_name"):
+    for function in ("max_attempts", "begin_work", "find_unqueued", "name_error"):
         doors[f"call watcher.{function}"] = Door(
             "POST",
             f"/rest/v1/rpc/{function}",

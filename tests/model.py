@@ -17,10 +17,10 @@ State = dict[str, Any]
 STATE = """
 select jsonb_build_object(
   'rows', (select coalesce(jsonb_object_agg(t.id, to_jsonb(t) || jsonb_build_object(
-      'due_in', extract(epoch from t.next_attempt_at - now()),
-      'idle', extract(epoch from now() - t.updated_at))), '{}') from public.trained_identities t),
-  'lines', (select coalesce(jsonb_object_agg(o.identity_id, to_jsonb(o) || jsonb_build_object(
-      'waited', extract(epoch from now() - o.turn_at))), '{}') from watcher.open_rows o),
+      'due_in', extract(epoch from t.next_attempt_at - now()))), '{}') from public.trained_identities t),
+  'lines', (select coalesce(jsonb_object_agg(w.identity_id, to_jsonb(w) || jsonb_build_object(
+      'waited', extract(epoch from now() - w.turn_at),
+      'idle', extract(epoch from now() - w.created_at))), '{}') from watcher.work w),
   'attempts', (select coalesce(jsonb_object_agg(a.number, to_jsonb(a) || jsonb_build_object(
       'left', extract(epoch from a.lease_expires_at - now()))), '{}') from watcher.attempts a),
   'names', (select coalesce(jsonb_object_agg(n.model_id, n.identity_id), '{}') from watcher.names n)
@@ -55,7 +55,7 @@ class Row:
     owner: str
     status: str = "pending"
     spent: int = 0
-    silences: int = 0
+    crashes: int = 0
     name: str | None = None
     deferred: bool = False
 
@@ -68,15 +68,15 @@ class Due:
     since: float
     at_once: bool
     held: Attempt | None
-    silent: bool
+    crashed: bool
     spent: int
-    silences: int
+    crashes: int
     look_only: bool
     hopeless: bool
 
     @property
     def alone(self) -> bool:
-        return not self.hopeless and (self.look_only or self.silences >= 2)
+        return not self.hopeless and (self.look_only or self.crashes >= 2)
 
     @property
     def order(self) -> tuple[bool, float]:
@@ -111,7 +111,12 @@ class Model:
     def remove(self, identities: Collection[str]) -> None:
         for identity in identities:
             del self.rows[identity]
-        self.attempts = {n: a for n, a in self.attempts.items() if a.identity not in identities}
+        self.attempts = {
+            n: a for n, a in self.attempts.items() if a.identity not in identities or a.outcome is None
+        }
+        for attempt in self.attempts.values():
+            if attempt.identity in identities:
+                attempt.outcome = "revoked"
 
     def begin_anew(self, identities: Iterable[str]) -> None:
         """A retry or a replay."""
@@ -143,7 +148,7 @@ class Model:
             case "defer" if attempt.look_only or (row.spent >= BUDGET and row.name is None):
                 row.status = "failed"
             case "defer":
-                row.status, row.silences, row.deferred = "pending", 0, row.spent < BUDGET
+                row.status, row.crashes, row.deferred = "pending", 0, row.spent < BUDGET
 
     def by_hand(self, identity: str, status: str) -> None:
         """Somebody sets the status past the verbs."""
@@ -169,7 +174,8 @@ class Model:
                     continue
             elif held is None:
                 # Set by hand; it has kept its place in the queue, if it had one.
-                since = max(told["idle"], before["lines"][identity]["waited"] or 0)
+                line = before["lines"][identity]
+                since = line["idle"] if line["waited"] is None else line["waited"]
             else:
                 left = before["attempts"][str(held.number)]["left"]
                 forgotten = held.number not in holding
@@ -178,12 +184,14 @@ class Model:
                     continue
                 since, at_once = -left, left > 0
                 lost_answer = held.run == run and left > 0
-            silent = held is not None and not lost_answer
+            crashed = held is not None and not lost_answer
             spent = row.spent - (1 if held is not None and lost_answer and not held.look_only else 0)
             look_only = spent >= BUDGET
-            hopeless = look_only and (row.name is None or (silent and held is not None and held.look_only))
+            hopeless = look_only and (row.name is None or (crashed and held is not None and held.look_only))
             found.append(
-                Due(identity, since, at_once, held, silent, spent, row.silences + silent, look_only, hopeless)
+                Due(
+                    identity, since, at_once, held, crashed, spent, row.crashes + crashed, look_only, hopeless
+                )
             )
         return sorted(found, key=lambda due: due.order)
 
@@ -191,17 +199,18 @@ class Model:
         """A claim has handed a row out, or ended it where there is nothing left to try."""
         row = self.rows[due.identity]
         if due.held is not None:
-            due.held.outcome = "silent" if due.silent else "released"
-        row.spent, row.silences, row.deferred = due.spent, due.silences, False
+            due.held.outcome = "crashed" if due.crashed else "released"
+        row.spent, row.crashes, row.deferred = due.spent, due.crashes, False
         if claim is None:
             assert due.hopeless, f"{due} was passed over for ever."
             row.status = "failed"
             return
         assert not due.hopeless, f"{due} was handed out once too often."
         assert claim["attempt"] > self.highest, "A number was given out twice."
-        assert (claim["model_id"], claim["look_only"]) == (row.name, due.look_only)
+        assert (claim["details"]["model_id"], claim["look_only"]) == (row.name, due.look_only)
         assert (claim["exhausted"] is not None) == due.look_only
-        assert claim["never_tried"] == (due.identity not in {a.identity for a in self.attempts.values()})
+        tried = {a.identity for a in self.attempts.values() if a.outcome != "revoked"}
+        assert claim["never_tried"] == (due.identity not in tried)
         self.highest = claim["attempt"]
         self.attempts[self.highest] = Attempt(self.highest, due.identity, run, due.alone, due.look_only)
         row.status = "publishing"
@@ -229,7 +238,7 @@ class Model:
             assert (told["next_attempt_at"] is not None) == (row.deferred and row.status == "pending")
             if row.status in OPEN:
                 line = state["lines"][identity]
-                assert (line["spent"], line["silences"]) == (row.spent, row.silences)
+                assert (line["spent"], line["crashes"]) == (row.spent, row.crashes)
                 assert 0 <= row.spent <= BUDGET
                 # Its place in the queue: by its turn, or by its time, or held.
                 waits = row.status == "pending" and not row.deferred

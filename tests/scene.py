@@ -12,11 +12,11 @@ from database import Database
 from pictures import jpeg, png
 
 from watcher.identity import Claim
-from watcher.rows import Rows
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults.traffic import Seen
 from watcher.sandbox.hub.store import Repo
 from watcher.sandbox.realtime.timing import Timing
+from watcher.supabase.verbs import Verbs
 
 QUICK = Timing(cold=0.02, poll_idle=0.02, poll_unmatched=0.02, handshake_error=0.02, join_error=0.02)
 PICTURES = (jpeg(1), png(2), jpeg(3))
@@ -108,10 +108,15 @@ def staged(postgres: Postgres, database: Database) -> Iterator[Scene]:
         yield Scene(sandbox, database, http)
 
 
-async def claim(rows: Rows, *, lease: float = 20) -> Claim:
+async def claim(verbs: Verbs, *, lease: float = 20) -> Claim:
     """Claim the one row that is due, as a daemon of its own."""
-    answer = await rows.claim(
-        instance="test", run=str(uuid4()), limit=1, lease=lease, holding=[], predecessor_is_dead=False
+    answer = await verbs.claim(
+        instance="test",
+        run=str(uuid4()),
+        slots={"publish": 1},
+        lease=lease,
+        holding=[],
+        predecessor_is_dead=False,
     )
     [claim] = answer.claims
     return claim

@@ -14,9 +14,9 @@ from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from watcher.kinds import Told
-from watcher.metrics import REGISTRY
-from watcher.settings import Settings
+from watcher.process.metrics import REGISTRY
+from watcher.settings.settings import Settings
+from watcher.settings.types import SettingDoc
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -45,10 +45,12 @@ def _names(field: FieldInfo) -> str:
     return " or ".join(f"`{choice}`" for choice in choices)
 
 
-def _told(field: FieldInfo) -> Told:
+def _told(field: FieldInfo) -> SettingDoc:
     """What all the markers of a field say together."""
-    markers = [marker for marker in field.metadata if isinstance(marker, Told)]
-    return Told(**{name: "".join(getattr(marker, name) for marker in markers) for name in Told.__slots__})
+    markers = [marker for marker in field.metadata if isinstance(marker, SettingDoc)]
+    return SettingDoc(
+        **{name: "".join(getattr(marker, name) for marker in markers) for name in SettingDoc.__slots__}
+    )
 
 
 def _default(field: FieldInfo) -> str:
@@ -59,7 +61,7 @@ def _default(field: FieldInfo) -> str:
     return f"`{field.default:g}`" if isinstance(field.default, float | int) else f"`{field.default}`"
 
 
-def _range(field: FieldInfo, told: Told) -> str:
+def _range(field: FieldInfo, told: SettingDoc) -> str:
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
     least = next((limit.ge for limit in field.metadata if hasattr(limit, "ge")), None)
@@ -92,22 +94,37 @@ def events(before: str) -> str:
 def _logged() -> dict[str, tuple[str, list[str]]]:
     """Every event that the program may log, with its level and fields."""
     found: dict[str, tuple[str, list[str]]] = {}
-    for file in sorted((ROOT / "watcher").glob("*.py")):
+
+    def note(event: str, level: str, fields: list[str]) -> None:
+        known_level, known = found.get(event, (level, []))
+        assert known_level == level, f"{event} has two levels"
+        found[event] = level, known + [field for field in fields if field not in known]
+
+    for file in sorted((ROOT / "watcher").rglob("*.py")):
+        if "sandbox" in file.parts:
+            continue
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
                 case ast.Call(
-                    func=ast.Attribute(value=ast.Name(id="log"), attr=method), args=args, keywords=keywords
+                    func=ast.Attribute(value=ast.Name(id="log"), attr=method),
+                    args=[ast.Constant(value=str(event))],
+                    keywords=keywords,
                 ) if method in LEVELS:
-                    [event] = args
-                    assert isinstance(event, ast.Constant), (
-                        f"{file}:{node.lineno}: name the event in the call"
-                    )
+                    named = [str(keyword.arg) for keyword in keywords if keyword.arg]
                     level, fields = ("error", ["exception"]) if method == "exception" else (method, [])
-                    assert found.get(event.value, (level,))[0] == level, f"{event.value} has two levels"
-                    fields += [str(keyword.arg) for keyword in keywords]
-                    known = found.get(event.value, (level, []))[1]
-                    found[event.value] = level, known + [field for field in fields if field not in known]
+                    note(event, level, fields + named)
+                # What a kind of work adds to the engine's lines: its own word for done, and what it says of a claim.
+                case ast.Call(
+                    func=ast.Name(id="Done"), args=[ast.Constant(value=str(event)), ast.Dict() as more, _]
+                ):
+                    note(event, "info", [*_keys(more), "seconds"])
+                case ast.FunctionDef(name="describe", body=[*_, ast.Return(value=ast.Dict() as more)]):
+                    note("claimed", "info", _keys(more))
     return found
+
+
+def _keys(literal: ast.Dict) -> list[str]:
+    return [str(key.value) for key in literal.keys if isinstance(key, ast.Constant)]
 
 
 MADE: dict[str, Callable[[str], str]] = {"settings": settings, "metrics": metrics, "events": events}

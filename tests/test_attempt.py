@@ -5,31 +5,31 @@ import asyncio
 import pytest
 from scene import PICTURES, Scene, claim
 
-from watcher.attempt import Attempts
+from watcher.engine.attempt import Attempts
+from watcher.engine.lease import Leases
+from watcher.engine.retry import Retry
 from watcher.errors import LeaseLost, Outage
-from watcher.lease import Leases
-from watcher.publisher import Publisher
-from watcher.retry import Retry
-from watcher.rows import Rows
+from watcher.publishing.publisher import Publisher
 from watcher.sandbox.faults import Answer, Hold, LoseAnswer
+from watcher.supabase.verbs import Verbs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 @pytest.fixture
-def attempts(rows: Rows, publisher: Publisher, quick: Retry) -> Attempts:
-    leases = Leases(rows, length=20, renewal=5)
-    return Attempts(rows=rows, leases=leases, publisher=publisher, retry=quick)
+def attempts(verbs: Verbs, publisher: Publisher, quick: Retry) -> Attempts:
+    leases = Leases(verbs, length=20, renewal=5)
+    return Attempts(verbs=verbs, leases=leases, works={"publish": publisher}, retry=quick)
 
 
-async def carry(attempts: Attempts, rows: Rows) -> None:
+async def carry(attempts: Attempts, verbs: Verbs) -> None:
     asked = asyncio.get_running_loop().time()
-    await attempts.carry(await claim(rows), asked=asked)
+    await attempts.carry(await claim(verbs), asked=asked)
 
 
-async def test_a_row_is_published_and_says_where(scene: Scene, rows: Rows, attempts: Attempts) -> None:
+async def test_a_row_is_published_and_says_where(scene: Scene, verbs: Verbs, attempts: Attempts) -> None:
     identity = scene.insert(name="李雷")
-    await carry(attempts, rows)
+    await carry(attempts, verbs)
     row = scene.database.row(identity)
     assert (row["status"], row["images_published"]) == ("published", 3)
     assert row["huggingface_repo_url"] == f"{scene.sandbox.hub_url}/{row['model_id']}"
@@ -39,20 +39,20 @@ async def test_a_row_is_published_and_says_where(scene: Scene, rows: Rows, attem
 
 @pytest.mark.parametrize("verb", ["complete", "reserve"])
 async def test_a_lost_answer_of_the_table_costs_nothing(
-    scene: Scene, rows: Rows, attempts: Attempts, verb: str
+    scene: Scene, verbs: Verbs, attempts: Attempts, verb: str
 ) -> None:
     identity = scene.insert()
     scene.sandbox.faults.add(LoseAnswer(), service="rest", path=f"watcher_{verb}$")
-    await carry(attempts, rows)
+    await carry(attempts, verbs)
     assert scene.database.outcomes(identity) == ["published"]
     assert len(scene.repos()) == 1
 
 
 async def test_what_cannot_be_published_is_failed_with_code_and_sentence(
-    scene: Scene, rows: Rows, attempts: Attempts
+    scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
     identity = scene.insert([*PICTURES, b"GIF89a" + bytes(99)])
-    await carry(attempts, rows)
+    await carry(attempts, verbs)
     row = scene.database.row(identity)
     assert (row["status"], row["error_code"]) == ("failed", "image_not_jpeg_or_png")
     assert row["error_message"].startswith("Image 4 (photo 4.jpg)")
@@ -60,12 +60,12 @@ async def test_what_cannot_be_published_is_failed_with_code_and_sentence(
 
 
 async def test_what_may_go_better_later_is_deferred_as_long_as_the_service_asks(
-    scene: Scene, rows: Rows, attempts: Attempts
+    scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
     identity = scene.insert()
     busy = Answer(503, "busy", {"retry-after": "600"})
     scene.sandbox.faults.add(busy, service="hub", path="/commit/", times=None)
-    await carry(attempts, rows)
+    await carry(attempts, verbs)
     row = scene.database.row(identity)
     assert row["status"] == "pending"
     assert 590 < (row["next_attempt_at"] - row["updated_at"]).total_seconds() <= 600
@@ -74,20 +74,20 @@ async def test_what_may_go_better_later_is_deferred_as_long_as_the_service_asks(
 
 
 async def test_an_outage_gives_the_row_back_unspent_and_is_passed_on(
-    scene: Scene, rows: Rows, attempts: Attempts
+    scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
     identity = scene.insert()
     scene.sandbox.hub.access.revoke(scene.sandbox.hub_token)
     with pytest.raises(Outage):
-        await carry(attempts, rows)
+        await carry(attempts, verbs)
     assert (scene.database.status(identity), scene.database.line(identity)["spent"]) == ("pending", 0)
     assert scene.database.outcomes(identity) == ["released"]
 
 
-async def test_who_is_told_to_stop_gives_the_row_back(scene: Scene, rows: Rows, attempts: Attempts) -> None:
+async def test_who_is_told_to_stop_gives_the_row_back(scene: Scene, verbs: Verbs, attempts: Attempts) -> None:
     identity = scene.insert()
     held = scene.sandbox.faults.add(Hold("before"), service="storage")
-    task = asyncio.create_task(carry(attempts, rows))
+    task = asyncio.create_task(carry(attempts, verbs))
     await asyncio.to_thread(held.wait_reached)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -96,11 +96,11 @@ async def test_who_is_told_to_stop_gives_the_row_back(scene: Scene, rows: Rows, 
 
 
 async def test_who_is_told_to_stop_while_writing_back_says_it_to_the_end(
-    scene: Scene, rows: Rows, attempts: Attempts
+    scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
     identity = scene.insert([*PICTURES, b"GIF89a" + bytes(99)])
     held = scene.sandbox.faults.add(Hold("before"), service="rest", path="watcher_fail$")
-    task = asyncio.create_task(carry(attempts, rows))
+    task = asyncio.create_task(carry(attempts, verbs))
     await asyncio.to_thread(held.wait_reached)
     task.cancel()
     await asyncio.sleep(0.05)
@@ -111,10 +111,12 @@ async def test_who_is_told_to_stop_while_writing_back_says_it_to_the_end(
     assert scene.database.status(identity) == "failed"
 
 
-async def test_a_row_that_is_gone_is_written_to_no_more(scene: Scene, rows: Rows, attempts: Attempts) -> None:
+async def test_a_row_that_is_gone_is_written_to_no_more(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
     identity = scene.insert()
     held = scene.sandbox.faults.add(Hold("after"), service="hub", path="/commit/")
-    task = asyncio.create_task(carry(attempts, rows))
+    task = asyncio.create_task(carry(attempts, verbs))
     await asyncio.to_thread(held.wait_reached)
     scene.database.delete_account(scene.database.row(identity)["user_id"])
     held.release()
@@ -125,23 +127,23 @@ async def test_a_row_that_is_gone_is_written_to_no_more(scene: Scene, rows: Rows
 
 
 async def test_what_cannot_be_written_back_is_left_to_the_lease(
-    scene: Scene, rows: Rows, attempts: Attempts
+    scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
     identity = scene.insert([*PICTURES, b"GIF89a" + bytes(99)])
     scene.sandbox.faults.add(Answer(503), service="rest", path="watcher_fail$", times=None)
     with pytest.raises(LeaseLost):
-        await carry(attempts, rows)
+        await carry(attempts, verbs)
     assert scene.database.outcomes(identity) == [None]
 
 
 async def test_a_reason_that_postgres_cannot_store_is_written_back_all_the_same(
-    scene: Scene, rows: Rows, attempts: Attempts
+    scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
     identity = scene.insert()
     scene.sandbox.faults.add(
         Answer(503, b"no\x00 " * 9999), service="hub", path="/api/repos/create", times=None
     )
-    await carry(attempts, rows)
+    await carry(attempts, verbs)
     [attempt] = scene.database.attempts(identity)
     assert attempt["outcome"] == "deferred"
     assert attempt["reason"].startswith("The Hub could not do it just now: no no")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from watcher.batches import LARGEST, Batches
 from watcher.identity import Image
+from watcher.publishing.batching import LARGEST, Batches
 
 SMALL, LARGE = 2_000_000, 20_000_000
 

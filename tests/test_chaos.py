@@ -96,7 +96,9 @@ def _exchange(began: float, name: str, answer: Any, **asked: Any) -> Exchange:
 
 
 def _claim(began: float, attempt: int, instance: str) -> Exchange:
-    return _exchange(began, "claim", {"claims": [{"attempt": attempt, "id": "row"}]}, instance=instance)
+    return _exchange(
+        began, "claim", {"claims": [{"attempt": attempt, "identity_id": "row"}]}, instance=instance
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def _claim(began: float, attempt: int, instance: str) -> Exchange:
         ("fail", "done", {"attempt": 1}),
         ("defer", "done", {"attempt": 1}),
         ("reserve", "me/identity-ada-1", {"attempt": 1}),
-        ("renew", {"held": [1], "busy": []}, {"attempts": [1]}),
+        ("renew", {"held": [1], "busy": []}, {"progress": {"1": {}}}),
     ],
 )
 def test_a_write_accepted_from_an_attempt_that_was_replaced_is_found(
@@ -114,9 +116,9 @@ def test_a_write_accepted_from_an_attempt_that_was_replaced_is_found(
 ) -> None:
     claims = [_claim(1, 1, "a"), _claim(5, 2, "b")]
     late = _exchange(6, name, answer, **asked)
-    assert len(Fence([*claims, late]).stale_writes({1: "silent", 2: "published"})) == 1
+    assert len(Fence([*claims, late]).stale_writes({1: "crashed", 2: "published"})) == 1
     in_time = dataclasses.replace(late, began=3, ended=3.1)
-    assert not Fence([claims[0], in_time, claims[1]]).stale_writes({1: "silent", 2: "published"})
+    assert not Fence([claims[0], in_time, claims[1]]).stale_writes({1: "crashed", 2: "published"})
 
 
 def test_the_same_end_said_again_is_no_stale_write() -> None:

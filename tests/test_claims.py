@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from database import Database, Worker
+from psycopg.types.json import Jsonb
 
 pytestmark = pytest.mark.postgres
 
@@ -16,14 +17,14 @@ insert into public.trained_identities (identity_name, image_paths) select 'Ada',
 
 
 def ids(claims: Sequence[dict[str, str]]) -> list[UUID]:
-    return [UUID(claim["id"]) for claim in claims]
+    return [UUID(claim["identity_id"]) for claim in claims]
 
 
 def die(worker: Worker, identity: UUID, times: int) -> None:
     """Let `identity`, the only row that is due, kill its worker."""
     for _ in range(times):
         [claim] = worker.claim(1)
-        assert claim["id"] == str(identity)
+        assert claim["identity_id"] == str(identity)
         worker.database.pass_time(21)
 
 
@@ -49,12 +50,15 @@ def test_a_claim_answers_all_that_the_worker_needs(database: Database) -> None:
     assert claim.pop("age_seconds") >= 0
     assert claim == {
         "attempt": 1,
-        "id": str(identity),
-        "user_id": str(user),
-        "identity_name": "Zoë",
-        "image_paths": paths,
-        "created_at": row["created_at"].strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "model_id": None,
+        "kind": "publish",
+        "identity_id": str(identity),
+        "details": {
+            "user_id": str(user),
+            "identity_name": "Zoë",
+            "image_paths": paths,
+            "created_at": row["created_at"].strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "model_id": None,
+        },
         "look_only": False,
         "exhausted": None,
         "never_tried": True,
@@ -101,7 +105,9 @@ def test_a_lease_is_bounded(database: Database, asked: float, given: float) -> N
 
 def test_a_claim_without_a_name_is_refused(database: Database) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue):
-        Worker(database).call("claim", instance=None, run=uuid4(), limit=1, lease_seconds=20.0)
+        Worker(database).call(
+            "claim", instance=None, run=uuid4(), slots=Jsonb({"publish": 1}), lease_seconds=20.0
+        )
 
 
 # When the next row falls due.
@@ -146,7 +152,7 @@ def test_a_deferred_row_is_due_when_its_time_has_come(database: Database) -> Non
     assert worker.claim() == []
     database.pass_time(8)
     [claim] = worker.claim()
-    assert claim["id"] == str(identity)
+    assert claim["identity_id"] == str(identity)
     assert not claim["never_tried"]
     assert database.row(identity)["next_attempt_at"] is None
 
@@ -200,9 +206,10 @@ def test_eight_deaths_and_no_repo_end_the_row(database: Database) -> None:
     row = database.row(identity)
     assert (row["status"], row["error_code"]) == ("failed", "attempts_exhausted")
     assert (
-        row["error_message"] == "Gave up after 8 attempts. The last one: The worker stopped without a word."
+        row["error_message"]
+        == "Gave up after 8 attempts. The last one: The lease expired: the worker crashed or lost contact."
     )
-    assert database.outcomes(identity) == ["silent"] * 8
+    assert database.outcomes(identity) == ["crashed"] * 8
 
 
 def test_a_spent_row_without_a_repo_ends_also_beside_others(database: Database) -> None:
@@ -210,7 +217,7 @@ def test_a_spent_row_without_a_repo_ends_also_beside_others(database: Database) 
     worker = Worker(database)
     die(worker, identity, 8)
     other = database.insert(database.user())
-    database.overwrite("update watcher.open_rows set turn_at = now() - interval '1 hour'")
+    database.overwrite("update watcher.work set turn_at = now() - interval '1 hour'")
     assert ids(worker.claim(4)) == [other]
     assert database.status(identity) == "failed"
 
@@ -222,7 +229,7 @@ def test_a_spent_row_with_a_repo_is_handed_out_once_more_only_to_look(database: 
     [claim] = worker.claim()
     assert claim["look_only"]
     assert claim["exhausted"] == "Gave up after 8 attempts. The last one: The Hub is away."
-    assert claim["model_id"] == database.row(identity)["model_id"]
+    assert claim["details"]["model_id"] == database.row(identity)["model_id"]
     assert database.line(identity)["spent"] == 8
     assert worker.fail(claim["attempt"], "attempts_exhausted", claim["exhausted"]) == "done"
     assert database.status(identity) == "failed"
@@ -288,7 +295,7 @@ def test_a_retry_begins_with_a_fresh_budget_and_keeps_name_and_history(database:
     assert (after["model_id"], after["created_at"]) == (name, before["created_at"])
     assert (after["error_code"], after["error_message"], after["images_published"]) == (None, None, 0)
     [claim] = worker.claim()
-    assert (claim["model_id"], claim["look_only"], claim["never_tried"]) == (name, False, False)
+    assert (claim["details"]["model_id"], claim["look_only"], claim["never_tried"]) == (name, False, False)
     assert database.line(identity)["spent"] == 1
     assert database.outcomes(identity) == ["failed", None]
 
@@ -304,8 +311,8 @@ def test_a_row_whose_lease_ran_out_is_rescued_and_the_attempt_counted(database: 
     assert rescuer.claim() == []
     database.pass_time(2)
     [claim] = rescuer.claim()
-    assert claim["id"] == str(identity)
-    assert database.outcomes(identity) == ["silent", None]
+    assert claim["identity_id"] == str(identity)
+    assert database.outcomes(identity) == ["crashed", None]
     assert database.line(identity)["spent"] == 2
 
 
@@ -334,7 +341,7 @@ def test_a_publishing_row_without_an_attempt_is_due(database: Database) -> None:
     worker.claim_one()
     database.overwrite("delete from watcher.attempts")
     [claim] = worker.claim()
-    assert claim["id"] == str(identity)
+    assert claim["identity_id"] == str(identity)
 
 
 def test_a_row_set_publishing_by_hand_is_claimed_once(database: Database) -> None:
@@ -357,7 +364,7 @@ def test_a_row_that_came_while_triggers_were_off_is_found_and_claimed_once(
     worker = Worker(database)
     [claim] = worker.claim(4)
     assert worker.claim(4, [claim["attempt"]]) == []
-    assert database.outcomes(UUID(claim["id"])) == [None]
+    assert database.outcomes(UUID(claim["identity_id"])) == [None]
 
 
 def test_a_pending_row_taken_from_its_worker_by_hand_is_due_and_the_worker_has_lost(
@@ -381,8 +388,8 @@ def test_a_successor_takes_its_predecessors_rows_at_once(database: Database) -> 
     successor = Worker(database)
     assert successor.claim() == []
     [claim] = successor.claim(predecessor_is_dead=True)
-    assert claim["id"] == str(identity)
-    assert database.outcomes(identity) == ["silent", None]
+    assert claim["identity_id"] == str(identity)
+    assert database.outcomes(identity) == ["crashed", None]
 
 
 def test_a_successor_leaves_other_instances_alone(database: Database) -> None:
@@ -408,7 +415,7 @@ def test_what_a_lost_answer_held_is_handed_out_again_unspent(database: Database)
     assert again != lost
     assert database.outcomes(identity) == ["released", None]
     assert database.line(identity)["spent"] == 1
-    assert database.line(identity)["silences"] == 0
+    assert database.line(identity)["crashes"] == 0
     assert worker.complete(lost) == "lost"
     assert worker.complete(again) == "done"
 
@@ -426,7 +433,7 @@ def test_what_a_run_has_forgotten_past_its_lease_counts_as_a_silence(database: D
     worker.claim_one()
     database.pass_time(21)
     worker.claim_one()
-    assert database.outcomes(identity) == ["silent", None]
+    assert database.outcomes(identity) == ["crashed", None]
     assert database.line(identity)["spent"] == 2
 
 
@@ -448,7 +455,7 @@ def test_a_row_that_went_silent_twice_is_handed_out_alone(database: Database) ->
     die(worker, killer, 2)
     others = [database.insert(database.user()) for _ in range(3)]
     [claim] = worker.claim(4)
-    assert claim["id"] == str(killer)
+    assert claim["identity_id"] == str(killer)
     assert worker.claim(4, [claim["attempt"]]) == []
     assert ids(Worker(database, "other host").claim(4)) == others
 
@@ -460,10 +467,10 @@ def test_a_silent_row_is_not_handed_to_a_run_that_holds_something(database: Data
     busy = Worker(database)
     other = database.insert(database.user())
     database.overwrite(
-        "update watcher.open_rows set turn_at = now() - interval '1 hour' where identity_id = %s", [other]
+        "update watcher.work set turn_at = now() - interval '1 hour' where identity_id = %s", [other]
     )
     [claim] = busy.claim(4)
-    assert claim["id"] == str(other)
+    assert claim["identity_id"] == str(other)
     assert busy.claim(4, [claim["attempt"]]) == []
     assert busy.complete(claim["attempt"]) == "done"
     assert ids(busy.claim(4)) == [killer]
@@ -476,19 +483,19 @@ def test_a_silent_row_that_has_waited_a_minute_lets_a_run_come_to_be_empty(datab
     busy = Worker(database)
     first = database.insert(database.user())
     database.overwrite(
-        "update watcher.open_rows set turn_at = now() - interval '1 hour' where identity_id = %s", [first]
+        "update watcher.work set turn_at = now() - interval '1 hour' where identity_id = %s", [first]
     )
     attempt = busy.claim_one()
     second, third = (database.insert(database.user()) for _ in range(2))
     [claim] = busy.claim(1, [attempt])
-    assert claim["id"] == str(second)
+    assert claim["identity_id"] == str(second)
     database.pass_time(62)
     busy.renew([attempt, claim["attempt"]])
     assert busy.claim(4, [attempt, claim["attempt"]]) == []
     busy.complete(attempt)
     busy.complete(claim["attempt"])
     [claim] = busy.claim(4)
-    assert claim["id"] == str(killer)
+    assert claim["identity_id"] == str(killer)
     assert busy.complete(claim["attempt"]) == "done"
     assert ids(busy.claim(4)) == [third]
 
@@ -519,10 +526,10 @@ def test_one_row_of_six_that_kills_every_worker_ends_and_the_other_five_are_publ
     for _ in range(200):
         worker = Worker(database)
         claims = worker.claim(4, predecessor_is_dead=True)
-        while str(killer) not in {claim["id"] for claim in claims}:
+        while str(killer) not in {claim["identity_id"] for claim in claims}:
             for claim in claims:
                 assert worker.complete(claim["attempt"]) == "done"
-            if not database.run("select * from watcher.open_rows"):
+            if not database.run("select * from watcher.work"):
                 break
             database.pass_time(5)
             claims = worker.claim(4)
@@ -555,8 +562,8 @@ def test_twenty_rows_of_one_user_do_not_hold_up_anothers_one(database: Database,
     database.pass_time(10)
     theirs = database.insert(one)
     claims = Worker(database).claim(3)
-    assert [claim["user_id"] for claim in claims] == [str(many), str(one), str(many)]
-    assert claims[1]["id"] == str(theirs)
+    assert [claim["details"]["user_id"] for claim in claims] == [str(many), str(one), str(many)]
+    assert claims[1]["identity_id"] == str(theirs)
 
 
 def test_rows_inserted_in_one_statement_queue_one_after_the_other(database: Database) -> None:
@@ -568,7 +575,7 @@ def test_rows_inserted_in_one_statement_queue_one_after_the_other(database: Data
         user=user,
     )
     turns = [row["s"] for row in database.run(
-        "select extract(epoch from turn_at - now()) as s from watcher.open_rows order by turn_at"
+        "select extract(epoch from turn_at - now()) as s from watcher.work order by turn_at"
     )]  # fmt: skip
     assert [round(float(turn - turns[0])) for turn in turns] == [30 * number for number in range(20)]
     assert turns[0] <= 0
@@ -653,7 +660,7 @@ def test_a_completion_waits_for_the_rescue_and_then_has_lost(database: Database)
             database.wait_until_blocked(holder.connection)
         assert late.result() == "lost"
     assert rescuer.complete(taken) == "done"
-    assert database.outcomes(identity) == ["silent", "published"]
+    assert database.outcomes(identity) == ["crashed", "published"]
 
 
 def test_many_workers_at_once_publish_every_row_exactly_once(database: Database) -> None:

@@ -12,7 +12,7 @@ from scene import Scene
 
 from watcher import __version__
 from watcher.cli import cli
-from watcher.settings import environment
+from watcher.settings.settings import environment
 
 BARE = {"PATH": environment()["PATH"], "HOME": "/nonexistent"}
 

@@ -16,17 +16,20 @@ from database import Database
 from pictures import jpeg
 from scene import PICTURES, Scene, claim
 
-from watcher.attempt import Attempts
+from watcher.engine.attempt import Attempts
+from watcher.engine.lease import Leases
+from watcher.engine.retry import Retry
 from watcher.errors import Transient, WatcherError
-from watcher.feed import Feed
+from watcher.hub.repos import Hub
 from watcher.identity import Identity
-from watcher.images import Images
-from watcher.lease import Leases
-from watcher.publisher import Publisher
-from watcher.retry import Retry
-from watcher.rows import Rows
+from watcher.operator.queries import Queries
+from watcher.photos.fetch import Photos
+from watcher.photos.spool import Spool
+from watcher.publishing.publisher import Publisher, identity_of
 from watcher.sandbox.faults import Answer
-from watcher.spool import Spool
+from watcher.supabase.realtime import Feed
+from watcher.supabase.rpc import Rpc
+from watcher.supabase.verbs import Verbs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
@@ -155,19 +158,19 @@ def overwrite(scene: Scene, user: UUID, expression: str, *parameters: object) ->
 
 
 @pytest.fixture
-def attempts(rows: Rows, publisher: Publisher, quick: Retry) -> Attempts:
-    leases = Leases(rows, length=20, renewal=5)
-    return Attempts(rows=rows, leases=leases, publisher=publisher, retry=quick)
+def attempts(verbs: Verbs, publisher: Publisher, quick: Retry) -> Attempts:
+    leases = Leases(verbs, length=20, renewal=5)
+    return Attempts(verbs=verbs, leases=leases, works={"publish": publisher}, retry=quick)
 
 
-async def carry(attempts: Attempts, rows: Rows) -> None:
+async def carry(attempts: Attempts, verbs: Verbs) -> None:
     asked = asyncio.get_running_loop().time()
-    await attempts.carry(await claim(rows), asked=asked)
+    await attempts.carry(await claim(verbs), asked=asked)
 
 
-async def forbidden(scene: Scene, rows: Rows, attempts: Attempts, identity: UUID) -> None:
+async def forbidden(scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID) -> None:
     """See that the row fails as it should, and that nobody was asked for anything."""
-    await carry(attempts, rows)
+    await carry(attempts, verbs)
     row = scene.database.row(identity)
     assert (row["status"], row["error_code"]) == ("failed", "path_forbidden"), row["image_paths"]
     assert row["error_message"].isprintable()
@@ -178,7 +181,7 @@ async def forbidden(scene: Scene, rows: Rows, attempts: Attempts, identity: UUID
 
 
 async def test_an_odd_path_that_nobody_refused_fails_its_row_and_nothing_is_read(
-    scene: Scene, rows: Rows, attempts: Attempts
+    scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
     user, good = scene.put()
     theirs = f"{OTHER}/photo.jpg"
@@ -187,12 +190,12 @@ async def test_an_odd_path_that_nobody_refused_fails_its_row_and_nothing_is_read
     with unguarded(scene):
         for template in ODD:
             identity = overwrite(scene, user, "%s", [*good, odd(template, user)])
-            await forbidden(scene, rows, attempts, identity)
+            await forbidden(scene, verbs, attempts, identity)
             scene.sandbox.faults.reset()
 
 
 async def test_an_odd_array_that_nobody_refused_fails_its_row_and_nothing_is_read(
-    scene: Scene, rows: Rows, attempts: Attempts
+    scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
     user, good = scene.put([jpeg(seed) for seed in range(41)])
     scene.sandbox.faults.reset()
@@ -203,24 +206,24 @@ async def test_an_odd_array_that_nobody_refused_fails_its_row_and_nothing_is_rea
             ("array[array[%s::text[]]]", [good[:3]]), ("%s", [[*good[:3], ""]]),
         ):  # fmt: skip
             identity = overwrite(scene, user, expression, *parameters)
-            await forbidden(scene, rows, attempts, identity)
+            await forbidden(scene, verbs, attempts, identity)
             scene.sandbox.faults.reset()
 
 
 async def test_an_array_that_counts_from_elsewhere_is_read_in_its_order(
-    scene: Scene, rows: Rows, attempts: Attempts
+    scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
     user, good = scene.put()
     with unguarded(scene):
         identity = overwrite(
             scene, user, "%s::text[]", "[5:7]={" + ",".join(f'"{path}"' for path in good) + "}"
         )
-        await carry(attempts, rows)
+        await carry(attempts, verbs)
         assert scene.database.status(identity) == "published"
 
 
 async def test_an_odd_path_that_is_accepted_leads_to_exactly_that_object(
-    scene: Scene, images: Images, rows: Rows, tmp_path: Path
+    scene: Scene, photos: Photos, verbs: Verbs, tmp_path: Path
 ) -> None:
     user = scene.database.user()
     paths = [f"{user}/{name}" for name in EXACT]
@@ -229,18 +232,18 @@ async def test_an_odd_path_that_is_accepted_leads_to_exactly_that_object(
     scene.sandbox.faults.reset()
     for first in range(0, len(paths), 10):
         assert insert(scene, user, paths[first : first + 10]).status_code == 201
-        identity = (await claim(rows)).identity
+        identity = identity_of(await claim(verbs))
         assert identity.image_paths == tuple(paths[first : first + 10])
-        images.check(identity)
+        photos.check(identity)
         for number in range(1, 11):
-            fetched = await images.fetch(identity, number, tmp_path)
+            fetched = await photos.fetch(identity, number, tmp_path)
             assert fetched.file.read_bytes() == jpeg(first + number - 1), fetched.path
     assert len(scene.seen("GET", "/object/authenticated/identity-images/")) == len(paths) == 30
     assert files(tmp_path) == [f"image_{n:03}" for n in range(1, 11)]
 
 
 async def test_a_name_that_looks_like_a_path_names_no_file_of_this_host(
-    scene: Scene, rows: Rows, attempts: Attempts, spool: Spool, tmp_path: Path
+    scene: Scene, verbs: Verbs, attempts: Attempts, spool: Spool, tmp_path: Path
 ) -> None:
     user, paths = scene.put()
     for number, name in enumerate(
@@ -258,7 +261,7 @@ async def test_a_name_that_looks_like_a_path_names_no_file_of_this_host(
         )
     ):
         assert insert(scene, user, paths, name).status_code == 201
-        await carry(attempts, rows)
+        await carry(attempts, verbs)
         [repo, *_] = scene.repos()
         assert re.fullmatch(r"sandbox/identity-[a-z0-9-]+-\d+", repo), name
         assert len(scene.repos()) == number + 1
@@ -302,28 +305,28 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_storage_cannot_send_us_to_another_host(
-    scene: Scene, images: Images, tmp_path: Path, elsewhere: Elsewhere, status: int
+    scene: Scene, photos: Photos, tmp_path: Path, elsewhere: Elsewhere, status: int
 ) -> None:
     user, paths = scene.put()
     scene.database.insert(user, paths)
     identity = Identity("1", str(user), "Ada", tuple(paths), "2026-01-01T00:00:00Z")
     answer = Answer(status, "", {"Location": f"{elsewhere.url}/{paths[0]}"})
     scene.sandbox.faults.add(answer, service="storage", path="/object/authenticated/")
-    assert (await images.fetch(identity, 1, tmp_path)).file.read_bytes() == PICTURES[0]
+    assert (await photos.fetch(identity, 1, tmp_path)).file.read_bytes() == PICTURES[0]
     scene.sandbox.faults.add(answer, service="storage", path="/object/authenticated/", times=None)
     with pytest.raises(Transient, match=rf"Image 2 .*{status}"):
-        await images.fetch(identity, 2, tmp_path)
+        await photos.fetch(identity, 2, tmp_path)
     assert elsewhere.told == []
 
 
 @pytest.mark.parametrize("status", [302, 307])
 async def test_rest_cannot_send_us_to_another_host(
-    scene: Scene, rows: Rows, elsewhere: Elsewhere, status: int
+    scene: Scene, rpc: Rpc, verbs: Verbs, elsewhere: Elsewhere, status: int
 ) -> None:
     scene.insert()
     answer = Answer(status, "", {"Location": f"{elsewhere.url}/rest/v1/rpc/watcher_claim"})
     scene.sandbox.faults.add(answer, service="rest", path="/rpc/", times=None)
-    for ask in (claim(rows), rows.status(), rows.check_version()):
+    for ask in (claim(verbs), Queries(rpc).status(), verbs.check_version()):
         with pytest.raises(WatcherError):
             await ask
     assert elsewhere.told == []
@@ -331,7 +334,7 @@ async def test_rest_cannot_send_us_to_another_host(
 
 @pytest.mark.parametrize("status", [302, 307])
 async def test_realtime_cannot_send_us_to_another_host(
-    scene: Scene, rows: Rows, elsewhere: Elsewhere, status: int
+    scene: Scene, verbs: Verbs, elsewhere: Elsewhere, status: int
 ) -> None:
     """Who takes the handshake is sent the key with the first frame."""
 
@@ -348,7 +351,7 @@ async def test_realtime_cannot_send_us_to_another_host(
     async with server:
         url = "http://{}:{}".format(*server.sockets[0].getsockname())
         feed = Feed(
-            url=url, key=scene.sandbox.keys.secret, rows=rows, pulse=60, pulse_answer=5, ring=lambda: None
+            url=url, key=scene.sandbox.keys.secret, verbs=verbs, pulse=60, pulse_answer=5, wake=lambda: None
         )
         assert "redirect" in await feed.live()
     assert elsewhere.told == []
@@ -356,7 +359,7 @@ async def test_realtime_cannot_send_us_to_another_host(
 
 @pytest.mark.parametrize("status", [302, 307])
 async def test_a_hub_that_sends_us_to_another_host_does_not_give_it_the_token(
-    scene: Scene, rows: Rows, attempts: Attempts, elsewhere: Elsewhere, status: int
+    scene: Scene, hub: Hub, verbs: Verbs, attempts: Attempts, elsewhere: Elsewhere, status: int
 ) -> None:
     for path in ("whoami", "/repos/create", "/objects/batch", "/commit/"):
         rule = scene.sandbox.faults.add(
@@ -365,9 +368,9 @@ async def test_a_hub_that_sends_us_to_another_host_does_not_give_it_the_token(
         scene.insert()
         if path == "whoami":
             with pytest.raises(WatcherError):
-                await attempts.publisher.hub.first_look()
+                await hub.first_look()
         else:
-            await carry(attempts, rows)
+            await carry(attempts, verbs)
         scene.sandbox.faults.remove(rule)
         scene.database.overwrite("delete from public.trained_identities")
         assert rule.reached > 0, path

@@ -14,7 +14,7 @@ from scene import Scene
 
 from watcher.cli import cli
 from watcher.sandbox.faults import Answer
-from watcher.settings import environment
+from watcher.settings.settings import environment
 
 
 def watcher(scene: Scene, *arguments: str, columns: int | None = 100) -> Result:

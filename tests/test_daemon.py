@@ -18,10 +18,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from scene import PICTURES, Scene, until
 from watching import free_address, get
 
-from watcher import app, probes, settings
+from watcher import app
+from watcher.engine import probes
 from watcher.errors import Misconfigured
-from watcher.rows import Rows
 from watcher.sandbox.faults import Answer, Hang, Hold
+from watcher.settings import settings
+from watcher.supabase.verbs import Verbs
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
@@ -105,14 +107,20 @@ async def test_no_more_rows_are_claimed_than_there_are_slots(scene: Scene, runni
 
 
 async def test_rows_of_a_dead_predecessor_are_taken_over_at_once(
-    scene: Scene, rows: Rows, running: Running
+    scene: Scene, verbs: Verbs, running: Running
 ) -> None:
     row = scene.insert()
-    dead: dict[str, Any] = {"instance": "test", "run": str(uuid4()), "limit": 1, "lease": 600, "holding": []}
-    await rows.claim(**dead, predecessor_is_dead=False)
+    dead: dict[str, Any] = {
+        "instance": "test",
+        "run": str(uuid4()),
+        "slots": {"publish": 1},
+        "lease": 600,
+        "holding": [],
+    }
+    await verbs.claim(**dead, predecessor_is_dead=False)
     async with running():
         await until(lambda: scene.database.status(row) == "published", 5)
-    assert scene.database.outcomes(row) == ["silent", "published"]
+    assert scene.database.outcomes(row) == ["crashed", "published"]
 
 
 async def test_who_is_told_to_stop_finishes_what_runs_and_claims_no_more(
@@ -376,15 +384,15 @@ async def test_probes_are_told_what_is_away_and_when_it_is_back(
         await until(lambda: count(said)["unreachable"])
         status, why = await probed("/readyz")
         assert (status, why[:7]) == (503, "The Hub")
-        assert await probed("/healthz") == (200, "It lives.")
+        assert await probed("/healthz") == (200, "ok")
         await until(lambda: count(said)["ready"])
-        assert await probed("/readyz") == (200, "A row could be claimed now.")
+        assert await probed("/readyz") == (200, "ok")
         scene.sandbox.hub.access.revoke(scene.sandbox.hub_token)
         await asyncio.to_thread(scene.insert)
         await until(lambda: count(said)["outage"])
         status, why = await probed("/readyz")
         assert (status, "refused the token" in why) == (503, True)
-        assert await probed("/healthz") == (200, "It lives.")
+        assert await probed("/healthz") == (200, "ok")
         assert (await scraped(address))[of("watcher_outage", "refused")] == 1
         scene.sandbox.hub.access.restore(scene.sandbox.hub_token)
         await until(lambda: count(said)["outage_over"])
@@ -419,11 +427,17 @@ async def test_each_claim_has_one_line_that_says_how_it_ended(
 
 
 async def test_a_predecessors_row_that_was_locked_just_then_is_taken_a_moment_later(
-    scene: Scene, rows: Rows, running: Running
+    scene: Scene, verbs: Verbs, running: Running
 ) -> None:
     row = scene.insert()
-    dead: dict[str, Any] = {"instance": "test", "run": str(uuid4()), "limit": 1, "lease": 600, "holding": []}
-    await rows.claim(**dead, predecessor_is_dead=False)
+    dead: dict[str, Any] = {
+        "instance": "test",
+        "run": str(uuid4()),
+        "slots": {"publish": 1},
+        "lease": 600,
+        "holding": [],
+    }
+    await verbs.claim(**dead, predecessor_is_dead=False)
     with psycopg.connect(scene.database.dsn()) as somebody:
         somebody.execute("select from public.trained_identities where id = %s for update", [row])
         async with running():

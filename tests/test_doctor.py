@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from database import Database, Worker
 from scene import Scene
 
-from watcher import settings
 from watcher.cli import cli
-from watcher.doctor import Finding, as_json, examine, exit_code
-from watcher.doctor.supabase import clock
+from watcher.operator.doctor import Finding, as_json, examine, exit_code
+from watcher.operator.doctor.supabase import clock
+from watcher.photos.spool import Spool
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
-from watcher.spool import Spool
+from watcher.settings import settings
 
 Look = Callable[..., list[Finding]]
 
@@ -233,10 +233,10 @@ def test_a_schema_that_is_missing_older_or_too_new(scene: Scene, look: Look, pro
         assert "watcher migrate" in finding.remedy
     sql(
         scene,
-        "begin; update watcher.migrations set version = '20261122100199' where version = '20261122100200'; commit",
+        "begin; update watcher.migrations set version = '20261122100199' where version = '20261122100300'; commit",
     )
-    assert "this program needs 20261122100200" in only(look()).sentence
-    sql(scene, "update watcher.migrations set version = '20261122100200' where version = '20261122100199'")
+    assert "this program needs 20261122100300" in only(look()).sentence
+    sql(scene, "update watcher.migrations set version = '20261122100300' where version = '20261122100199'")
     definition = scene.database.value("select pg_get_functiondef('public.watcher_version'::regproc)")
     sql(scene, definition.replace("0.1.0", "9.0.0").replace("max(version)", "'20990101000000'"))
     assert "upgrade the watcher" in only(look()).sentence
@@ -276,13 +276,13 @@ def test_a_spool_that_cannot_be_written_to_and_a_disk_that_is_full(
 ) -> None:
     (tmp_path / "file").touch()
     assert "file is no folder" in only(look(WATCHER_SPOOL=str(tmp_path / "file" / "spool"))).sentence
-    monkeypatch.setattr("watcher.doctor.host.os.access", lambda *_: False)
+    monkeypatch.setattr("watcher.operator.doctor.host.os.access", lambda *_: False)
     assert "cannot be written to" in only(look(WATCHER_SPOOL=str(tmp_path))).sentence
     monkeypatch.undo()
     usage = disk_usage(tmp_path)
-    monkeypatch.setattr("watcher.doctor.host.disk_usage", lambda _: usage._replace(free=2**30))
+    monkeypatch.setattr("watcher.operator.doctor.host.disk_usage", lambda _: usage._replace(free=2**30))
     assert "4 slots" in only(look(WATCHER_SPOOL=str(tmp_path)), "warning").sentence
-    monkeypatch.setattr("watcher.doctor.host.disk_usage", lambda _: usage._replace(free=2**20))
+    monkeypatch.setattr("watcher.operator.doctor.host.disk_usage", lambda _: usage._replace(free=2**20))
     assert "0.0 GiB free" in only(look()).sentence
 
 

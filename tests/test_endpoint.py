@@ -9,9 +9,9 @@ import httpx
 import pytest
 from watching import free_address
 
-from watcher import endpoint
-from watcher.endpoint import Answer, serving
 from watcher.errors import Misconfigured
+from watcher.process import http as endpoint
+from watcher.process.http import Answer, serving
 
 LARGE = b"x" * 2**24
 

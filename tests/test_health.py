@@ -11,17 +11,18 @@ import pytest
 from scene import Scene, until
 from watching import Manager
 
-from watcher import settings
-from watcher.attempt import Attempts
-from watcher.daemon import Daemon
-from watcher.health import Health
-from watcher.lease import Leases
-from watcher.notify import ServiceManager
-from watcher.outages import Outages
-from watcher.publisher import Publisher
-from watcher.retry import Retry
-from watcher.rows import Claims, Rows
+from watcher.engine.attempt import Attempts
+from watcher.engine.daemon import Daemon
+from watcher.engine.health import Health
+from watcher.engine.lease import Leases
+from watcher.engine.outages import Outages
+from watcher.engine.retry import Retry
+from watcher.process.sd_notify import ServiceManager
+from watcher.publishing.publisher import Publisher
 from watcher.sandbox.faults import Hang
+from watcher.settings import settings
+from watcher.supabase.rpc import Rpc
+from watcher.supabase.verbs import Claims, Verbs
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:ConnectionClosed.(code|reason) is deprecated:DeprecationWarning"
@@ -52,12 +53,12 @@ async def test_it_is_ready_while_supabase_has_answered_lately_and_nothing_is_awa
     assert "Supabase has not answered" in str(health.why_not_ready())
     health.answered(asyncio.get_running_loop().time())
     assert health.why_not_ready() is None
-    outages.miss("Supabase could not be reached.")
+    outages.mark_unreachable("Supabase could not be reached.")
     assert health.why_not_ready() == "Supabase could not be reached."
-    outages.reach()
-    outages.refuse("The Hub refused the token.")
+    outages.mark_reachable()
+    outages.begin_refusal("The Hub refused the token.")
     assert health.why_not_ready() == "The Hub refused the token."
-    outages.relent()
+    outages.end_refusal()
     assert health.why_not_ready() is None
     health.stopping(5)
     assert health.why_not_ready() == "It is stopping."
@@ -67,18 +68,18 @@ async def test_it_is_ready_while_supabase_has_answered_lately_and_nothing_is_awa
 async def test_the_status_is_one_line_and_said_when_it_changes(manager: Manager) -> None:
     outages = Outages()
     health = watched(manager, outages, watchdog=60)
-    health.turned()
-    outages.miss("Supabase could not\nbe reached.")
-    health.turned()
-    health.turned()
-    outages.reach()
+    health.heartbeat()
+    outages.mark_unreachable("Supabase could not\nbe reached.")
+    health.heartbeat()
+    health.heartbeat()
+    outages.mark_reachable()
     health.feed_alive = True
     health.started()
     for health.running in (0, 1, 2):
         health.show()
     health.feed_alive = False
     health.show()
-    outages.refuse("The Hub refused " + "x" * 999)
+    outages.begin_refusal("The Hub refused " + "x" * 999)
     health.show()
     health.stopping(5)
     manager.wait_for("STATUS=Stopping")
@@ -87,9 +88,9 @@ async def test_the_status_is_one_line_and_said_when_it_changes(manager: Manager)
         "Waiting to start: asking Supabase and the Hub.",
         "Waiting to start: Supabase could not be reached.",
         "Waiting for rows.",
-        "Publishing 1 row.",
-        "Publishing 2 rows.",
-        "Publishing 2 rows. Realtime is away: looking every few seconds.",
+        "Working on 1 row.",
+        "Working on 2 rows.",
+        "Working on 2 rows. Realtime is down: polling every few seconds.",
         ("Outage: The Hub refused " + "x" * 999)[:200],
         "Stopping: 2 rows to finish or to give back.",
     ]
@@ -103,14 +104,14 @@ async def test_it_beats_neither_before_it_is_ready_nor_once_it_stops(manager: Ma
             step()
         for _ in range(5):
             await asyncio.sleep(0.02)
-            health.turned()
+            health.heartbeat()
     manager.wait_for("STATUS=Stopping")
     lines = [message.line for message in manager.messages]
     assert lines.count("WATCHDOG=1") == 6
     assert "WATCHDOG=1" not in lines[: lines.index("READY=1")] + lines[lines.index("STOPPING=1") :]
 
 
-class Stuck(Rows):
+class Stuck(Verbs):
     """A table whose third claim does not come back, however often it is told to, until it is let go."""
 
     claims = 0
@@ -126,24 +127,24 @@ class Stuck(Rows):
 
 @pytest.fixture
 def daemon(
-    scene: Scene, rows: Rows, publisher: Publisher, manager: Manager, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Rows, Health, Outages], Daemon]:
+    scene: Scene, verbs: Verbs, publisher: Publisher, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Verbs, Health, Outages], Daemon]:
     """Put a daemon together that looks five times a second."""
     quick = {"WATCHER_POLL": "0.2", "WATCHER_POLL_ALIVE": "0.2"}
     for name, value in (scene.sandbox.settings() | quick).items():
         monkeypatch.setenv(name, value)
 
-    def made(rows: Rows, health: Health, outages: Outages) -> Daemon:
-        leases = Leases(rows, length=3, renewal=0.2)
+    def made(verbs: Verbs, health: Health, outages: Outages) -> Daemon:
+        leases = Leases(verbs, length=3, renewal=0.2)
         return Daemon(
             settings=settings.load(),
-            rows=rows,
+            verbs=verbs,
             leases=leases,
-            attempts=Attempts(rows=rows, leases=leases, publisher=publisher, retry=Retry()),
+            attempts=Attempts(verbs=verbs, leases=leases, works={"publish": publisher}, retry=Retry()),
             outages=outages,
             health=health,
-            first_look=rows.check_version,
-            probe=rows.check_version,
+            first_look=verbs.check_version,
+            probe=verbs.check_version,
         )
 
     return made
@@ -156,16 +157,16 @@ async def ended(daemon: Daemon, life: asyncio.Task[None]) -> None:
 
 
 async def test_a_claim_loop_that_hangs_stops_the_watchdog_whatever_else_lives(
-    rows: Rows, manager: Manager, daemon: Callable[[Rows, Health, Outages], Daemon]
+    rpc: Rpc, manager: Manager, daemon: Callable[[Verbs, Health, Outages], Daemon]
 ) -> None:
-    stuck, outages = Stuck(rows._client), Outages()
+    stuck, outages = Stuck(rpc), Outages()
     health = watched(manager, outages)
     hanging = daemon(stuck, health, outages)
     life = asyncio.create_task(hanging.run())
     try:
         await until(lambda: stuck.claims == 3)
         assert health.why_dead() is None
-        await until(lambda: str(health.why_dead()).startswith("The claim loop has not turned for"), 5)
+        await until(lambda: str(health.why_dead()).startswith("The claim loop has hung for"), 5)
         assert health.why_not_ready() is not None
         beats = len(manager.told("WATCHDOG=1"))
         assert beats >= 2
@@ -178,11 +179,11 @@ async def test_a_claim_loop_that_hangs_stops_the_watchdog_whatever_else_lives(
 
 
 async def test_claims_that_are_not_answered_do_not_stop_it(
-    scene: Scene, rows: Rows, manager: Manager, daemon: Callable[[Rows, Health, Outages], Daemon]
+    scene: Scene, verbs: Verbs, manager: Manager, daemon: Callable[[Verbs, Health, Outages], Daemon]
 ) -> None:
     outages = Outages()
     health = watched(manager, outages)
-    patient = daemon(rows, health, outages)
+    patient = daemon(verbs, health, outages)
     scene.sandbox.faults.add(Hang(), service="rest", path="watcher_claim$", times=None)
     life = asyncio.create_task(patient.run())
     try:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils._http import get_session
 from pictures import jpeg
 from scene import Scene
 
-from watcher.errors import Conflict, LeaseLost, Misconfigured, NameTaken, Outage, Permanent, Transient
-from watcher.hub import Hub, Look, image_file, text_file
-from watcher.publication import commit_description
+from watcher.errors import LeaseLost, Misconfigured, Outage, Permanent, Transient
+from watcher.hub.errors import Conflict, NameTaken
+from watcher.hub.repos import Hub, RepoState, commit_description, image_file, text_file
 from watcher.sandbox.faults import Answer, Hang, Hold, LoseAnswer
 from watcher.sandbox.hub import User
 
@@ -43,21 +43,21 @@ async def commit(hub: Hub, tmp_path: Path, parent: str, card: str = CARD) -> str
 
 
 @pytest.fixture
-async def empty(hub: Hub) -> Look:
+async def empty(hub: Hub) -> RepoState:
     """The look at a repo that was just created."""
     await hub.create(REPO)
     return await hub.look(REPO, ROW)
 
 
 async def test_a_look_tells_nothing_from_empty_from_ours(scene: Scene, hub: Hub, tmp_path: Path) -> None:
-    assert await hub.look(REPO, ROW) == Look("absent")
+    assert await hub.look(REPO, ROW) == RepoState("absent")
     await hub.create(REPO)
     look = await hub.look(REPO, ROW)
     assert look.state == "empty"
     sha = await commit(hub, tmp_path, look.sha)
-    assert await hub.look(REPO, ROW) == Look("ours", sha)
+    assert await hub.look(REPO, ROW) == RepoState("ours", sha)
     scene.write(REPO, "Edit README.md")
-    assert await hub.look(REPO, ROW) == Look("ours", sha), "Its owner may go on with it."
+    assert await hub.look(REPO, ROW) == RepoState("ours", sha), "Its owner may go on with it."
     assert (await hub.look(REPO, "another row")).state == "foreign"
 
 
@@ -77,7 +77,7 @@ async def test_a_repo_is_private_from_its_first_moment(scene: Scene, hub: Hub) -
     assert scene.seen("PUT", "/settings") == []
 
 
-async def test_a_name_that_is_taken_is_said_whosever_it_is(hub: Hub, empty: Look) -> None:
+async def test_a_name_that_is_taken_is_said_whosever_it_is(hub: Hub, empty: RepoState) -> None:
     with pytest.raises(NameTaken):
         await hub.create(REPO)
     assert await hub.look(REPO, ROW) == empty
@@ -94,7 +94,7 @@ async def test_a_creation_whose_answer_was_lost_is_found_by_a_look(scene: Scene,
 
 @pytest.mark.parametrize("lost", [LoseAnswer(), LoseAnswer(504, "<html>"), LoseAnswer(500)])
 async def test_a_commit_whose_answer_was_lost_is_found_by_a_look_and_cannot_be_made_twice(
-    scene: Scene, hub: Hub, empty: Look, tmp_path: Path, lost: LoseAnswer
+    scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path, lost: LoseAnswer
 ) -> None:
     scene.sandbox.faults.add(lost, service="hub", path="/commit/")
     with pytest.raises(Transient):
@@ -106,7 +106,7 @@ async def test_a_commit_whose_answer_was_lost_is_found_by_a_look_and_cannot_be_m
 
 
 async def test_a_commit_on_a_repo_that_moved_on_is_refused(
-    scene: Scene, hub: Hub, empty: Look, tmp_path: Path
+    scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path
 ) -> None:
     scene.write(REPO)
     with pytest.raises(Conflict):
@@ -115,7 +115,7 @@ async def test_a_commit_on_a_repo_that_moved_on_is_refused(
 
 
 async def test_images_go_byte_for_byte_to_the_store_also_where_the_hub_would_have_them_in_the_commit(
-    scene: Scene, hub: Hub, empty: Look, tmp_path: Path
+    scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path
 ) -> None:
     scene.sandbox.hub.knobs.images_as("regular")
     files = operations(tmp_path)
@@ -140,7 +140,7 @@ CALLS: dict[str, Callable[[Hub, Path], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_token_that_is_refused_is_an_outage(
-    scene: Scene, hub: Hub, empty: Look, tmp_path: Path, call: str
+    scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path, call: str
 ) -> None:
     scene.sandbox.hub.access.revoke(scene.sandbox.hub_token)
     with pytest.raises(Outage, match="refused the token") as caught:
@@ -150,7 +150,7 @@ async def test_a_token_that_is_refused_is_an_outage(
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_limit_on_requests_is_said_at_once_and_not_slept_through(
-    scene: Scene, hub: Hub, empty: Look, tmp_path: Path, call: str
+    scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path, call: str
 ) -> None:
     scene.sandbox.hub.knobs.limit_requests(0, window=200)
     before = len(scene.sandbox.faults.log())
@@ -163,7 +163,7 @@ async def test_a_limit_on_requests_is_said_at_once_and_not_slept_through(
 
 @pytest.mark.parametrize("call", ["create", "commit"])
 async def test_a_quota_for_the_hour_names_no_time(
-    scene: Scene, hub: Hub, empty: Look, tmp_path: Path, call: str
+    scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path, call: str
 ) -> None:
     scene.sandbox.hub.knobs.exceed("create" if call == "create" else "commit")
     with pytest.raises(Transient, match="hourly quotas") as caught:
@@ -171,7 +171,7 @@ async def test_a_quota_for_the_hour_names_no_time(
     assert caught.value.retry_after is None
 
 
-async def test_a_retry_after_is_passed_on(scene: Scene, hub: Hub, empty: Look, tmp_path: Path) -> None:
+async def test_a_retry_after_is_passed_on(scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path) -> None:
     scene.sandbox.faults.add(Answer(503, "busy", {"retry-after": "7"}), service="hub", path="/commit/")
     with pytest.raises(Transient) as caught:
         await commit(hub, tmp_path, empty.sha)
@@ -179,7 +179,7 @@ async def test_a_retry_after_is_passed_on(scene: Scene, hub: Hub, empty: Look, t
 
 
 async def test_rights_that_were_lost_and_a_full_quota_are_outages(
-    scene: Scene, hub: Hub, empty: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.sandbox.hub.knobs.limit_storage(10)
     with pytest.raises(Outage, match="storage limit reached"):
@@ -190,7 +190,9 @@ async def test_rights_that_were_lost_and_a_full_quota_are_outages(
             await CALLS[call](hub, tmp_path)
 
 
-async def test_a_model_card_that_the_hub_refuses_is_for_good(hub: Hub, empty: Look, tmp_path: Path) -> None:
+async def test_a_model_card_that_the_hub_refuses_is_for_good(
+    hub: Hub, empty: RepoState, tmp_path: Path
+) -> None:
     with pytest.raises(Permanent, match="license") as caught:
         await commit(hub, tmp_path, empty.sha, "---\nlicense: mine\n---\n")
     assert caught.value.code == "hub_refused"
@@ -198,7 +200,7 @@ async def test_a_model_card_that_the_hub_refuses_is_for_good(hub: Hub, empty: Lo
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_what_the_hub_refuses_to_take_is_for_good(
-    scene: Scene, hub: Hub, empty: Look, tmp_path: Path, status: int
+    scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path, status: int
 ) -> None:
     scene.sandbox.faults.add(Answer(status, {"error": "no such thing"}), service="hub", path="/commit/")
     with pytest.raises(Permanent, match=f"no such thing.*HTTP {status}"):
@@ -206,7 +208,7 @@ async def test_what_the_hub_refuses_to_take_is_for_good(
 
 
 async def test_an_upload_that_the_hub_has_lost_is_worth_another_try(
-    scene: Scene, hub: Hub, empty: Look, tmp_path: Path
+    scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path
 ) -> None:
     said = {"error": "LFS pointer pointed to a file that does not exist"}
     scene.sandbox.faults.add(Answer(400, said), service="hub", path="/commit/")
@@ -214,9 +216,9 @@ async def test_an_upload_that_the_hub_has_lost_is_worth_another_try(
         await commit(hub, tmp_path, empty.sha)
 
 
-async def test_deleting_what_is_gone_is_fine(hub: Hub, empty: Look) -> None:
+async def test_deleting_what_is_gone_is_fine(hub: Hub, empty: RepoState) -> None:
     await hub.delete(REPO)
-    assert await hub.look(REPO, ROW) == Look("absent")
+    assert await hub.look(REPO, ROW) == RepoState("absent")
     await hub.delete(REPO)
 
 

@@ -16,7 +16,7 @@ from pictures import jpeg
 from scene import Scene
 
 from watcher.errors import Transient
-from watcher.hub import Hub
+from watcher.hub.repos import Hub
 from watcher.sandbox.faults import Hang, Hold
 
 REPO, ROW = "sandbox/identity-ada-1", "5d0f2c1e-0000-4000-8000-000000000001"

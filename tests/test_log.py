@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 import structlog
 
-from watcher.log import configure, redact
+from watcher.process.log import configure, redact
 
 SECRET = "sb_secret_a/b+c=d&e"
 SPELLINGS = (SECRET, quote(SECRET, safe=""), base64.b64encode(SECRET.encode()).decode())

@@ -5,13 +5,13 @@ import os
 import pytest
 from watching import Manager
 
-from watcher.notify import ServiceManager
+from watcher.process.sd_notify import ServiceManager
 
 
 @pytest.mark.parametrize("abstract", [False, True])
 def test_lines_arrive_in_one_datagram_wherever_the_socket_is(abstract: bool) -> None:
     with Manager(abstract=abstract) as manager:
-        ServiceManager({"NOTIFY_SOCKET": manager.address}).tell("READY=1", "STATUS=Publishing 李雷.")
+        ServiceManager({"NOTIFY_SOCKET": manager.address}).notify("READY=1", "STATUS=Publishing 李雷.")
         manager.wait_for("STATUS=Publishing 李雷.")
         [ready, status] = manager.messages
         assert ready.line == "READY=1"
@@ -20,8 +20,8 @@ def test_lines_arrive_in_one_datagram_wherever_the_socket_is(abstract: bool) -> 
 
 @pytest.mark.parametrize("address", ["", "/nowhere/at/all", "@nobody-listens-there", "/" + "x" * 200])
 def test_where_nobody_listens_it_is_no_error(address: str) -> None:
-    ServiceManager({"NOTIFY_SOCKET": address}).tell("READY=1")
-    ServiceManager({}).tell("READY=1")
+    ServiceManager({"NOTIFY_SOCKET": address}).notify("READY=1")
+    ServiceManager({}).notify("READY=1")
 
 
 def test_the_watchdog_is_ours_only_if_it_says_so() -> None:

@@ -6,15 +6,16 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from huggingface_hub import ModelCard
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._validators import validate_repo_id
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from watcher import publication
+from watcher.hub.repos import commit_description, is_commit_of
 from watcher.identity import Identity, Image
-from watcher.publication import slug
+from watcher.publishing import documents as publication
+from watcher.publishing.documents import slug
 
 ID = "5f0e4c5e-6a1f-4b6e-9d3a-0d6f1b6f2c11"
 USER = "b7c1d9c0-2f3e-4a55-8a77-51c0a9d3e0aa"
@@ -240,7 +241,7 @@ def test_the_commit_says_whose_images_and_how_many() -> None:
     "description", [f"Identity: {ID}", f"Identity: {ID}\n", f"Said\n\nIdentity: {ID}\r\nmore"]
 )
 def test_a_description_names_its_row(description: str) -> None:
-    assert publication.names_row(description, ID)
+    assert is_commit_of(ID, description)
 
 
 @pytest.mark.parametrize(
@@ -260,10 +261,10 @@ def test_a_description_names_its_row(description: str) -> None:
     ],
 )
 def test_nothing_but_a_line_of_ours_names_a_row(description: str) -> None:
-    assert not publication.names_row(description, ID)
+    assert not is_commit_of(ID, description)
 
 
 def test_what_is_written_names_its_own_row_and_no_other() -> None:
-    description = publication.commit_description(ID)
-    assert publication.names_row(description, ID)
-    assert not publication.names_row(description, USER)
+    description = commit_description(ID)
+    assert is_commit_of(ID, description)
+    assert not is_commit_of(USER, description)

@@ -88,7 +88,7 @@ STATES = ("held", "run out", "failed")
 LEFT = """
 select (select jsonb_agg(jsonb_build_array(t.status, t.model_id is null, t.images_published, t.error_code,
     t.next_attempt_at is null)) from public.trained_identities t) as rows,
-  (select jsonb_agg(jsonb_build_array(o.spent, o.silences, o.last_reason, o.turn_at is null)) from watcher.open_rows o)
+  (select jsonb_agg(jsonb_build_array(w.spent, w.crashes, w.last_reason, w.turn_at is null)) from watcher.work w)
     as lines,
   (select jsonb_agg(jsonb_build_array(a.instance, a.outcome, round(extract(epoch from a.lease_expires_at - now()), -1))
     order by a.number) from watcher.attempts a) as attempts,
@@ -106,6 +106,7 @@ class Fight:
     def begin(self, state: str) -> Row:
         database = self.database
         database.overwrite("delete from watcher.names")
+        database.overwrite("delete from watcher.attempts")
         database.run("delete from auth.users")
         user = database.user()
         row = Row(user, database.insert(user), Worker(database, "first").claim_one())
@@ -305,5 +306,6 @@ def test_sixty_accounts_are_deleted_while_their_users_and_two_daemons_are_busy(d
             gone.set()
         for done in busy:
             done.result(60)
-    for table in ("auth.users", "public.trained_identities", "watcher.open_rows", "watcher.attempts"):
+    running = "watcher.attempts where ended_at is null"
+    for table in ("auth.users", "public.trained_identities", "watcher.work", running):
         assert database.value(f"select count(*) from {table}") == 0

@@ -105,7 +105,7 @@ BLANK = [
 def judged(database: Database, names: dict[int, str]) -> dict[int, str | None]:
     """Return what the check of the table says of each name, in one question."""
     rows = database.run(
-        "select code, watcher.refusal_of_name(name) as words from unnest(%s::int[], %s::text[]) as given (code, name)",
+        "select code, watcher.name_error(name) as words from unnest(%s::int[], %s::text[]) as given (code, name)",
         [list(names), list(names.values())],
     )
     return {row["code"]: row["words"] for row in rows}
@@ -312,7 +312,7 @@ def test_a_path_of_more_than_512_characters_is_refused(database: Database) -> No
 def test_a_path_of_many_millions_of_characters_is_refused_quickly(database: Database) -> None:
     connection = database.connect()
     connection.execute("set statement_timeout = '3s'")  # it took 8 once
-    [row] = run(connection, r"select watcher.image_in_words(4, repeat(U&'\202e', 20000000)) as words")
+    [row] = run(connection, r"select watcher.image_label(4, repeat(U&'\202e', 20000000)) as words")
     assert row["words"] == f"Image 4 ({'?' * 80})"
 
 

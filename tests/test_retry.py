@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from watcher.engine.retry import Retry
 from watcher.errors import LeaseLost, Misconfigured, Outage, Permanent, Transient
-from watcher.retry import Retry
 
 QUICK = Retry(tries=3, first=0.01, longest=0.02, patience=0.5)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from watcher import settings
 from watcher.errors import Misconfigured
+from watcher.settings import settings
 
 SECRETS = {"SUPABASE_SECRET_KEY": "sb_secret_very", "HF_TOKEN": "hf_very"}
 ALL = {"SUPABASE_URL": "https://abc.supabase.co", **SECRETS}

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from watcher.errors import Misconfigured, Outage
-from watcher.spool import Spool
+from watcher.photos.spool import Spool
 
 HOLD = """
 import sys
 from pathlib import Path
-from watcher.spool import Spool
+from watcher.photos.spool import Spool
 with Spool(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     sys.stdin.read()

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 from model import ENDS, LEASE, LIMIT, MINUTE, OPEN, STATE, Attempt, Model, Run, State
 
-from watcher.settings import environment
+from watcher.settings.settings import environment
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(0)]
 
@@ -246,7 +246,7 @@ class Machine(RuleBasedStateMachine):
         answer = self.do(lambda: self.worker.ask(limit, holding, LEASE, predecessor_is_dead=heir))
         self.heirs.discard(run)
         due = self.model.due(self.before, run, holding, predecessor_is_dead=heir)
-        claims = {claim["id"]: claim for claim in answer["claims"]}
+        claims = {claim["identity_id"]: claim for claim in answer["claims"]}
         assert len(claims) == len(answer["claims"]) <= limit
         held_alone = [n for n in holding if (a := self.model.holds(n)) is not None and a.alone]
         ended = {
@@ -288,7 +288,7 @@ class Machine(RuleBasedStateMachine):
     def believes(self, number: int) -> bool:
         """Whether a daemon that was told of the attempt still works on it."""
         attempt = self.model.attempts.get(number)
-        return attempt is None or attempt.outcome in (None, "silent", "revoked")
+        return attempt is None or attempt.outcome in (None, "crashed", "revoked")
 
     def next_due(self, told: float | None, run: Run) -> None:
         times = [row["due_in"] for row in self.after["rows"].values() if row["due_in"] is not None]

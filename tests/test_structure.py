@@ -4,13 +4,14 @@ import io
 import time
 import tracemalloc
 
+import hostile
+import pictures
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests import hostile, pictures
-from watcher.structure import Judge, UnfitError
+from watcher.photos.image_check import ImageCheck, UnfitError
 
 ORDINARY = [*pictures.ordinary(), *hostile.ordinary()]
 ACCEPTED = [*ORDINARY, *pictures.odd(), *hostile.odd()]
@@ -21,7 +22,7 @@ SMALL = [("jpg", pictures.jpeg(size=(16, 8))), ("png", pictures.png(size=(16, 8)
 
 def judged(image: bytes, chunk: int = 65_536) -> str:
     """What the image is, or the code and the words it is refused with."""
-    judge = Judge()
+    judge = ImageCheck()
     try:
         for start in range(0, len(image), chunk):
             judge.feed(image[start : start + chunk])
@@ -62,7 +63,7 @@ def test_the_verdict_does_not_depend_on_the_chunks(image: bytes) -> None:
 @pytest.mark.parametrize(("kind", "image"), SMALL)
 def test_a_picture_split_anywhere_is_the_same_picture(kind: str, image: bytes) -> None:
     for at in range(len(image) + 1):
-        judge = Judge()
+        judge = ImageCheck()
         for part in (image[:at], b"", image[at:]):
             judge.feed(part)
         assert judge.finish() == kind
@@ -96,25 +97,25 @@ def test_a_png_with_any_bit_changed_is_refused() -> None:
     "image", [pytest.param(image, id=name) for name, image, code, _ in REFUSED if "not_jpeg" in code]
 )
 def test_another_format_is_refused_by_its_first_chunk(image: bytes) -> None:
-    judge = Judge()
+    judge = ImageCheck()
     with pytest.raises(UnfitError):
         judge.feed(image.ljust(1_000, b" "))
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:
-    judge = Judge()
+    judge = ImageCheck()
     with pytest.raises(UnfitError, match="50000 × 50000"):
         judge.feed(pictures.hand_made_png(pictures.header(50_000, 50_000)))
 
 
 def test_an_animation_is_refused_before_its_frames_have_come() -> None:
-    judge = Judge()
+    judge = ImageCheck()
     with pytest.raises(UnfitError, match="animated"):
         judge.feed(pictures.hand_made_png(pictures.header(5, 5), pictures.chunk(b"acTL", bytes(8))))
 
 
 def test_twenty_megabytes_pass_by_in_the_memory_of_a_few_chunks() -> None:
-    judge = Judge()
+    judge = ImageCheck()
     judge.feed(pictures.JPEG_START + pictures.frame(8, 8) + pictures.scan())
     tracemalloc.start()
     try:
@@ -127,7 +128,7 @@ def test_twenty_megabytes_pass_by_in_the_memory_of_a_few_chunks() -> None:
 
 
 def test_a_judge_that_has_refused_never_accepts() -> None:
-    judge = Judge()
+    judge = ImageCheck()
     with pytest.raises(UnfitError):
         judge.feed(b"GIF89a" + bytes(1_000))
     judge.feed(pictures.jpeg())
@@ -172,7 +173,7 @@ def test_twenty_megabytes_of_empty_png_chunks_cost_less_than_two_seconds() -> No
 )
 def test_a_hostile_chunk_costs_the_loop_less_than_a_tenth_of_a_second(start: bytes, worst: bytes) -> None:
     """Between two chunks the daemon does everything else."""
-    judge = Judge()
+    judge = ImageCheck()
     judge.feed(start)
     chunk = (worst * 70_000)[:65_536]
     started = time.thread_time()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from watcher import metrics
+from watcher.process import metrics
 
 FOLDER = Path(__file__).parent.parent / "systemd"
 UNIT = FOLDER / "watcher.service"

@@ -131,9 +131,7 @@ def test_a_user_deletes_their_row_unless_it_is_being_published(database: Databas
     else:
         assert database.run(DELETE, role="authenticated", user=user) == [{"id": identity}]
         assert (
-            database.run("select * from watcher.open_rows")
-            == database.run("select * from watcher.attempts")
-            == []
+            database.run("select * from watcher.work") == database.run("select * from watcher.attempts") == []
         )
 
 
@@ -155,8 +153,11 @@ def test_an_account_can_be_deleted_whatever_its_rows_are(database: Database, sta
     kept = identity_that_is(database, status, other)
     database.delete_account(user)
     assert database.run("select id from public.trained_identities") == [{"id": kept}]
-    left = {row["identity_id"] for row in database.run("select identity_id from watcher.attempts")}
-    left |= {row["identity_id"] for row in database.run("select identity_id from watcher.open_rows")}
+    left = {
+        row["identity_id"]
+        for row in database.run("select identity_id from watcher.attempts where ended_at is null")
+    }
+    left |= {row["identity_id"] for row in database.run("select identity_id from watcher.work")}
     assert left <= {kept}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from watcher.words import ago, count, duration, moment, plain, seconds_in
+from watcher.operator.format import ago, count, duration, moment, plain, seconds_in
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def refused(worker: Worker, verb: str, attempt: int) -> None:
     """Call a verb and see that it is refused and leaves no trace."""
     database = worker.database
     state = "select (select jsonb_agg(t order by id) from public.trained_identities t) as rows, \
-        (select jsonb_agg(o order by identity_id) from watcher.open_rows o) as queue, \
+        (select jsonb_agg(w order by identity_id) from watcher.work w) as queue, \
         (select jsonb_agg(a order by number) from watcher.attempts a) as attempts, \
         (select jsonb_agg(n order by model_id) from watcher.names n) as names"
     before = database.run(state)
@@ -327,10 +327,7 @@ def test_an_attempt_that_is_being_written_to_is_busy_and_the_others_are_renewed(
 def test_renewing_nothing_answers_nothing(database: Database) -> None:
     worker = Worker(database)
     assert worker.renew([]) == {"held": [], "busy": []}
-    assert worker.call("renew", attempts=None, images_published=None, lease_seconds=None) == {
-        "held": [],
-        "busy": [],
-    }
+    assert worker.call("renew", progress=None, lease_seconds=None) == {"held": [], "busy": []}
 
 
 # Names.
@@ -550,8 +547,8 @@ def test_two_hundred_accounts_are_deleted_while_their_rows_are_published(databas
             done.result(60)
     assert database.value("select count(*) from auth.users") == 0
     assert database.value("select count(*) from public.trained_identities") == 0
-    assert database.value("select count(*) from watcher.open_rows") == 0
-    assert database.value("select count(*) from watcher.attempts") == 0
+    assert database.value("select count(*) from watcher.work") == 0
+    assert database.value("select count(*) from watcher.attempts where ended_at is null") == 0
 
 
 @each_write_back
@@ -569,7 +566,7 @@ def test_an_account_is_deleted_while_a_write_back_is_under_way(database: Databas
             deletion = threads.submit(auth.execute, "delete from auth.users where id = %s", [user])
             database.wait_until_blocked(auth)
         deletion.result(10)
-    assert database.value("select count(*) from watcher.attempts") == 0
+    assert database.value("select count(*) from watcher.attempts where ended_at is null") == 0
     refused(worker, verb, first)
 
 
@@ -642,7 +639,7 @@ def test_a_row_that_comes_while_its_account_is_deleted_is_not_left_behind(
         else:
             late.result(10)
     assert database.value("select count(*) from public.trained_identities") == 0
-    assert database.value("select count(*) from watcher.open_rows") == 0
+    assert database.value("select count(*) from watcher.work") == 0
 
 
 def test_a_row_that_is_claimed_while_its_user_deletes_it_stays(database: Database) -> None:

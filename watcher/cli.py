@@ -16,9 +16,11 @@ from pathlib import Path
 
 import click
 
-from watcher import __version__, console, migrate, settings
+from watcher import __version__, migrate
 from watcher.errors import Misconfigured, WatcherError
-from watcher.log import configure, is_journal, redact
+from watcher.operator import console
+from watcher.process.log import configure, is_journal, redact
+from watcher.settings import settings
 
 EX_CONFIG = 78
 
@@ -164,7 +166,7 @@ def demo(photos: Path | None, as_json: bool, keep: bool) -> None:
     Plays the frontend against a sandbox that it starts, or against the Supabase and the Hub that the environment
     names (SUPABASE_URL and the other settings).
     """
-    from watcher.demo import play
+    from watcher.demo.play import play
 
     asyncio.run(play(folder=photos, as_json=as_json, keep=keep))
 

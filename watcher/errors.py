@@ -7,8 +7,6 @@ WatcherError
 ├─ Permanent       this row cannot be published: fail it with a code and a sentence
 └─ LeaseLost       someone else may hold the row: stop, write nothing
 
-NameTaken and Conflict are no verdicts: the Hub tells them to the publisher, who looks again.
-
 Each room that talks to a service translates that service's errors at its edge, `raise … from`.
 """
 
@@ -62,11 +60,3 @@ class Permanent(WatcherError):
 
 class LeaseLost(WatcherError):
     """The attempt may no longer hold its row."""
-
-
-class NameTaken(Exception):
-    """The Hub has a repo of that name already; whose it is, a look will tell."""
-
-
-class Conflict(Exception):
-    """The commit may have landed, or another one did: look before trying again."""

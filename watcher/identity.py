@@ -1,10 +1,9 @@
 """The nouns: pure values, known to every room."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-Status = Literal["pending", "publishing", "published", "failed"]
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +37,20 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to work on one row, proven by the number of the attempt."""
+    """The right to do one piece of work, proven by the number of the attempt."""
 
     attempt: int
-    identity: Identity
-    model_id: str | None
-    """The repo's name, once one has been reserved."""
+    kind: str
+    """Of the work."""
+    identity_id: str
+    details: Mapping[str, Any]
+    """What the kind's SQL says of the work, for the kind's own code."""
     look_only: bool
-    """The budget is spent: look at the Hub, tidy up, and end the row."""
+    """The budget is spent: look at what there is, clean up, and end the work."""
     exhausted: str | None
-    """With `look_only`: the sentence to fail the row with."""
+    """With `look_only`: the sentence to fail the work with."""
     never_tried: bool
-    """No attempt was ever made on this row before."""
+    """No attempt was ever made on this work before."""
     age: float
     """Seconds since the row was inserted."""
 
@@ -60,15 +61,3 @@ class Publication:
 
     url: str
     commit_sha: str
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which failed rows to replay: those that fit everything that is given."""
-
-    ids: list[str] | None = None
-    code: str | None = None
-    failed_since: str | None = None
-    """A time with its zone."""
-    failed_within_seconds: float | None = None
-    user: str | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from acceptance.person import Row
 from acceptance.stage import Stage
-from watcher import settings
+from watcher.settings import settings
 
 
 def hf(stage: Stage, *arguments: str, token: bool = True) -> "subprocess.CompletedProcess[str]":

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from acceptance.stage import Stage, unique
-from watcher.settings import environment as inherited
+from watcher.settings.settings import environment as inherited
 
 Line = dict[str, Any]
 

@@ -15,7 +15,7 @@ from supabase import Client, ClientOptions, create_client
 from watcher import migrate
 from watcher.sandbox import Sandbox
 from watcher.sandbox.realtime.timing import Timing
-from watcher.settings import environment
+from watcher.settings.settings import environment
 
 # Realtime as quick as it can be; what it tells, and in which order, stays what it is.
 _QUICK = Timing(cold=0.02, poll_idle=0.02, poll_unmatched=0.02)

@@ -136,9 +136,9 @@ def test_a_row_that_is_published(stage: Stage, sandbox: Sandbox, person: Person)
         assert list(stage.names().values()).count(row["id"]) == 1
         ended = outcomes(stage, row["id"])
         if request in {CLAIM, RENEWAL} or (when == "after" and "complete" in request.route):
-            assert ended in (["published"], ["silent", "published"])  # as the case may be
+            assert ended in (["published"], ["crashed", "published"])  # as the case may be
         else:
-            assert ended == ["silent", "published"]
+            assert ended == ["crashed", "published"]
 
     requests = kill_everywhere(
         stage, person, insert=lambda: person.insert("Ada", photos), end="published", look=look
@@ -183,7 +183,7 @@ def test_a_row_whose_budget_is_spent(stage: Stage, sandbox: Sandbox, person: Per
                 "insert into watcher.names values (%s, %s, 'spent', %s, %s)",
                 [repo, stage.namespace, seconds, identity],
             )
-            connection.execute("update watcher.open_rows set spent = 8 where identity_id = %s", [identity])
+            connection.execute("update watcher.work set spent = 8 where identity_id = %s", [identity])
         return identity
 
     def look(row: Row, request: Request, when: str) -> None:
@@ -193,7 +193,7 @@ def test_a_row_whose_budget_is_spent(stage: Stage, sandbox: Sandbox, person: Per
             assert (request, when) != (CLAIM, "before")
             assert "fail" not in request.route
             assert ("delete" in request.route) <= (when == "before")
-            assert outcomes(stage, row["id"]) == ["silent"]
+            assert outcomes(stage, row["id"]) == ["crashed"]
             assert len(stage.api.list_repo_commits(row["model_id"])) == 1
 
     requests = kill_everywhere(stage, person, insert=insert, end="failed", look=look)

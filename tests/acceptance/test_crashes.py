@@ -33,7 +33,7 @@ def test_killed_and_started_again_it_goes_on_within_three_seconds(
         again.stop()
     assert len(stage.names()) == 1
     ended = outcomes(stage, identity)
-    assert ended == ["silent", "published"]
+    assert ended == ["crashed", "published"]
 
 
 def test_an_image_left_in_the_spool_by_a_killed_run_is_gone_with_the_next(
@@ -79,7 +79,7 @@ def test_another_daemon_takes_over_when_the_lease_has_run_out(
             assert time.monotonic() - killed < 2 + 1
             audit(stage, person.wait_for(identity, "published"), PHOTOS)
             second.stop()
-    assert outcomes(stage, identity) == ["silent", "published"]
+    assert outcomes(stage, identity) == ["crashed", "published"]
 
 
 def test_a_row_that_kills_its_worker_every_time_ends_alone(
@@ -104,8 +104,8 @@ def test_a_row_that_kills_its_worker_every_time_ends_alone(
     assert row["error_code"] == "attempts_exhausted"
     assert "8 attempts" in row["error_message"]
     story = stage.story(poisoned)
-    assert [attempt["outcome"] for attempt in story["attempts"]] == ["silent"] * 8 + ["failed"]
+    assert [attempt["outcome"] for attempt in story["attempts"]] == ["crashed"] * 8 + ["failed"]
     assert not any(stage.api.repo_exists(name) for name in story["names"])
     # From its third attempt on it took nobody with it.
     for identity in rows:
-        assert outcomes(stage, identity).count("silent") <= 2
+        assert outcomes(stage, identity).count("crashed") <= 2

@@ -80,7 +80,7 @@ def test_woken_after_its_lease_a_daemon_changes_nothing(
     audit(stage, row, PHOTOS)
     assert not frozen.said("published")
     [first, second] = stage.story(row["id"])["attempts"]
-    assert (first["instance"], first["outcome"]) == (frozen.instance, "silent")
+    assert (first["instance"], first["outcome"]) == (frozen.instance, "crashed")
     assert second["outcome"] == "published"
 
 

@@ -58,7 +58,7 @@ def test_a_photo_that_goes_after_the_commit_has_landed_changes_nothing(
     with Watcher(stage, instance) as again:
         audit(stage, person.wait_for(identity, "published"), PHOTOS)
         again.stop()
-    assert outcomes(stage, identity) == ["silent", "published"]
+    assert outcomes(stage, identity) == ["crashed", "published"]
 
 
 def test_a_photo_that_is_gone_for_fifteen_seconds_fails_the_row_and_leaves_no_repo(

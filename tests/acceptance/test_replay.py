@@ -128,7 +128,7 @@ def test_the_verbs_refuse_whoever_does_not_hold_the_row(
     assert stage.rpc("watcher_release", attempt=attempt, reason="x") == "lost"
     assert stage.rpc("watcher_reserve", attempt=attempt, namespace="x", slug="x") is None
     assert stage.rpc("watcher_complete", **{**again, "attempt": attempt + 999}) == "lost"
-    renewed = stage.rpc("watcher_renew", attempts=[attempt], images_published=[1], lease_seconds=20)
+    renewed = stage.rpc("watcher_renew", progress={attempt: {"images_published": 1}}, lease_seconds=20)
     assert renewed == {"held": [], "busy": []}
     assert person.row(row["id"]) == row
 

@@ -44,7 +44,7 @@ def test_it_tells_its_life_in_order_and_beats_while_it_works(
     with Watcher(stage, WATCHER_GRACE="20", **under(manager)) as watcher:
         manager.wait_for("READY=1")
         held.wait_reached()
-        manager.wait_for("STATUS=Publishing 1 row.")
+        manager.wait_for("STATUS=Working on 1 row.")
         time.sleep(2 * WATCHDOG)
         watcher.send(signal.SIGTERM)
         stopping = manager.wait_for("STOPPING=1")
@@ -77,7 +77,7 @@ def test_an_outage_at_the_start_is_waited_out_and_said_and_realtime_is_not_waite
             assert manager.told("WATCHDOG=1") == []
             sandbox.faults.remove(away)
             manager.wait_for("READY=1")
-            manager.wait_for("STATUS=Waiting for rows. Realtime is away")
+            manager.wait_for("STATUS=Waiting for rows. Realtime is down")
             watcher.stop()
     finally:
         sandbox.realtime.refuse(503, times=0)

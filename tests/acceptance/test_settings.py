@@ -142,11 +142,11 @@ def test_a_database_without_the_migrations_is_told_the_remedy(
 
 
 def test_a_schema_that_is_too_old_or_too_new_is_told(stage: Stage, sandbox: Sandbox) -> None:
-    stage.sql("delete from watcher.migrations where version = '20261122100200'")
+    stage.sql("delete from watcher.migrations where version = '20261122100300'")
     try:
         assert "run `watcher migrate`" in _sentence(stage)
     finally:
-        stage.sql("insert into watcher.migrations values ('20261122100200')")
+        stage.sql("insert into watcher.migrations values ('20261122100300')")
 
 
 def test_a_spool_that_cannot_be_written_to_is_told(stage: Stage) -> None:

@@ -234,7 +234,7 @@ def _wrong_with_failure(
     if row["error_code"] not in _CODES or not row["error_message"]:
         wrong.append(f"failed with {row['error_code']}: {row['error_message']}")
     last = (stage.story(row["id"])["attempts"] or [{}])[-1]
-    could_not_look = last.get("look_only") and last.get("outcome") in {"silent", "deferred"}
+    could_not_look = last.get("look_only") and last.get("outcome") in {"crashed", "deferred"}
     for name, reserved in names.items():
         repo = repos.get(name)
         if repo is None or reserved.row != row["id"] or reserved.reserved_at < _time(row["created_at"]):

@@ -34,7 +34,9 @@ class Fence:
             if exchange.name != "claim" or not isinstance(exchange.answered, dict) or exchange.ended is None:
                 continue
             for claim in exchange.answered["claims"]:
-                hold = Hold(claim["attempt"], claim["id"], exchange.asked["p_instance"], exchange.ended)
+                hold = Hold(
+                    claim["attempt"], claim["identity_id"], exchange.asked["p_instance"], exchange.ended
+                )
                 self.holds[hold.attempt] = hold
                 self._by_row.setdefault(hold.row, []).append(hold)
         for holds in self._by_row.values():

@@ -33,7 +33,7 @@ def _of_services(exchanges: Sequence[Exchange], began: float) -> Iterator[Note]:
                 yield Note(
                     at,
                     "claim",
-                    f"{exchange.asked['p_instance']} takes {claim['id']} as attempt {claim['attempt']}{looks}",
+                    f"{exchange.asked['p_instance']} takes {claim['identity_id']} as attempt {claim['attempt']}{looks}",
                 )
         elif exchange.name in {"reserve", "complete", "fail", "defer", "release"}:
             asked = exchange.asked

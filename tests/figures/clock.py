@@ -75,7 +75,7 @@ def _with_a_clock_off(here: Scene, hours: int) -> Numbers:
         back_off = (here.claimed(deferred, 2)["started_at"] - due).total_seconds()
         here.all_become([deferred], "published")
         off.stop()
-    expected = {taken: ["silent", "published"], deferred: ["deferred", "published"]}
+    expected = {taken: ["crashed", "published"], deferred: ["deferred", "published"]}
     published = 0
     for row in (taken, *rows, long, deferred):
         audit(here.stage, here.person.row(row))

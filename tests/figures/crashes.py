@@ -90,7 +90,7 @@ def _killer() -> Measured:
         published += ended["published"]
         exhausted += ended["exhausted"]
         kills += ended["kills"]
-        silences = max(silences, ended["silences"])
+        silences = max(silences, ended["crashes"])
     return Measured(
         exhausted == rounds and published == 5 * rounds,
         f"exhausted {exhausted} of {rounds}, published {published} of {5 * rounds}, "
@@ -122,7 +122,7 @@ def _round_with_a_killer(here: Scene, place: int) -> dict[str, int]:
         "exhausted": int(row["error_code"] == "attempts_exhausted"),
         "published": len(rows),
         "kills": kills,
-        "silences": max([a["outcome"] for a in here.attempts(other)].count("silent") for other in rows),
+        "silences": max([a["outcome"] for a in here.attempts(other)].count("crashed") for other in rows),
     }
 
 

@@ -69,8 +69,8 @@ def _another() -> Run:
 
 def _claimed(here: Scene, rows: Sequence[str], run: Run, *, lease: float) -> list[int]:
     """Claim these rows, and no other is due; the attempts in their order."""
-    answer = here.stage.rpc("watcher_claim", **run, limit=64, lease_seconds=lease)
-    attempts = {claim["id"]: int(claim["attempt"]) for claim in answer["claims"]}
+    answer = here.stage.rpc("watcher_claim", **run, slots={"publish": 64}, lease_seconds=lease)
+    attempts = {claim["identity_id"]: int(claim["attempt"]) for claim in answer["claims"]}
     assert attempts.keys() == set(rows)
     return [attempts[row] for row in rows]
 
@@ -81,8 +81,8 @@ def _sayings(here: Scene, run: Run, attempt: int) -> list[Callable[[], bool]]:
     def say(verb: str, **arguments: Any) -> Callable[[], Any]:
         return lambda: here.stage.rpc(f"watcher_{verb}", **arguments)
 
-    claim = say("claim", **run, limit=4, lease_seconds=20, holding=[attempt])
-    renew = say("renew", attempts=[attempt], images_published=[2], lease_seconds=20)
+    claim = say("claim", **run, slots={"publish": 4}, lease_seconds=20, holding=[attempt])
+    renew = say("renew", progress={attempt: {"images_published": 2}}, lease_seconds=20)
     reserve = say("reserve", attempt=attempt, namespace="sandbox", slug="stale")
     write_backs = [
         say(
@@ -110,7 +110,7 @@ def _known(here: Scene, row: str) -> str:
         here.one(
             "select jsonb_build_array("
             "(select to_jsonb(t) from public.trained_identities t where id = %(id)s),"
-            "(select to_jsonb(o) from watcher.open_rows o where identity_id = %(id)s),"
+            "(select to_jsonb(w) from watcher.work w where identity_id = %(id)s),"
             "(select jsonb_agg(a order by number) from watcher.attempts a where identity_id = %(id)s),"
             "(select jsonb_agg(n order by model_id) from watcher.names n where identity_id = %(id)s))",
             id=row,

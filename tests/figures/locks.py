@@ -68,8 +68,8 @@ def _accounts() -> Measured:
         time.sleep(2)
         deadlocks = here.one("select sum(deadlocks)::int from pg_stat_database")
         left = here.one(
-            "select (select count(*) from public.trained_identities) + (select count(*) from watcher.open_rows)"
-            " + (select count(*) from watcher.attempts)"
+            "select (select count(*) from public.trained_identities) + (select count(*) from watcher.work)"
+            " + (select count(*) from watcher.attempts where ended_at is null)"
         )
         unexpected = sum(len(watcher.said("unexpected")) for watcher in (one, other))
         for watcher in (one, other):

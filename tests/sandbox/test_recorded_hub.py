@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandbox.hub_recording import Exchange, Recording, blob
 from sandbox.hubs import CARD, USERS, Site, image
-from watcher.hub import Hub as DaemonsHub
+from watcher.hub.repos import Hub as DaemonsHub
 from watcher.sandbox.hub import Hub
 from watcher.sandbox.hub.git import DEFAULT_ATTRIBUTES
 from watcher.sandbox.server import HOST, Server

@@ -1,0 +1,505 @@
+-- The engine: pieces of work of any kind, attempts at them, and the verbs through which the watcher takes and ends them.
+--
+-- A kind of work, say publish, is a set of functions that the engine calls by name. Each gets the identity's id:
+--   watcher.publish_begin(id)                  a claim begins: returns what the worker has to know, null for nothing to do
+--   watcher.publish_progress(ids, progress)    renewals say how far the attempts have come, as the kind's worker puts it
+--   watcher.publish_put_back(id, next_at)      an attempt was deferred until next_at, or released (null)
+--   watcher.publish_fail(id, code, message)    the work has failed for good
+--   watcher.publish_needs_look(id)             whether failing for want of attempts takes a last look at what they left
+--   watcher.publish_find_unqueued()            queues work that should have a line and has none; returns whether it did
+-- A verb of the kind's own, watcher_complete for publish, ends an attempt as done. See docs/architecture.md.
+--
+-- Locks: account, user (watcher.lock_user), row, line of work, attempt, in this order. A claim skips what is locked, and
+-- watcher_renew takes attempts alone and never waits.
+-- Clocks: everything stored comes from now(); callers send durations in seconds.
+
+do $migration$
+declare
+  verb regprocedure;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('watcher.migrations', 0));
+  if exists (select from watcher.migrations where version = '20261122100100') then
+    return;
+  end if;
+
+
+  -- The kinds of work that there are.
+  create function watcher.kinds() returns text[]
+  language sql immutable parallel safe set search_path = '' as $function$ select array['publish'] $function$;
+
+  -- One line for each open piece of work: its place in the queue and its budget. It goes when the work ends, so a retry or
+  -- a replay begins with a fresh one, and the queue stays small however much is done. No foreign key: work may outlive
+  -- its row.
+  create table watcher.work (
+    id bigint generated always as identity primary key,
+    kind text not null constraint kind_is_known check (kind = any (watcher.kinds())),
+    identity_id uuid not null,
+    created_at timestamptz not null default now(),
+    -- Due, in this order; null while held and while deferred.
+    turn_at timestamptz,
+    -- Deferred until then.
+    next_at timestamptz,
+    -- Attempts that count against the budget.
+    spent integer not null default 0 check (spent >= 0),
+    -- How many attempts in a row ended with their lease, as when the worker was killed.
+    crashes integer not null default 0 check (crashes >= 0),
+    last_reason text,
+    constraint one_line_of_a_kind unique (identity_id, kind),
+    constraint due_or_deferred check (turn_at is null or next_at is null)
+  ) with (fillfactor = 80);
+  create index work_due on watcher.work (kind, turn_at) where turn_at is not null;
+  create index work_deferred on watcher.work (kind, next_at) where next_at is not null;
+  create index work_held on watcher.work (kind) where turn_at is null and next_at is null;
+  alter table watcher.work enable row level security;
+
+  -- Lease, fence and history in one. The numbers come from one sequence and are never given out twice.
+  create table watcher.attempts (
+    number bigint generated always as identity primary key,
+    work_id bigint not null,
+    kind text not null,
+    identity_id uuid not null,
+    instance text not null,
+    run_id uuid not null,
+    -- Handed out with nothing beside it, because the work may be what crashes its workers.
+    alone boolean not null,
+    -- Uncounted: the budget is spent, and all that is left is to look at what there is and clean up.
+    look_only boolean not null,
+    started_at timestamptz not null default now(),
+    lease_expires_at timestamptz not null,
+    ended_at timestamptz,
+    -- published: the kind's own word for done. crashed: its lease expired. revoked: its row was changed or deleted by hand.
+    outcome text check (outcome in ('published', 'failed', 'deferred', 'released', 'crashed', 'revoked')),
+    code text,
+    reason text,
+    check ((ended_at is null) = (outcome is null))
+  ) with (fillfactor = 80);
+  create index attempts_by_identity on watcher.attempts (identity_id, number);
+  -- Work is held by its one attempt that has not ended.
+  create unique index attempts_holding on watcher.attempts (work_id) where ended_at is null;
+  alter table watcher.attempts enable row level security;
+
+
+  create function watcher.max_attempts() returns integer
+  language sql immutable parallel safe set search_path = '' as $function$ select 8 $function$;
+
+  -- 5 s, 15 s, 45 s … at most 15 minutes, a quarter more or less; 8 attempts outlast an outage of half an hour.
+  -- A service that named a later time is believed, up to an hour.
+  create function watcher.backoff(spent integer, retry_after_seconds double precision) returns interval
+  language sql volatile set search_path = '' as $function$
+    select make_interval(secs => greatest(
+      least(5 * power(3, least(greatest(spent, 1), 20) - 1), 900) * (0.75 + 0.5 * random()),
+      least(coalesce(retry_after_seconds, 0), 3600)
+    ))
+  $function$;
+
+  create function watcher.bounded_lease(seconds double precision) returns interval
+  language sql immutable parallel safe set search_path = '' as $function$
+    select make_interval(secs => least(greatest(coalesce(seconds, 20), 0.1), 600))
+  $function$;
+
+  create function watcher.exhausted_message(spent integer, last_reason text) returns text
+  language sql immutable parallel safe set search_path = '' as $function$
+    select format('Gave up after %s attempts. The last one: %s', spent, coalesce(last_reason, 'no reason was given.'))
+  $function$;
+
+
+  -- The calls into a kind.
+
+  create function watcher.begin_work(p_kind text, p_identity_id uuid) returns jsonb
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    details jsonb;
+  begin
+    execute format('select watcher.%I($1)', p_kind || '_begin') into details using p_identity_id;
+    return details;
+  end
+  $function$;
+
+  create function watcher.put_back(p_kind text, p_identity_id uuid, p_next_at timestamptz) returns void
+  language plpgsql security definer set search_path = '' as $function$
+  begin
+    execute format('select watcher.%I($1, $2)', p_kind || '_put_back') using p_identity_id, p_next_at;
+  end
+  $function$;
+
+  create function watcher.needs_look(p_kind text, p_identity_id uuid) returns boolean
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    needed boolean;
+  begin
+    execute format('select watcher.%I($1)', p_kind || '_needs_look') into needed using p_identity_id;
+    return needed;
+  end
+  $function$;
+
+  -- Ends the work for good, with its line.
+  create function watcher.fail_work(p_kind text, p_identity_id uuid, p_code text, p_message text) returns void
+  language plpgsql security definer set search_path = '' as $function$
+  begin
+    delete from watcher.work where kind = p_kind and identity_id = p_identity_id;
+    execute format('select watcher.%I($1, $2, $3)', p_kind || '_fail') using p_identity_id, p_code, p_message;
+  end
+  $function$;
+
+  create function watcher.find_unqueued(p_kinds text[]) returns boolean
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    kind text;
+    found_some boolean;
+    any_found boolean := false;
+  begin
+    foreach kind in array p_kinds loop
+      execute format('select watcher.%I()', kind || '_find_unqueued') into found_some;
+      any_found := any_found or found_some;
+    end loop;
+    return any_found;
+  end
+  $function$;
+
+
+  -- A row that is deleted takes its open work along. An attempt in flight loses its hold; the history before it goes, too.
+  create function watcher.on_delete() returns trigger
+  language plpgsql security definer set search_path = '' as $function$
+  begin
+    delete from watcher.work where identity_id = old.id;
+    update watcher.attempts set ended_at = now(), outcome = 'revoked', reason = 'The row was deleted.'
+    where identity_id = old.id and ended_at is null;
+    delete from watcher.attempts where identity_id = old.id and ended_at < now();
+    return old;
+  end
+  $function$;
+
+  create trigger b_drop_work before delete on public.trained_identities
+    for each row execute function watcher.on_delete();
+
+
+  -- Locks the row of an attempt, its line of work, then the attempt; `held` is true only if the attempt holds the work.
+  create function watcher.lock_attempt(
+    p_attempt bigint, out work_id bigint, out kind text, out identity_id uuid, out held boolean, out outcome text
+  )
+  language plpgsql security definer set search_path = '' as $function$
+  begin
+    select a.work_id, a.kind, a.identity_id into work_id, kind, identity_id
+    from watcher.attempts a where a.number = p_attempt;
+    perform from public.trained_identities t where t.id = lock_attempt.identity_id for update;
+    perform from watcher.work w where w.id = lock_attempt.work_id for update;
+    select a.outcome into outcome from watcher.attempts a where a.number = p_attempt for update;
+    held := found and outcome is null;
+  end
+  $function$;
+
+  create function watcher.end_attempt(p_attempt bigint, p_outcome text, p_code text, p_reason text) returns void
+  language sql security definer set search_path = '' as $function$
+    update watcher.attempts set ended_at = now(), outcome = p_outcome, code = p_code, reason = p_reason
+    where number = p_attempt
+  $function$;
+
+
+  -- Takes due work for a run: of each kind in p_slots as many pieces as it says, {"publish": 3}. Work is due when its turn
+  -- or its time has come, or when the lease of the attempt that holds it has expired.
+  --
+  -- p_holding: the attempts that the run still works on. What else it holds was lost with the answer to a claim and
+  -- is handed out again at once, unspent. p_predecessor_is_dead: the caller has the lock of its instance, so what an
+  -- earlier run of that instance holds is due at once.
+  --
+  -- Answers {"claims": [...], "more_due": whether to ask again when one of them has ended, "next_due_seconds": s or null}.
+  create function public.watcher_claim(
+    p_instance text,
+    p_run uuid,
+    p_slots jsonb,
+    p_lease_seconds double precision,
+    p_holding bigint[] default '{}',
+    p_predecessor_is_dead boolean default false
+  ) returns jsonb
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    kinds constant text[] := array(select jsonb_object_keys(p_slots));
+    holding constant bigint[] := coalesce(p_holding, '{}');
+    claims jsonb := '[]';
+    wanted integer;
+    taken integer;
+    asked record;
+    due record;
+    line record;
+    held record;
+    lost_answer boolean;
+    crashed boolean;
+    alone boolean;
+    look_only boolean;
+    hopeless boolean;
+    more_due boolean := false;
+    draining boolean := false;
+    attempt bigint;
+    details jsonb;
+    next_due double precision;
+  begin
+    if p_instance is null or p_run is null or p_slots is null then
+      raise exception using errcode = 'invalid_parameter_value',
+        message = 'A claim names its instance, its run and its slots.';
+    end if;
+    if not kinds <@ watcher.kinds() then
+      raise exception using errcode = 'invalid_parameter_value',
+        message = format('Of the kinds of work %s this database knows %s.', kinds, watcher.kinds());
+    end if;
+    -- Work that may crash its worker is done with nothing beside it.
+    if exists (select from watcher.attempts a where a.number = any (holding) and a.alone and a.ended_at is null) then
+      draining := true;
+      more_due := true;
+    end if;
+
+    for pass in 1 .. 2 loop
+      exit when draining or jsonb_array_length(claims) > 0;
+      exit when pass = 2 and not watcher.find_unqueued(kinds);
+      for asked in
+        select key as kind, least(greatest(coalesce(value::integer, 0), 0), 64) as slots
+        from jsonb_each_text(p_slots) order by key
+      loop
+        wanted := asked.slots;
+        taken := 0;
+        exit when draining;
+        continue when wanted = 0;
+        for due in
+          -- What a dead run or a lost answer left behind comes first; the rest in the order it became due.
+          select id, since from (
+            (select w.id, w.turn_at as since, false as at_once from watcher.work w
+              where w.kind = asked.kind and w.turn_at is not null order by w.turn_at limit 4 * wanted + 64)
+            union all
+            (select w.id, w.next_at, false from watcher.work w
+              where w.kind = asked.kind and w.next_at <= now() order by w.next_at limit 4 * wanted + 64)
+            union all
+            (select w.id, coalesce(a.lease_expires_at, w.created_at), coalesce(a.lease_expires_at > now(), false)
+              from watcher.work w
+              left join watcher.attempts a on a.work_id = w.id and a.ended_at is null
+              where w.kind = asked.kind and w.turn_at is null and w.next_at is null and (
+                a.number is null
+                or (a.lease_expires_at <= now() and a.number <> all (holding))
+                or (a.run_id = p_run and a.number <> all (holding))
+                or (p_predecessor_is_dead and a.instance = p_instance and a.run_id <> p_run)
+              ))
+          ) candidates
+          order by at_once desc, since
+        loop
+          exit when taken >= wanted;
+
+          -- The row, where there is one, then the line; then, in statements of their own, all that is known of it now.
+          select w.identity_id into line from watcher.work w where w.id = due.id;
+          continue when not found;
+          perform from public.trained_identities t where t.id = line.identity_id for update skip locked;
+          -- Not found: gone, or locked by somebody.
+          continue when not found and exists (select from public.trained_identities t where t.id = line.identity_id);
+          select w.* into line from watcher.work w where w.id = due.id for update skip locked;
+          continue when not found;
+          select a.number, a.run_id, a.instance, a.lease_expires_at, a.look_only into held
+          from watcher.attempts a where a.work_id = due.id and a.ended_at is null for update;
+
+          lost_answer := held.run_id = p_run and held.number <> all (holding) and held.lease_expires_at > now();
+          crashed := held.number is not null and not lost_answer;
+          continue when line.next_at > now();
+          continue when crashed and held.number = any (holding);
+          continue when crashed and held.lease_expires_at > now()
+            and not (p_predecessor_is_dead and held.instance = p_instance and held.run_id <> p_run);
+
+          if crashed then
+            line.crashes := line.crashes + 1;
+            line.last_reason := 'The lease expired: the worker crashed or lost contact.';
+          elsif lost_answer and not held.look_only then
+            line.spent := line.spent - 1;
+          end if;
+          look_only := line.spent >= watcher.max_attempts();
+          alone := look_only or line.crashes >= 2;
+          -- Nobody needs to look where nothing was left, or where the look itself crashed.
+          hopeless := look_only
+            and (crashed and held.look_only or not watcher.needs_look(line.kind, line.identity_id));
+          if alone and not hopeless and (cardinality(holding) > 0 or jsonb_array_length(claims) > 0) then
+            -- Not beside others. Once it has waited a minute, take nothing more, so that this run comes to be empty.
+            more_due := true;
+            draining := due.since < now() - interval '1 minute';
+            exit when draining;
+            continue;
+          end if;
+
+          if held.number is not null then
+            perform watcher.end_attempt(held.number, case when crashed then 'crashed' else 'released' end, null,
+              case when crashed then line.last_reason else 'The answer to the claim was lost.' end);
+          end if;
+          if hopeless then
+            perform watcher.fail_work(line.kind, line.identity_id, 'attempts_exhausted',
+              watcher.exhausted_message(line.spent, line.last_reason));
+            continue;
+          end if;
+          update watcher.work set
+            turn_at = null, next_at = null, crashes = line.crashes, last_reason = line.last_reason,
+            spent = line.spent + case when look_only then 0 else 1 end
+          where id = due.id;
+          details := watcher.begin_work(line.kind, line.identity_id);
+          if details is null then
+            delete from watcher.work where id = due.id;
+            continue;
+          end if;
+
+          insert into watcher.attempts
+            (work_id, kind, identity_id, instance, run_id, alone, look_only, lease_expires_at)
+          values (due.id, line.kind, line.identity_id, p_instance, p_run, alone, look_only,
+            now() + watcher.bounded_lease(p_lease_seconds))
+          returning number into attempt;
+
+          claims := claims || jsonb_build_object(
+            'attempt', attempt,
+            'kind', line.kind,
+            'identity_id', line.identity_id,
+            'details', details,
+            'look_only', look_only,
+            'exhausted', case when look_only then watcher.exhausted_message(line.spent, line.last_reason) end,
+            'never_tried', not exists (select from watcher.attempts a
+              where a.identity_id = line.identity_id and a.kind = line.kind and a.number < attempt
+                and a.outcome <> 'revoked'),
+            'age_seconds', extract(epoch from now() - line.created_at)
+          );
+          taken := taken + 1;
+          draining := alone;
+          more_due := more_due or alone or taken = wanted;
+          exit when draining;
+        end loop;
+      end loop;
+    end loop;
+
+    select extract(epoch from min(soonest) - now()) into next_due from (
+      select min(w.next_at) as soonest from watcher.work w where w.kind = any (kinds) and w.next_at > now()
+      union all
+      select min(a.lease_expires_at) from watcher.attempts a
+      where a.ended_at is null and a.kind = any (kinds) and a.run_id <> p_run and a.lease_expires_at > now()
+    ) times;
+    return jsonb_build_object('claims', claims, 'more_due', more_due, 'next_due_seconds', next_due);
+  end
+  $function$;
+
+
+  -- Renews the leases of a daemon's attempts, and has their kinds show how far they have come: {"12": {...}, "13": {}}.
+  -- It waits for nobody: an attempt that somebody has locked is renewed the next time.
+  --
+  -- Answers {"held": [...], "busy": [...]}: an attempt in neither holds nothing any more; a busy one was being
+  -- written to just then, and its lease was not renewed.
+  create function public.watcher_renew(p_progress jsonb, p_lease_seconds double precision) returns jsonb
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    asked constant bigint[] := array(select jsonb_object_keys(coalesce(p_progress, '{}'))::bigint);
+    held bigint[];
+    busy bigint[];
+    news record;
+  begin
+    with mine as (
+      select number from watcher.attempts
+      where number = any (asked) and ended_at is null for update skip locked
+    ), renewed as (
+      update watcher.attempts a set lease_expires_at = now() + watcher.bounded_lease(p_lease_seconds)
+      from mine where a.number = mine.number returning a.number
+    )
+    select coalesce(array_agg(number), '{}') into held from renewed;
+    select coalesce(array_agg(number), '{}') into busy from watcher.attempts
+    where number = any (asked) and number <> all (held) and ended_at is null;
+
+    for news in
+      select a.kind, array_agg(a.identity_id) as ids, array_agg(p_progress -> a.number::text) as progress
+      from watcher.attempts a
+      where a.number = any (held) and p_progress -> a.number::text <> '{}' group by a.kind
+    loop
+      execute format('select watcher.%I($1, $2)', news.kind || '_progress') using news.ids, news.progress;
+    end loop;
+    return jsonb_build_object('held', to_jsonb(held), 'busy', to_jsonb(busy));
+  end
+  $function$;
+
+
+  -- The write-backs. Each answers 'done', also when the same attempt has recorded the same before, or 'lost': the
+  -- attempt holds its work no longer, and nothing was written.
+
+  create function public.watcher_fail(p_attempt bigint, p_code text, p_message text) returns text
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    mine record;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held then
+      return case when mine.outcome = 'failed' then 'done' else 'lost' end;
+    end if;
+    perform watcher.end_attempt(p_attempt, 'failed', p_code, p_message);
+    perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message);
+    return 'done';
+  end
+  $function$;
+
+  -- Later, and spent. When the budget is spent with it, the work is handed out once more, only to look.
+  create function public.watcher_defer(p_attempt bigint, p_reason text, p_retry_after_seconds double precision default null)
+  returns text
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    mine record;
+    line record;
+    later timestamptz;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held then
+      return case when mine.outcome = 'deferred' then 'done' else 'lost' end;
+    end if;
+    select a.look_only, w.spent, w.last_reason, w.spent >= watcher.max_attempts() as exhausted into line
+    from watcher.attempts a join watcher.work w on w.id = a.work_id
+    where a.number = p_attempt;
+    perform watcher.end_attempt(p_attempt, 'deferred', null, p_reason);
+    if line.look_only or (line.exhausted and not watcher.needs_look(mine.kind, mine.identity_id)) then
+      perform watcher.fail_work(mine.kind, mine.identity_id, 'attempts_exhausted', watcher.exhausted_message(
+        line.spent, case when line.look_only then line.last_reason else p_reason end));
+      return 'done';
+    end if;
+    later := case when not line.exhausted then now() + watcher.backoff(line.spent, p_retry_after_seconds) end;
+    update watcher.work set
+      crashes = 0, last_reason = p_reason, next_at = later, turn_at = case when later is null then now() end
+    where id = mine.work_id;
+    perform watcher.put_back(mine.kind, mine.identity_id, later);
+    return 'done';
+  end
+  $function$;
+
+  -- Now, and unspent.
+  create function public.watcher_release(p_attempt bigint, p_reason text) returns text
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    mine record;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held then
+      return case when mine.outcome = 'released' then 'done' else 'lost' end;
+    end if;
+    perform watcher.end_attempt(p_attempt, 'released', null, p_reason);
+    update watcher.work w set
+      turn_at = now(), next_at = null, spent = greatest(w.spent - case when a.look_only then 0 else 1 end, 0)
+    from watcher.attempts a
+    where w.id = mine.work_id and a.number = p_attempt;
+    perform watcher.put_back(mine.kind, mine.identity_id, null);
+    return 'done';
+  end
+  $function$;
+
+  -- Touches the pulse, so that a subscriber to it can tell whether Realtime delivers. Answers the number of the beat.
+  create function public.watcher_beat() returns bigint
+  language sql security definer set search_path = '' as $function$
+    update public.watcher_pulse set beats = beats + 1, beaten_at = now() returning beats
+  $function$;
+
+  -- The schema's version, and the lowest version of the program that it serves.
+  create function public.watcher_version() returns jsonb
+  language sql stable security definer set search_path = '' as $function$
+    select jsonb_build_object('schema', max(version), 'serves', '0.1.0') from watcher.migrations
+  $function$;
+
+
+  -- A new function is open to everybody: not for a moment.
+  for verb in
+    select f.oid::regprocedure from pg_catalog.pg_proc f
+    where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')
+  loop
+    execute format('revoke all on function %s from public, anon, authenticated, service_role', verb);
+  end loop;
+
+  insert into watcher.migrations (version) values ('20261122100100');
+end
+$migration$;

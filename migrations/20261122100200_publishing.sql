@@ -1,0 +1,353 @@
+-- Publishing: the kind of work whose queue follows the rows of public.trained_identities, the names of the repos, and what
+-- an operator asks and does about rows.
+
+do $migration$
+declare
+  verb regprocedure;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('watcher.migrations', 0));
+  if exists (select from watcher.migrations where version = '20261122100200') then
+    return;
+  end if;
+
+
+  -- Keeps the queue in step with the status, whoever changes it.
+  create function watcher.on_status() returns trigger
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    turn timestamptz;
+  begin
+    if new.status = 'pending' then
+      if new.next_attempt_at is null then
+        turn := now();
+        if tg_op = 'INSERT' or old.status = 'failed' then
+          -- Fair between users: each further open row of one user queues half a minute later than it came.
+          -- Counted to a hundred at most, since a replay may open thousands in one statement.
+          turn := turn + (
+            select 30 * count(*) from (
+              select from public.trained_identities t
+              join watcher.work w on w.identity_id = t.id and w.kind = 'publish'
+              where t.user_id = new.user_id and t.status in ('pending', 'publishing') limit 100
+            ) others
+          ) * interval '1 second';
+        end if;
+      end if;
+      insert into watcher.work as w (kind, identity_id, turn_at, next_at)
+      values ('publish', new.id, turn, new.next_attempt_at)
+      on conflict (identity_id, kind) do update set turn_at = excluded.turn_at, next_at = excluded.next_at
+      where (w.turn_at, w.next_at) is distinct from (excluded.turn_at, excluded.next_at);
+    elsif new.status in ('published', 'failed') then
+      delete from watcher.work where identity_id = new.id and kind = 'publish';
+    else
+      -- Set to publishing by hand: due now. The engine has cleared the line before it comes here.
+      update watcher.work set turn_at = now(), next_at = null
+      where identity_id = new.id and kind = 'publish' and next_at is not null;
+    end if;
+    if new.status <> 'publishing' then
+      -- The verbs have ended the attempt already; this is for changes made by hand.
+      update watcher.attempts set ended_at = now(), outcome = 'revoked', reason = 'The status was changed by hand.'
+      where identity_id = new.id and kind = 'publish' and ended_at is null;
+    end if;
+    return null;
+  end
+  $function$;
+
+  create trigger b_queue_new_row after insert on public.trained_identities
+    for each row execute function watcher.on_status();
+  create trigger b_queue_changed_row after update of status, next_attempt_at on public.trained_identities
+    for each row when (old.status is distinct from new.status or old.next_attempt_at is distinct from new.next_attempt_at)
+    execute function watcher.on_status();
+
+
+  -- What the engine calls; see 20261122100100_work.sql.
+
+  create function watcher.publish_begin(p_identity_id uuid) returns jsonb
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    details jsonb;
+  begin
+    update public.trained_identities set status = 'publishing', images_published = 0, next_attempt_at = null
+    where id = p_identity_id
+      and (status = 'pending' or status = 'publishing' and images_published <> 0);
+    select jsonb_build_object(
+      'user_id', t.user_id,
+      'identity_name', t.identity_name,
+      'image_paths', to_jsonb(t.image_paths),
+      'created_at', to_char(t.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+      'model_id', t.model_id
+    ) into details
+    from public.trained_identities t where t.id = p_identity_id and t.status = 'publishing';
+    return details;
+  end
+  $function$;
+
+  -- {"images_published": n}, shown where it is new.
+  create function watcher.publish_progress(p_identity_ids uuid[], p_progress jsonb[]) returns void
+  language sql security definer set search_path = '' as $function$
+    with progress as (
+      select t.id, least((news.progress ->> 'images_published')::integer, t.num_training_images) as images
+      from unnest(p_identity_ids, p_progress) as news (id, progress)
+      join public.trained_identities t on t.id = news.id
+      where t.status = 'publishing' and (news.progress ->> 'images_published')::integer > t.images_published
+      for update of t skip locked
+    )
+    update public.trained_identities t set images_published = progress.images from progress where t.id = progress.id
+  $function$;
+
+  create function watcher.publish_put_back(p_identity_id uuid, p_next_at timestamptz) returns void
+  language sql security definer set search_path = '' as $function$
+    update public.trained_identities set status = 'pending', next_attempt_at = p_next_at where id = p_identity_id
+  $function$;
+
+  create function watcher.publish_fail(p_identity_id uuid, p_code text, p_message text) returns void
+  language sql security definer set search_path = '' as $function$
+    update public.trained_identities
+    set status = 'failed', error_code = p_code, error_message = p_message, next_attempt_at = null
+    where id = p_identity_id
+  $function$;
+
+  -- There may be a repo from the moment a name is reserved.
+  create function watcher.publish_needs_look(p_identity_id uuid) returns boolean
+  language sql stable security definer set search_path = '' as $function$
+    select coalesce((select model_id is not null from public.trained_identities where id = p_identity_id), false)
+  $function$;
+
+  -- Rows inserted while triggers were off, as a restore of a backup does.
+  create function watcher.publish_find_unqueued() returns boolean
+  language plpgsql security definer set search_path = '' as $function$
+  begin
+    insert into watcher.work (kind, identity_id, turn_at, next_at)
+    select 'publish', t.id, case when t.next_attempt_at is null then now() end, t.next_attempt_at
+    from public.trained_identities t
+    where t.status in ('pending', 'publishing')
+      and not exists (select from watcher.work w where w.identity_id = t.id and w.kind = 'publish')
+    for update of t skip locked
+    on conflict do nothing;
+    return found;
+  end
+  $function$;
+
+
+  -- Every name that was ever reserved, also when its row is gone: what may exist on the Hub can be found from here.
+  create table watcher.names (
+    model_id text primary key,
+    namespace text not null,
+    slug text not null,
+    seconds bigint not null,
+    identity_id uuid not null,
+    reserved_at timestamptz not null default now(),
+    unique (namespace, slug, seconds)
+  );
+  create index names_by_identity on watcher.names (identity_id);
+  alter table watcher.names enable row level security;
+
+  -- The name of the repo, reserved before the Hub hears of it. Reserving again answers the same name, unless
+  -- p_refused names it: then the next one. Answers null if the attempt does not hold its row.
+  create function public.watcher_reserve(p_attempt bigint, p_namespace text, p_slug text, p_refused text default null)
+  returns text
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    mine record;
+    line record;
+    first_second bigint;
+    free_second bigint;
+  begin
+    if p_namespace !~ '^[A-Za-z0-9._-]+$' or char_length(p_namespace) > 96
+      or p_slug !~ '^[a-z0-9]+(-[a-z0-9]+)*$' or char_length(p_slug) > 75
+      or p_namespace is null or p_slug is null
+    then
+      raise exception using errcode = 'invalid_parameter_value',
+        message = format('%L and %L cannot be part of a repo''s name.', p_namespace, p_slug);
+    end if;
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held then
+      return null;
+    end if;
+    select t.model_id, t.created_at, n.seconds into line
+    from public.trained_identities t left join watcher.names n on n.model_id = t.model_id
+    where t.id = mine.identity_id;
+    if starts_with(line.model_id, p_namespace || '/') and p_refused is distinct from line.model_id then
+      return line.model_id;
+    end if;
+
+    -- Whoever wants the same name at the same time looks after us.
+    perform pg_advisory_xact_lock(hashtextextended('watcher.names ' || p_namespace || '/' || p_slug, 0));
+    first_second := floor(extract(epoch from line.created_at));
+    if p_refused = line.model_id then
+      first_second := coalesce(line.seconds + 1, first_second);
+    end if;
+    select min(candidate) into free_second from (
+      select first_second as candidate
+      union all
+      select n.seconds + 1 from watcher.names n
+      where n.namespace = p_namespace and n.slug = p_slug and n.seconds >= first_second
+    ) candidates
+    where not exists (
+      select from watcher.names n
+      where n.namespace = p_namespace and n.slug = p_slug and n.seconds = candidate
+    );
+    insert into watcher.names (model_id, namespace, slug, seconds, identity_id)
+    values (format('%s/identity-%s-%s', p_namespace, p_slug, free_second), p_namespace, p_slug, free_second, mine.identity_id);
+    update public.trained_identities
+    set model_id = format('%s/identity-%s-%s', p_namespace, p_slug, free_second)
+    where id = mine.identity_id
+    returning model_id into line.model_id;
+    return line.model_id;
+  end
+  $function$;
+
+  -- Publishing → published: the attempt is done. Answers as every write-back does.
+  create function public.watcher_complete(p_attempt bigint, p_url text, p_commit_sha text, p_training_config jsonb)
+  returns text
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    mine record;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held then
+      return case when mine.outcome = 'published' then 'done' else 'lost' end;
+    end if;
+    perform watcher.end_attempt(p_attempt, 'published', null, null);
+    delete from watcher.work where id = mine.work_id;
+    update public.trained_identities set
+      status = 'published', huggingface_repo_url = p_url, commit_sha = p_commit_sha, published_at = now(),
+      training_config = p_training_config, images_published = num_training_images
+    where id = mine.identity_id;
+    return 'done';
+  end
+  $function$;
+
+
+  -- For the operator.
+
+  -- Sets failed rows back to pending, all of them or those that every given condition fits; running rows are left alone.
+  -- Answers how many rows the conditions fit, by what was done, and the codes of those replayed:
+  -- {"replayed": n, "codes": {code: n}, "pending": n, "publishing": n, "published": n}.
+  create function public.watcher_replay(
+    p_ids uuid[] default null,
+    p_code text default null,
+    p_failed_since timestamptz default null,
+    p_user uuid default null,
+    p_dry_run boolean default false,
+    p_failed_within_seconds double precision default null
+  ) returns jsonb
+  language plpgsql security definer set search_path = '' as $function$
+  declare
+    counts jsonb;
+    codes jsonb;
+  begin
+    select coalesce(jsonb_object_agg(status, n), '{}') into counts from (
+      select t.status, count(*) as n from public.trained_identities t
+      where p_ids is not null and t.id = any (p_ids) and t.status <> 'failed' group by t.status
+    ) others;
+    with chosen as (
+      select t.id, t.error_code from public.trained_identities t
+      where t.status = 'failed'
+        and (p_ids is null or t.id = any (p_ids))
+        and (p_code is null or t.error_code = p_code)
+        and (p_failed_since is null or t.updated_at >= p_failed_since)
+        and (p_failed_within_seconds is null
+          or t.updated_at >= now() - make_interval(secs => least(p_failed_within_seconds, 1e9)))
+        and (p_user is null or t.user_id = p_user)
+      order by t.id for update skip locked
+    ), changed as (
+      update public.trained_identities t set status = 'pending'
+      from chosen where t.id = chosen.id and not p_dry_run returning t.id
+    ), done as (
+      select chosen.error_code from chosen where p_dry_run or chosen.id in (select id from changed)
+    )
+    select coalesce(jsonb_object_agg(error_code, n), '{}') into codes
+    from (select error_code, count(*) as n from done group by error_code) by_code;
+    return jsonb_build_object(
+      'replayed', (select coalesce(sum(value::bigint), 0) from jsonb_each_text(codes)), 'codes', codes,
+      'pending', 0, 'publishing', 0, 'published', 0
+    ) || counts;
+  end
+  $function$;
+
+  -- What waits, what runs and by whom, what failed and why, and what was published in the last 24 hours. Of what waits
+  -- and what failed the ten that matter first: the oldest, and the last.
+  create function public.watcher_status() returns jsonb
+  language sql stable security definer set search_path = '' as $function$
+    with pending as (
+      select t.id, t.identity_name, t.created_at, w.spent, w.last_reason,
+        extract(epoch from now() - coalesce(w.turn_at, w.next_at)) as overdue_seconds,
+        extract(epoch from now() - t.created_at) as age_seconds,
+        extract(epoch from t.next_attempt_at - now()) as due_in_seconds
+      from watcher.work w join public.trained_identities t on t.id = w.identity_id
+      where w.kind = 'publish' and t.status = 'pending'
+    )
+    select jsonb_build_object(
+      'pending', (select count(*) from pending),
+      'deferred', (select count(*) from pending where due_in_seconds > 0),
+      'overdue_seconds', (select greatest(max(overdue_seconds), 0) from pending),
+      'oldest_pending_seconds', (select max(age_seconds) from pending),
+      'waiting', (select coalesce(jsonb_agg(jsonb_build_object(
+          'id', id, 'identity_name', identity_name, 'age_seconds', age_seconds, 'spent', spent,
+          'due_in_seconds', greatest(due_in_seconds, 0), 'overdue_seconds', greatest(overdue_seconds, 0),
+          'last_reason', last_reason) order by age_seconds desc), '[]')
+        from (select * from pending order by created_at limit 10) oldest),
+      'publishing', (select coalesce(jsonb_agg(jsonb_build_object(
+          'id', t.id, 'identity_name', t.identity_name, 'attempt', a.number, 'instance', a.instance,
+          'run_id', a.run_id, 'seconds', extract(epoch from now() - a.started_at),
+          'images_published', t.images_published, 'num_training_images', t.num_training_images,
+          'lease_seconds', extract(epoch from a.lease_expires_at - now())) order by a.started_at), '[]')
+        from public.trained_identities t left join watcher.attempts a on a.identity_id = t.id and a.ended_at is null
+        where t.status = 'publishing'),
+      'failed', (select coalesce(jsonb_object_agg(error_code, n), '{}') from (
+        select error_code, count(*) as n from public.trained_identities where status = 'failed' group by error_code) codes),
+      'last_failed', (select coalesce(jsonb_agg(jsonb_build_object(
+          'id', id, 'identity_name', identity_name, 'error_code', error_code, 'error_message', error_message,
+          'failed_seconds_ago', extract(epoch from now() - updated_at)) order by updated_at desc), '[]')
+        from (select * from public.trained_identities where status = 'failed' order by updated_at desc limit 10) last),
+      'published_24h', (select count(*) from public.trained_identities
+        where status = 'published' and published_at > now() - interval '24 hours')
+    )
+  $function$;
+
+  -- One row and all its attempts; null if there is no such row.
+  create function public.watcher_story(p_id uuid) returns jsonb
+  language sql stable security definer set search_path = '' as $function$
+    select to_jsonb(t) || jsonb_build_object(
+      'spent', w.spent,
+      'max_attempts', watcher.max_attempts(),
+      'last_reason', w.last_reason,
+      'age_seconds', extract(epoch from now() - t.created_at),
+      'due_in_seconds', case when t.status = 'pending'
+        then greatest(extract(epoch from coalesce(t.next_attempt_at, now()) - now()), 0) end,
+      'attempts', (select coalesce(jsonb_agg(jsonb_build_object(
+          'number', a.number, 'instance', a.instance, 'run_id', a.run_id, 'look_only', a.look_only,
+          'started_at', a.started_at, 'ended_at', a.ended_at, 'outcome', a.outcome, 'code', a.code, 'reason', a.reason,
+          'seconds', extract(epoch from coalesce(a.ended_at, now()) - a.started_at),
+          'started_seconds_ago', extract(epoch from now() - a.started_at),
+          'lease_seconds', case when a.ended_at is null then extract(epoch from a.lease_expires_at - now()) end
+        ) order by a.number), '[]')
+        from watcher.attempts a where a.identity_id = t.id),
+      'names', (select coalesce(jsonb_agg(n.model_id order by n.reserved_at, n.seconds), '[]')
+        from watcher.names n where n.identity_id = t.id))
+    from public.trained_identities t left join watcher.work w on w.identity_id = t.id and w.kind = 'publish'
+    where t.id = p_id
+  $function$;
+
+  -- The names ever reserved, in their order, with the row they were for; at most 1000 a call, after p_after.
+  create function public.watcher_names(p_after text default '', p_limit integer default 1000)
+  returns table (model_id text, identity_id uuid, reserved_at timestamptz, row_exists boolean)
+  language sql stable security definer set search_path = '' as $function$
+    select n.model_id, n.identity_id, n.reserved_at,
+      exists (select from public.trained_identities t where t.id = n.identity_id)
+    from watcher.names n where n.model_id > p_after
+    order by n.model_id limit least(greatest(p_limit, 0), 1000)
+  $function$;
+
+
+  -- A new function is open to everybody: not for a moment.
+  for verb in
+    select f.oid::regprocedure from pg_catalog.pg_proc f
+    where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')
+  loop
+    execute format('revoke all on function %s from public, anon, authenticated, service_role', verb);
+  end loop;
+
+  insert into watcher.migrations (version) values ('20261122100200');
+end
+$migration$;

@@ -1,0 +1,302 @@
+"""Plays the frontend with the real client, and shows how a row becomes a repo."""
+
+import asyncio
+import hashlib
+import json
+import secrets
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import httpx
+from huggingface_hub import HfApi, hf_hub_download
+from realtime import RealtimePostgresChangesListenEvent
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.syntax import Syntax
+from rich.tree import Tree
+from supabase import AsyncClient, AsyncClientOptions
+
+from watcher import migrate
+from watcher.demo import photos
+from watcher.demo.photos import Photo
+from watcher.errors import Misconfigured, Transient
+from watcher.settings import settings
+from watcher.settings.settings import FrontendSettings
+
+_BUCKET = "identity-images"
+_PUBLISHED_WITHIN = 300.0
+_FEED_WITHIN = 5.0
+
+
+async def play(*, folder: Path | None, as_json: bool, keep: bool) -> None:
+    """Run the whole way once; raises Misconfigured or Transient where it cannot be shown."""
+    console = Console(stderr=as_json)
+    pictures = photos.read(folder) if folder else await asyncio.to_thread(photos.paint)
+    async with AsyncExitStack() as stack:
+        named = settings.is_set("SUPABASE_URL")
+        environment: dict[str, str] = {}
+        if not named:
+            console.print("[bold]Starting a sandbox[/]: Postgres, a Supabase and a Hub on this machine …")
+            environment = await stack.enter_async_context(_sandbox())
+        elif settings.is_set("SUPABASE_DB_URL"):
+            for _version in migrate.apply(settings.load_database().db_url.get_secret_value()):
+                pass
+        frontend = settings.load_frontend(**environment)
+        console.print(f"[green]✓[/] Supabase at {frontend.supabase_url}, the Hub at {frontend.hf_endpoint}")
+        spool = stack.enter_context(tempfile.TemporaryDirectory(prefix="watcher-demo-"))
+        own = {
+            "WATCHER_SPOOL": spool,
+            "WATCHER_INSTANCE": f"demo-{secrets.token_hex(3)}",
+            "WATCHER_LOG_FORMAT": "json",
+        }
+        await stack.enter_async_context(_watcher({**environment, **own}))
+        console.print("[green]✓[/] [bold]watcher run[/] is up, in a process of its own")
+        result = await _as_a_user(console, frontend, pictures, keep=keep or not named)
+        if as_json:
+            click.echo(json.dumps(result, ensure_ascii=False))
+        if keep:
+            await _stay(console, environment, result)
+
+
+@asynccontextmanager
+async def _sandbox() -> AsyncIterator[dict[str, str]]:
+    """Run `watcher sandbox` on free ports and yield the settings that it prints."""
+    command = ["sandbox", "--port", "0", "--hub-port", "0"]
+    async with _process(command, {}, stdout=asyncio.subprocess.PIPE) as process:
+        assert process.stdout is not None
+        found: dict[str, str] = {}
+        while line := (await process.stdout.readline()).decode():
+            if line.startswith("export "):
+                name, _, value = line.removeprefix("export ").partition("=")
+                found[name] = shlex.split(value)[0]
+            elif line.startswith("# Ready"):
+                break
+        else:
+            raise Transient("The sandbox ended before it was ready; `watcher sandbox` says why.")
+        yield found
+
+
+@asynccontextmanager
+async def _watcher(environment: dict[str, str]) -> AsyncIterator[None]:
+    """Run `watcher run`, from when it says that it is ready, and hears of inserts if that does not take long."""
+    async with _process(["run"], environment, stderr=asyncio.subprocess.PIPE) as process:
+        said: list[str] = []
+        heard = {event: asyncio.Event() for event in ("ready", "feed_alive")}
+
+        async def listen() -> None:
+            assert process.stderr is not None
+            async for line in process.stderr:
+                said.append(line.decode())
+                for event, flag in heard.items():
+                    if f'"event": "{event}"' in said[-1]:
+                        flag.set()
+            heard["ready"].set()
+
+        listening = asyncio.create_task(listen())
+        await heard["ready"].wait()
+        if listening.done():
+            raise Misconfigured(f"`watcher run` ended: {''.join(said).strip()}")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(heard["feed_alive"].wait(), _FEED_WITHIN)
+        try:
+            yield
+        finally:
+            # Not before the process has ended, or it would write to nobody.
+            with suppress(ProcessLookupError):
+                process.terminate()
+            await listening
+
+
+@asynccontextmanager
+async def _process(
+    command: list[str], environment: dict[str, str], **streams: Any
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "watcher",
+        *command,
+        env=settings.environment(**environment),
+        # Ctrl-C is for us alone: we stop them in their order.
+        start_new_session=True,
+        **streams,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+async def _as_a_user(
+    console: Console, frontend: FrontendSettings, pictures: list[Photo], *, keep: bool
+) -> dict[str, Any]:
+    """Sign up, upload, insert, follow, and look at what came of it; remove it all again unless `keep`."""
+    async with httpx.AsyncClient(timeout=30) as http:
+        admin = _client(frontend.supabase_url, frontend.supabase_key.get_secret_value(), http)
+        email, password = f"demo-{secrets.token_hex(4)}@example.com", secrets.token_urlsafe(16)
+        user_id = (
+            await admin.auth.admin.create_user({"email": email, "password": password, "email_confirm": True})
+        ).user.id
+        paths: list[str] = []
+        model_id: str | None = None
+        try:
+            async with httpx.AsyncClient(timeout=30) as user_http:
+                user = _client(frontend.supabase_url, frontend.publishable_key, user_http)
+                await user.auth.sign_in_with_password({"email": email, "password": password})
+                console.print(f"[green]✓[/] Signed in as {email}")
+                paths = await _upload(console, user, user_id, pictures)
+                row, seconds = await _insert_and_follow(console, user, paths)
+                await user.realtime.close()
+                model_id = row["model_id"]
+            return await asyncio.to_thread(_show, console, frontend, row, seconds)
+        finally:
+            if not keep:
+                await _remove(admin, frontend, user_id, paths, model_id)
+
+
+def _client(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
+    return AsyncClient(url, key, AsyncClientOptions(auto_refresh_token=False, httpx_client=http))
+
+
+async def _upload(console: Console, user: AsyncClient, user_id: str, pictures: list[Photo]) -> list[str]:
+    folder, paths = secrets.token_hex(8), []
+    with _bar(console) as progress:
+        bar = progress.add_task("Uploading photos to the bucket", total=len(pictures))
+        for number, picture in enumerate(pictures, 1):
+            path = f"{user_id}/{folder}/{number:02}{Path(picture.name).suffix.lower()}"
+            await user.storage.from_(_BUCKET).upload(
+                path, picture.content, {"content-type": picture.media_type}
+            )
+            paths.append(path)
+            progress.advance(bar)
+    return paths
+
+
+async def _insert_and_follow(
+    console: Console, user: AsyncClient, paths: list[str]
+) -> tuple[dict[str, Any], float]:
+    """Insert the row and follow it live; polls beside it, as a frontend should."""
+    loop = asyncio.get_running_loop()
+    changes: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    subscribed = asyncio.Event()
+    channel = user.channel("my-identities")
+    channel.on_postgres_changes(
+        RealtimePostgresChangesListenEvent.All,
+        lambda payload: changes.put_nowait(cast("dict[str, Any]", payload)["data"].get("record") or {}),
+        table="trained_identities",
+    )
+    channel.on_system(lambda _payload: subscribed.set())
+    await channel.subscribe()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(subscribed.wait(), 10)
+
+    began = loop.time()
+    row = await _one(
+        user.table("trained_identities").insert({"identity_name": "Zoë Demo", "image_paths": paths})
+    )
+    console.print(f"[green]✓[/] Inserted the row {row['id']}")
+    status, shown = "", row
+    with _bar(console) as progress:
+        bar = progress.add_task("pending", total=len(paths))
+        while loop.time() - began < _PUBLISHED_WITHIN:
+            if shown.get("status", status) != status:
+                status = shown["status"]
+                progress.console.print(f"  {loop.time() - began:5.2f} s  [bold]{status}[/]")
+            progress.update(bar, description=status, completed=shown.get("images_published", 0))
+            if status in {"published", "failed"}:
+                break
+            try:
+                shown = await asyncio.wait_for(changes.get(), 2)
+            except TimeoutError:
+                shown = await _one(user.table("trained_identities").select("*").eq("id", row["id"]))
+    row = await _one(user.table("trained_identities").select("*").eq("id", row["id"]))
+    if row["status"] != "published":
+        raise Transient(f"The row is {row['status']}: {row['error_message'] or 'it took too long'}")
+    return row, loop.time() - began
+
+
+async def _one(query: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", (await query.execute()).data[0])
+
+
+def _show(
+    console: Console, frontend: FrontendSettings, row: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Download the repo with the real client, and show it."""
+    token, model_id = frontend.hf_token.get_secret_value(), row["model_id"]
+    api = HfApi(endpoint=frontend.hf_endpoint, token=token)
+    tree = Tree(f"[bold]{model_id}[/] (private)")
+    files: dict[str, str] = {}
+    card = ""
+    with tempfile.TemporaryDirectory(prefix="watcher-demo-") as folder:
+        for path in sorted(api.list_repo_files(model_id)):
+            file = Path(
+                hf_hub_download(model_id, path, endpoint=frontend.hf_endpoint, token=token, local_dir=folder)
+            )
+            content = file.read_bytes()
+            files[path] = hashlib.sha256(content).hexdigest()
+            tree.add(f"{path}  [dim]{len(content):,} bytes[/]")
+            if path == "README.md":
+                card = content.decode()
+    console.print(Panel(tree, title="The repo", title_align="left"))
+    head = "\n".join(card.splitlines()[:18])
+    console.print(Panel(Syntax(head, "markdown", word_wrap=True), title="Its model card", title_align="left"))
+    console.print(
+        f"[green]✓[/] From insert to published in [bold]{seconds:.2f} s[/]: {row['huggingface_repo_url']}",
+        soft_wrap=True,
+    )
+    return {
+        "identity_id": row["id"],
+        "status": row["status"],
+        "model_id": model_id,
+        "url": row["huggingface_repo_url"],
+        "commit_sha": row["commit_sha"],
+        "files": files,
+        "seconds": round(seconds, 3),
+        "hf_endpoint": frontend.hf_endpoint,
+    }
+
+
+async def _remove(
+    admin: AsyncClient, frontend: FrontendSettings, user_id: str, paths: list[str], model_id: str | None
+) -> None:
+    """Leave nothing behind on a Supabase and a Hub that are not ours."""
+    await admin.auth.admin.delete_user(user_id)
+    if paths:
+        await admin.storage.from_(_BUCKET).remove(paths)
+    if model_id is not None:
+        api = HfApi(endpoint=frontend.hf_endpoint, token=frontend.hf_token.get_secret_value())
+        await asyncio.to_thread(api.delete_repo, model_id, missing_ok=True)
+
+
+async def _stay(console: Console, environment: dict[str, str], result: dict[str, Any]) -> None:
+    console.print("\n[bold]Everything is left running.[/] In another shell:")
+    for name, value in environment.items():
+        console.print(f"  export {name}={shlex.quote(value)}", soft_wrap=True, highlight=False)
+    console.print(f"  hf download {result['model_id']} --local-dir repo", soft_wrap=True, highlight=False)
+    console.print('  psql "$SUPABASE_DB_URL" -c "table trained_identities"', soft_wrap=True, highlight=False)
+    console.print("Ctrl-C stops it.")
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description:<32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )

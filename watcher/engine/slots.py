@@ -1,0 +1,48 @@
+"""What this run of the daemon holds, has lost, and may still take."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+
+from watcher.identity import Claim
+
+
+class Slots:
+    """One slot a claim, counted by kind of work."""
+
+    def __init__(self, sizes: Mapping[str, int], *, on_end: Callable[[], None]) -> None:
+        """`sizes`: how many claims of each kind may run at once; `on_end` is called when one has ended."""
+        self._sizes = sizes
+        self._on_end = on_end
+        self._running: dict[asyncio.Task[None], Claim] = {}
+        self._lost: set[int] = set()
+
+    @property
+    def running(self) -> set[asyncio.Task[None]]:
+        """The tasks that carry a claim."""
+        return set(self._running)
+
+    @property
+    def held(self) -> list[int]:
+        """The attempts whose work must not be claimed again: those that run, and those lost a lease ago or less."""
+        return sorted({claim.attempt for claim in self._running.values()} | self._lost)
+
+    def free(self, *, at_most: int | None = None) -> dict[str, int]:
+        """Return how many claims of each kind may be taken, without the kinds that have no slot left."""
+        busy = [claim.kind for claim in self._running.values()]
+        free = {kind: size - busy.count(kind) for kind, size in self._sizes.items()}
+        return {kind: min(n, at_most or n) for kind, n in free.items() if n > 0}
+
+    def run(self, claim: Claim, carrying: Coroutine[None, None, None]) -> None:
+        """Carry a claim in a slot until it ends."""
+        task = asyncio.create_task(carrying)
+        self._running[task] = claim
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self._on_end()
+
+    def keep_lost(self, attempt: int, seconds: float) -> None:
+        """Hold on to an attempt that was lost: its work is nobody's before its lease of `seconds` has run out."""
+        self._lost.add(attempt)
+        asyncio.get_running_loop().call_later(seconds, self._lost.discard, attempt)

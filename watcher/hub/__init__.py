@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: the only rooms that import its client."""

@@ -1,0 +1,41 @@
+"""Looks at everything that `watcher run` depends on, in the order of cause and effect, and says how to mend it."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+
+from watcher.operator.doctor import host, hub, supabase
+from watcher.operator.doctor.finding import Finding
+from watcher.settings.settings import Settings
+
+__all__ = ["Finding", "as_json", "examine", "exit_code"]
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Look at everything, and tell of each check as it is done."""
+    yield Finding("settings", "ok", "The settings are there and usable.")
+    async with httpx.AsyncClient(timeout=10) as http:
+        async for finding in supabase.findings(settings, http):
+            yield finding
+    async for finding in hub.findings(settings):
+        yield finding
+    for finding in host.findings(settings):
+        yield finding
+
+
+def as_json(findings: list[Finding]) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    return {
+        "checks": [
+            {"check": f.check, "state": f.state, "sentence": f.sentence, "remedy": f.remedy or None}
+            for f in findings
+        ],
+        "exit": exit_code(findings),
+    }
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """0 all is well, 1 there are warnings, 2 something is broken."""
+    states = {finding.state for finding in findings}
+    return 2 if "error" in states else 1 if "warning" in states else 0

@@ -1,0 +1,70 @@
+"""Realtime: lets us in, and really delivers."""
+
+import asyncio
+import re
+from typing import Any
+
+from watcher.errors import WatcherError
+from watcher.operator.doctor.finding import Finding, unanswered
+from watcher.settings.settings import Settings
+from watcher.supabase.realtime import Feed
+from watcher.supabase.verbs import Verbs
+
+_OVERLOADED = re.compile(r"HTTP (5\d\d|429)")
+"""It is there and cannot just now."""
+_SUBSCRIBED = 30.0
+"""Seconds."""
+_DELIVERY = 10.0
+"""Seconds in which Realtime has to tell of the pulse."""
+
+
+async def delivery(settings: Settings, verbs: Verbs) -> Finding:
+    """Subscribe as the daemon does, beat the pulse, and wait for it."""
+    wakeup = asyncio.Event()
+    feed = Feed(
+        url=settings.supabase_url,
+        key=settings.supabase_key.get_secret_value(),
+        verbs=verbs,
+        pulse=3600,
+        pulse_answer=_DELIVERY,
+        wake=wakeup.set,
+    )
+    life = asyncio.ensure_future(feed.live())
+    try:
+        if not await _wakes(wakeup, life, _SUBSCRIBED):
+            reason = life.result() if life.done() else "Realtime did not subscribe us in time."
+            remedy = (
+                "Wait: https://status.supabase.com; until then rows are found by polling, within seconds."
+                if _OVERLOADED.search(reason)
+                else "Switch Realtime on in the project's settings, Realtime; until then rows are found by polling, "
+                "within seconds."
+            )
+            return Finding("realtime", "error", f"Realtime does not let the watcher in: {reason}", remedy)
+        loop = asyncio.get_running_loop()
+        wakeup.clear()
+        began = loop.time()
+        if await verbs.beat() is None:
+            return Finding(
+                "realtime",
+                "error",
+                "The pulse has no row.",
+                "insert into public.watcher_pulse default values;",
+            )
+        if not await _wakes(wakeup, life, _DELIVERY):
+            sentence = f"Realtime is subscribed to, and did not tell of the pulse within {_DELIVERY:.0f} s."
+            remedy = "Restart the project's Realtime: project settings, General, Restart project."
+            return Finding("realtime", "error", sentence, remedy)
+        return Finding("realtime", "ok", f"Realtime delivers: the pulse came in {loop.time() - began:.1f} s.")
+    except WatcherError as error:
+        return unanswered("realtime", "watcher_beat", error)
+    finally:
+        life.cancel()
+        await asyncio.wait([life])
+
+
+async def _wakes(wakeup: asyncio.Event, life: asyncio.Future[str], within: float) -> bool:
+    waking = asyncio.ensure_future(wakeup.wait())
+    either: list[asyncio.Future[Any]] = [waking, life]
+    await asyncio.wait(either, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    waking.cancel()
+    return wakeup.is_set()

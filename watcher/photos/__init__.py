@@ -1,0 +1,1 @@
+"""A row's photos: fetched, checked and spooled."""

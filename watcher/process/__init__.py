@@ -1,0 +1,1 @@
+"""A process on its host: log, metrics, HTTP, signals, the service manager."""

@@ -1,0 +1,29 @@
+"""What systemd is told, as sd_notify(3) says: a datagram of lines to the socket that it names."""
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+
+
+class ServiceManager:
+    """Whoever started us, if it wants to hear from us."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Read NOTIFY_SOCKET and WATCHDOG_USEC from `environment`."""
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        if self._address.startswith("@"):
+            self._address = "\0" + self._address[1:]  # in the abstract namespace
+        ours = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        microseconds = environment.get("WATCHDOG_USEC", "")
+        wanted = bool(self._address) and ours and microseconds.isdecimal()
+        self.watchdog = int(microseconds) / 1e6 if wanted and int(microseconds) else None
+        """Seconds without WATCHDOG=1 after which we are killed; None if nobody watches."""
+
+    def notify(self, *lines: str) -> None:
+        """Send lines such as `READY=1`. Whether they arrive is not our concern: nobody may be listening."""
+        if not self._address:
+            return
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.settimeout(0)
+            sender.sendto("\n".join(lines).encode(), self._address)

@@ -1,0 +1,1 @@
+"""Publishing: from a claimed row to a private repo in one commit."""

@@ -1,0 +1,159 @@
+"""What the repo holds, as a pure function of the row and its images.
+
+No clock, no locale, no order but the row's: done again, it is the same bytes, and nothing is left to commit.
+"""
+
+import json
+import re
+import unicodedata
+from typing import Any, Final
+
+from anyascii import anyascii
+
+from watcher.identity import Identity, Image
+
+_STEPS, _LEARNING_RATE, _RESOLUTION = 1000, 0.0004, 512
+
+
+def slug(name: str) -> str:
+    """Return the name as part of a repo's name: 1 to 75 characters of a-z, 0-9 and single hyphens inside.
+
+    With `identity-` before it and a hyphen and 11 digits after it, it is within the Hub's 96.
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", "".join(map(_ascii, unicodedata.normalize("NFC", name)))).strip("-")
+    if len(words) > _MAX_SLUG:
+        whole = words[: _MAX_SLUG + 1].rpartition("-")[0]  # end with a word, unless too little would be left
+        words = whole if len(whole) > _MAX_SLUG // 2 else words[:_MAX_SLUG]
+    return words or "person"
+
+
+_MAX_SLUG: Final = 96 - len("identity--") - 11
+
+
+def _ascii(character: str) -> str:
+    """Transliterate one character; what is neither letter nor digit, emoji included, parts words."""
+    category = unicodedata.category(character)
+    if category == "Cf":
+        return ""  # joiners
+    if category[0] not in "LMN":
+        return "-"
+    latin = re.sub(r"[^A-Za-z0-9]", "", anyascii(character))
+    # Out of a script without cases, a capital begins a syllable of its own: 李雷 is Li and Lei.
+    return f"-{latin.lower()}-" if category == "Lo" and latin[:1].isupper() else latin.lower()
+
+
+def training_config(identity: Identity) -> dict[str, Any]:
+    """Return the parameters that a FLUX LoRA training starts from, in the order of the file."""
+    return {
+        "identity_name": identity.name,
+        "num_images": len(identity.image_paths),
+        "created_at": identity.created_at,
+        "user_id": identity.user_id,
+        "model_type": "flux-lora",
+        "training_params": {
+            "steps": _STEPS,
+            "learning_rate": _LEARNING_RATE,
+            "resolution": _RESOLUTION,
+        },
+    }
+
+
+def commit_message(identity: Identity) -> str:
+    """Return the commit's first line."""
+    return f"Upload training data for {identity.name} ({len(identity.image_paths)} images)"
+
+
+def image_path(image: Image) -> str:
+    """Return where the image lies in the repo: by its place in the row and by what its bytes are."""
+    return f"images/image_{image.number:03}.{image.extension}"
+
+
+def documents(identity: Identity, repo_id: str) -> dict[str, bytes]:
+    """Return the files beside the images, by path; they are known before any image has come."""
+    config = json.dumps(training_config(identity), ensure_ascii=False, indent=2) + "\n"
+    return {
+        ".gitattributes": _GITATTRIBUTES.encode(),
+        "README.md": _card(identity, repo_id).encode(),
+        "training_config.json": config.encode(),
+    }
+
+
+def _card(identity: Identity, repo_id: str) -> str:
+    """Return the model card; no name can break it: the front matter is constant, the name is a code span."""
+    name, count = _code_span(identity.name), len(identity.image_paths)
+    return f"""\
+---
+license: mit
+tags:
+- flux
+- flux-lora
+- identity
+- training-data
+---
+
+# Training data for {name}
+
+{count} photos of one person, to train a FLUX LoRA with. There are no weights in here yet.
+
+**Keep this repo private.** The photos are as they were uploaded, and so is what they say about when, where
+and with what they were taken.
+
+## What is inside
+
+| path | what it is |
+|---|---|
+| `images/` | `image_001` to `image_{count:03}`, JPG or PNG, in the order they were given; nothing else |
+| `training_config.json` | whose photos these are, and the parameters below |
+
+| steps | learning rate | resolution |
+|---|---|---|
+| {_STEPS} | {_LEARNING_RATE} | {_RESOLUTION} |
+
+## How to train with it
+
+Fetch it, with a token that may read it (`hf auth login`):
+
+```sh
+hf download {repo_id} --local-dir training-data
+```
+
+or from Python:
+
+```python
+from huggingface_hub import snapshot_download
+
+folder = snapshot_download("{repo_id}")  # the photos are in its folder images/
+```
+
+Then give the folder `training-data/images` to a trainer:
+
+- [ai-toolkit](https://github.com/ostris/ai-toolkit): `folder_path` of a dataset, a `trigger_word`,
+  `resolution: [{_RESOLUTION}]`, `steps: {_STEPS}`, `lr: {_LEARNING_RATE}`.
+- [diffusers](https://github.com/huggingface/diffusers), `train_dreambooth_lora_flux.py`:
+  `--instance_data_dir` (`--dataset_name` would want a dataset repo), `--instance_prompt`,
+  `--resolution={_RESOLUTION}`, `--max_train_steps={_STEPS}`, `--learning_rate={_LEARNING_RATE}`.
+- [kohya's sd-scripts](https://github.com/kohya-ss/sd-scripts): `image_dir` of a subset, with `class_tokens`.
+
+Captions are optional: ai-toolkit and sd-scripts read `image_001.txt` beside `image_001.jpg`; diffusers opens
+every file in the folder as a picture, so put none there for it.
+"""
+
+
+def _code_span(text: str) -> str:
+    """Quote text for Markdown, with a longer fence than any in it: nothing in it is markup, link or HTML."""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if "`" in text else ""  # a span may neither begin nor end with a backtick
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+# What the Hub gives a new model repo, so that weights added later are kept as LFS, too; then the images.
+_GITATTRIBUTES: Final = "".join(
+    f"{pattern} filter=lfs diff=lfs merge=lfs -text\n"
+    for pattern in (
+        *("*.7z", "*.arrow", "*.bin", "*.bz2", "*.ckpt", "*.ftz", "*.gz", "*.h5", "*.joblib", "*.lfs.*"),
+        *("*.mlmodel", "*.model", "*.msgpack", "*.npy", "*.npz", "*.onnx", "*.ot", "*.parquet", "*.pb"),
+        *("*.pickle", "*.pkl", "*.pt", "*.pth", "*.rar", "*.safetensors", "saved_model/**/*", "*.tar.*"),
+        *("*.tar", "*.tflite", "*.tgz", "*.wasm", "*.xz", "*.zip", "*.zst", "*tfevents*"),
+        *("*.jpg", "*.jpeg", "*.png"),
+    )
+)

@@ -1,0 +1,295 @@
+"""What is configured: read once from credentials or the environment, checked, and frozen."""
+
+import base64
+import json
+import os
+import socket
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from watcher.errors import Misconfigured
+from watcher.settings.types import HttpUrl, Key, Loopback, Seconds, Secret, SettingDoc
+
+
+def _default_spool() -> Path:
+    # systemd names the folder it made for us; otherwise where XDG keeps what can be made anew.
+    given = os.environ.get("CACHE_DIRECTORY")
+    if given:
+        return Path(given)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "watcher"
+
+
+class SupabaseSettings(BaseSettings):
+    """What the operator's commands need: they speak with the database alone."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    supabase_url: HttpUrl = Field(
+        validation_alias="SUPABASE_URL", description="The project's URL, https://REF.supabase.co"
+    )
+    supabase_key: Key = Field(
+        validation_alias=AliasChoices("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
+        description="The secret key (sb_secret_…) or the legacy service_role key",
+    )
+
+
+class Services(SupabaseSettings):
+    """The two services, and the keys to them."""
+
+    hf_token: Key = Field(
+        validation_alias=AliasChoices("HF_TOKEN", "HUGGINGFACE_TOKEN"),
+        description="A Hugging Face token that may write to the namespace",
+    )
+    hf_endpoint: HttpUrl = Field(
+        "https://huggingface.co", validation_alias="HF_ENDPOINT", description="The Hub's URL"
+    )
+
+
+class Settings(Services):
+    """Everything that can be set. Durations are in seconds.
+
+    Each name is also looked for as a file under `$CREDENTIALS_DIRECTORY`, which is how systemd hands over secrets.
+    """
+
+    hf_namespace: Annotated[
+        str | None, SettingDoc(range="1 to 96 of `A-Za-z0-9._-`", default="the token's user")
+    ] = Field(
+        None,
+        validation_alias="HF_NAMESPACE",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
+        description="The user or organization that owns the repos",
+    )
+    instance: Annotated[str, SettingDoc(range="1 to 64 of `A-Za-z0-9._-`", default="the host's name")] = (
+        Field(
+            default_factory=socket.gethostname,
+            validation_alias="WATCHER_INSTANCE",
+            pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$",
+            description="The name of this daemon, one on a host",
+        )
+    )
+    spool_root: Annotated[
+        Path,
+        SettingDoc(
+            range="a folder of this user's own", default="`~/.cache/watcher`, or systemd's cache folder"
+        ),
+    ] = Field(
+        default_factory=_default_spool,
+        validation_alias="WATCHER_SPOOL",
+        description="Where images lie while they are on their way",
+    )
+    slots: Annotated[int, SettingDoc(unit="rows")] = Field(
+        4, ge=1, le=32, validation_alias="WATCHER_SLOTS", description="Rows worked on at the same time"
+    )
+    fetches: Annotated[int, SettingDoc(unit="images")] = Field(
+        8, ge=1, le=64, validation_alias="WATCHER_FETCHES", description="Images fetched at the same time"
+    )
+    lease: Seconds = Field(
+        20,
+        ge=0.5,
+        le=600,
+        validation_alias="WATCHER_LEASE",
+        description="How long a row is ours unless renewed",
+    )
+    renewal: Seconds = Field(
+        5,
+        ge=0.1,
+        le=200,
+        validation_alias="WATCHER_RENEWAL",
+        description="Between two renewals; at most a third of the lease",
+    )
+    poll: Seconds = Field(
+        2,
+        ge=0.1,
+        le=60,
+        validation_alias="WATCHER_POLL",
+        description="Between two looks while Realtime is not proven alive",
+    )
+    poll_alive: Seconds = Field(
+        15, ge=0.1, le=600, validation_alias="WATCHER_POLL_ALIVE", description="Between two looks while it is"
+    )
+    pulse: Seconds = Field(
+        60,
+        ge=0.1,
+        le=600,
+        validation_alias="WATCHER_PULSE",
+        description="Silence after which Realtime has to prove itself",
+    )
+    pulse_answer: Seconds = Field(
+        5, ge=0.1, le=60, validation_alias="WATCHER_PULSE_ANSWER", description="How long it may take to do so"
+    )
+    grace: Seconds = Field(
+        90,
+        ge=1,
+        le=3600,
+        validation_alias="WATCHER_GRACE",
+        description="How long running rows may finish after SIGTERM",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", validation_alias="WATCHER_LOG_LEVEL", description="The least important line that is logged"
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto",
+        validation_alias="WATCHER_LOG_FORMAT",
+        description="auto: JSON where stderr is systemd's journal, lines elsewhere, coloured on a terminal unless NO_COLOR",
+    )
+    metrics_address: Annotated[
+        Loopback | None, SettingDoc(range="an address of this host alone and a port", default="off")
+    ] = Field(
+        None,
+        validation_alias="WATCHER_METRICS_ADDRESS",
+        description="Where /metrics, /healthz and /readyz are served, as 127.0.0.1:9464",
+    )
+
+    @cached_property
+    def spool(self) -> Path:
+        """The spool folder of this instance."""
+        return self.spool_root / self.instance
+
+    @property
+    def metrics(self) -> tuple[str, int] | None:
+        """Host and port to serve metrics and health on; None for not at all."""
+        if self.metrics_address is None:
+            return None
+        host, _, port = self.metrics_address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must never be written anywhere."""
+        return [self.supabase_key.get_secret_value(), self.hf_token.get_secret_value()]
+
+
+class DatabaseSettings(BaseSettings):
+    """What migrating needs, and only migrating."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    db_url: Secret = Field(
+        validation_alias="SUPABASE_DB_URL", description="postgresql://… of the role postgres"
+    )
+
+
+class FrontendSettings(Services):
+    """What the demo and the acceptance tests need to play the frontend."""
+
+    publishable_key: str = Field(
+        validation_alias=AliasChoices("SUPABASE_PUBLISHABLE_KEY", "SUPABASE_ANON_KEY"),
+        description="The key that a frontend is given",
+    )
+
+
+def load() -> Settings:
+    """Read the settings of `watcher run`; raises Misconfigured with all problems at once."""
+    settings = _load(Settings)
+    if settings.renewal * 3 > settings.lease:
+        raise Misconfigured(
+            f"WATCHER_RENEWAL is {settings.renewal:g} s: set it to at most a third of WATCHER_LEASE ({settings.lease:g} s)."
+        )
+    _check_key(settings)
+    return settings
+
+
+def load_supabase() -> SupabaseSettings:
+    """Read the settings of the operator's commands; raises Misconfigured."""
+    settings = _load(SupabaseSettings)
+    _check_key(settings)
+    return settings
+
+
+def _check_key(settings: SupabaseSettings) -> None:
+    key = settings.supabase_key.get_secret_value()
+    public = "publishable" if key.startswith("sb_publishable_") else _role_in(key)
+    if public in {"publishable", "anon", "authenticated"}:
+        raise Misconfigured(
+            f"SUPABASE_SECRET_KEY holds the {public} key: set it to the secret key (sb_secret_…) from the "
+            "project's settings, API keys."
+        )
+
+
+def _role_in(key: str) -> object:
+    """Return the role that a legacy key names, unchecked; None where it is no such key."""
+    parts = key.split(".")
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(f"{parts[1]}==")) if len(parts) == 3 else {}
+    except ValueError:
+        return None
+    return claims.get("role") if isinstance(claims, dict) else None
+
+
+def load_frontend(**values: str) -> FrontendSettings:
+    """Read the settings of `watcher demo`, those in `values` before those of the environment; raises Misconfigured."""
+    return _load(FrontendSettings, **values)
+
+
+def is_set(name: str) -> bool:
+    """Say whether the environment has a value for `name`."""
+    return bool(os.environ.get(name))
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment with `more` in it, for a process that it starts."""
+    return {**os.environ, **more}
+
+
+def load_database() -> DatabaseSettings:
+    """Read the settings of `watcher migrate`; raises Misconfigured."""
+    return _load(DatabaseSettings)
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def _load(kind: type[S], **values: Any) -> S:
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    try:
+        if credentials:
+            _check_files(kind, Path(credentials))
+            values["_secrets_dir"] = credentials
+        return kind(**values)
+    except ValidationError as error:
+        problems = [
+            _in_words(kind, problem["loc"][0], problem["type"], problem["msg"]) for problem in error.errors()
+        ]
+        raise Misconfigured("; ".join(problems) + ".") from None
+
+
+def _check_files(kind: type[BaseSettings], folder: Path) -> None:
+    """Raise Misconfigured where a setting's file is there and cannot be read: pydantic names no file, or passes over it."""
+    if not folder.is_dir():
+        raise Misconfigured(f"CREDENTIALS_DIRECTORY is {folder}, and there is no such folder.")
+    for name in (name for field in kind.model_fields.values() for name in _names(field.validation_alias)):
+        try:
+            (folder / str(name)).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            continue
+        except UnicodeDecodeError:
+            raise Misconfigured(
+                f"{folder / str(name)} is no text in UTF-8: write {name} into it anew."
+            ) from None
+        except OSError as error:
+            raise Misconfigured(f"{folder / str(name)} cannot be read: {error.strerror}.") from error
+
+
+def _in_words(kind: type[BaseSettings], name: str | int, what: str, message: str) -> str:
+    description = next(
+        (field.description for field in kind.model_fields.values() if name in _names(field.validation_alias)),
+        "",
+    )
+    if what == "missing":
+        return f"{name} is not set ({description})"
+    return f"{name} is not usable: {message.removeprefix('Value error, ')} ({description})"
+
+
+def _names(alias: object) -> list[str | int]:
+    if isinstance(alias, AliasChoices):
+        return [choice for choice in alias.choices if isinstance(choice, str)]
+    return [alias] if isinstance(alias, str) else []

@@ -1,0 +1,72 @@
+"""The kinds of values that a setting may have: what is refused, in words, and what the table of settings says of it."""
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class SettingDoc:
+    """What the table of settings says beside what the type knows."""
+
+    unit: str = ""
+    range: str = ""
+    default: str = ""
+
+
+def _http_url(value: object) -> object:
+    text = str(value).strip().rstrip("/")
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("must begin with https:// (or http:// for a server on this machine)")
+    try:
+        parts = urlsplit(text)
+        whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        whole = False
+    if not whole or re.search(r"[^!-~]", text):
+        raise ValueError("is no URL")
+    return text
+
+
+def _secret(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = value.strip()  # an editor ends a file with a newline, which no header may hold
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def _key(value: object) -> object:
+    text = _secret(value)
+    if isinstance(text, str) and re.search(r"[^!-~]", text):
+        raise ValueError("holds a space, a line end or a character that no key has")
+    return text
+
+
+def _loopback(value: object) -> object:
+    text = str(value).strip()
+    host, _, port = text.rpartition(":")
+    try:
+        address = ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        address = None
+    if address is None or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("must be an address and a port, as 127.0.0.1:9464 or [::1]:9464")
+    if not address.is_loopback:
+        raise ValueError(
+            "must be an address of this host alone, as 127.0.0.1: it asks nobody for a password, so let a proxy that "
+            "does pass it on"
+        )
+    return text
+
+
+HttpUrl = Annotated[str, BeforeValidator(_http_url), SettingDoc(range="`https://…` or `http://…`")]
+Secret = Annotated[SecretStr, BeforeValidator(_secret)]
+Key = Annotated[SecretStr, BeforeValidator(_key), SettingDoc(range="visible ASCII")]
+Loopback = Annotated[str, BeforeValidator(_loopback)]
+Seconds = Annotated[float, SettingDoc(unit="seconds")]

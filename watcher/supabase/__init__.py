@@ -1,0 +1,1 @@
+"""Supabase: the only rooms that import its clients."""
