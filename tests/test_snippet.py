@@ -1,4 +1,4 @@
-"""The README's snippet for the frontend can be cut out and run; `make check-supabase` does so."""
+"""The snippet in docs/frontend.md can be cut out and run; `make check-supabase` does so."""
 
 import re
 

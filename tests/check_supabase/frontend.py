@@ -1,4 +1,4 @@
-"""The README's snippet in the real supabase-js, with the sandbox and a daemon behind it."""
+"""The snippet in docs/frontend.md in the real supabase-js, with the sandbox and a daemon behind it."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ _CHOSEN = {"published": "abc", "retried": "adc"}
 
 
 def check(version: str, folder: Path) -> Iterator[str]:
-    """Yield a line for each thing that is as the README says; raises Wrong."""
+    """Yield a line for each thing that is as the page says; raises Wrong."""
     with Sandbox() as sandbox:
         list(migrate.apply(sandbox.db_url))
         with Stage(sandbox.settings(), folder, sandbox) as stage, Watcher(stage) as daemon:
@@ -56,7 +56,7 @@ def _play(stage: Stage, person: Person, hang_up: str) -> dict[str, Any]:
     }
     done = node([page], cwd=FOLDER, given=json.dumps(given))
     if done.returncode != 0:
-        raise Wrong(f"The README's snippet does not run as printed: {done.stderr.strip()}")
+        raise Wrong(f"The snippet does not run as printed: {done.stderr.strip()}")
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return seen
 

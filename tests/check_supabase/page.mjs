@@ -1,4 +1,4 @@
-// A person at a page with the README's snippet in it (readme.mjs, as printed): what they do there, and what they see.
+// A person at a page with the snippet of docs/frontend.md in it (readme.mjs, as printed): what they do there, and what they see.
 // Is given settings, photos and a fault's URL as JSON, and prints what was seen as JSON.
 import { readFileSync } from 'node:fs'
 

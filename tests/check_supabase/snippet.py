@@ -1,13 +1,13 @@
-"""The README's snippet for the frontend, as it is printed."""
+"""The snippet in docs/frontend.md, as it is printed."""
 
 import re
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs/frontend.md"
 EXPORTS = ["supabase", "bucket", "row", "identity", "replace", "retry"]
 """What the snippet names and the check uses."""
 
 
 def snippet() -> str:
     """Return what stands between ```js and ```; several blocks are one program."""
-    return "".join(re.findall(r"^```[jt]s\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL))
+    return "".join(re.findall(r"^```[jt]s\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
