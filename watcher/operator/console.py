@@ -207,7 +207,9 @@ def doctor(*, as_json: bool) -> None:
         loaded = settings.load()
     except Misconfigured as error:
         report(
-            examination.Finding("settings", "error", str(error), "See the table of settings in the README.")
+            examination.Finding(
+                "settings", "error", str(error), "See the table of settings in docs/operating.md."
+            )
         )
     else:
         configure("ERROR", "console", loaded.secrets, settings.environment())

@@ -1,6 +1,6 @@
 """How we log: named events with fields, through one pipe with the libraries' own, and never a secret.
 
-The events, with their fields and what they mean, stand in one table in the README.
+The events, with their fields and what they mean, stand in one table in docs/operating.md.
 """
 
 import base64
