@@ -1,13 +1,18 @@
-"""The README and the pages that it leads to say what the code does."""
+"""The README and the pages that it leads to say what the code does, and lead nowhere else."""
 
 import re
+from pathlib import Path
 
+import pytest
 import tables
 
 from watcher.errors import CODES
 
 ROOT = tables.ROOT
 OPERATING = tables.PAGE.read_text()
+PAGES = sorted(
+    path for pattern in ("*.md", "docs/*.md", "systemd/*.md", "bench/*.md") for path in ROOT.glob(pattern)
+)
 
 
 def test_the_tables_are_made_from_the_code() -> None:
@@ -28,3 +33,28 @@ def test_every_error_code_is_explained_and_no_other() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in _anchors(file.read_text()), target
+
+
+def _anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(r"`((?:watcher|migrations|tests|docs|systemd|bench)/[\w./-]*)`", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
