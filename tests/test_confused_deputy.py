@@ -12,10 +12,10 @@ from uuid import UUID
 
 import httpx
 import pytest
-from database import Database
-from pictures import jpeg
-from scene import PICTURES, Scene, claim
 
+from tests.support.database import Database
+from tests.support.pictures import jpeg
+from tests.support.scene import PICTURES, Scene, claim
 from watcher.engine.attempt import Attempts
 from watcher.engine.lease import Leases
 from watcher.engine.retry import Retry

@@ -2,8 +2,7 @@
 
 import re
 
-import tables
-
+from tests import tables
 from watcher.errors import CODES
 
 README = tables.README.read_text()
