@@ -92,7 +92,7 @@ async def test_the_status_is_one_line_and_said_when_it_changes(manager: Manager)
         "Working on 2 rows.",
         "Working on 2 rows. Realtime is down: polling every few seconds.",
         ("Outage: The Hub refused " + "x" * 999)[:200],
-        "Stopping: 2 rows to finish or to give back.",
+        "Stopping: 2 rows to finish or to release.",
     ]
     assert [message.line for message in manager.told("EXTEND")] == ["EXTEND_TIMEOUT_USEC=5000000"]
 
