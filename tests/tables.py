@@ -1,4 +1,4 @@
-"""The tables of docs/operating.md, made from the code: `python tests/tables.py` writes them where they are out of date.
+"""The tables of docs/operating.md, made from the code: `python -m tests.tables` writes them where they are out of date.
 
 A table stands below a comment `<!-- made from the code: NAME … -->` and ends with the first empty line. What happened
 when an event is logged is written in the page by hand, and kept.

@@ -12,15 +12,13 @@ from uuid import UUID
 
 import httpx
 import pytest
-from database import Database
-from pictures import jpeg
-from scene import PICTURES, Scene, claim
 
+from tests.support.database import Database
+from tests.support.pictures import jpeg
+from tests.support.scene import PICTURES, Scene, claim
 from watcher.engine.attempt import Attempts
 from watcher.engine.lease import Leases
-from watcher.engine.retry import Retry
 from watcher.errors import Transient, WatcherError
-from watcher.hub.repos import Hub
 from watcher.identity import Identity
 from watcher.operator.queries import Queries
 from watcher.photos.fetch import Photos
@@ -157,10 +155,14 @@ def overwrite(scene: Scene, user: UUID, expression: str, *parameters: object) ->
     return identity
 
 
+def attempts_of(publisher: Publisher) -> Attempts:
+    leases = Leases(publisher.verbs, length=20, renewal=5)
+    return Attempts(verbs=publisher.verbs, leases=leases, works={"publish": publisher}, retry=publisher.retry)
+
+
 @pytest.fixture
-def attempts(verbs: Verbs, publisher: Publisher, quick: Retry) -> Attempts:
-    leases = Leases(verbs, length=20, renewal=5)
-    return Attempts(verbs=verbs, leases=leases, works={"publish": publisher}, retry=quick)
+def attempts(publisher: Publisher) -> Attempts:
+    return attempts_of(publisher)
 
 
 async def carry(attempts: Attempts, verbs: Verbs) -> None:
@@ -359,7 +361,7 @@ async def test_realtime_cannot_send_us_to_another_host(
 
 @pytest.mark.parametrize("status", [302, 307])
 async def test_a_hub_that_sends_us_to_another_host_does_not_give_it_the_token(
-    scene: Scene, hub: Hub, verbs: Verbs, attempts: Attempts, elsewhere: Elsewhere, status: int
+    scene: Scene, verbs: Verbs, publisher: Publisher, elsewhere: Elsewhere, status: int
 ) -> None:
     for path in ("whoami", "/repos/create", "/objects/batch", "/commit/"):
         rule = scene.sandbox.faults.add(
@@ -368,9 +370,9 @@ async def test_a_hub_that_sends_us_to_another_host_does_not_give_it_the_token(
         scene.insert()
         if path == "whoami":
             with pytest.raises(WatcherError):
-                await hub.first_look()
+                await publisher.hub.first_look()
         else:
-            await carry(attempts, verbs)
+            await carry(attempts_of(publisher), verbs)
         scene.sandbox.faults.remove(rule)
         scene.database.overwrite("delete from public.trained_identities")
         assert rule.reached > 0, path

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-import tables
 
+from tests import tables
 from watcher.errors import CODES
 
 ROOT = tables.ROOT
@@ -17,7 +17,7 @@ PAGES = sorted(
 
 def test_the_tables_are_made_from_the_code() -> None:
     assert set(re.findall("made from the code: (\\w+)", OPERATING)) == set(tables.MADE)
-    assert tables.rewritten(OPERATING) == OPERATING, "Run: python tests/tables.py"
+    assert tables.rewritten(OPERATING) == OPERATING, "Run: python -m tests.tables"
 
 
 def test_every_event_of_the_log_is_explained_and_no_other() -> None:

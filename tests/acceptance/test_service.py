@@ -11,13 +11,13 @@ from itertools import pairwise
 from statistics import median
 
 import pytest
-from watching import Manager
 
-from acceptance.person import Person
-from acceptance.places import PHOTOS, hold, inserted
-from acceptance.repo import audit
-from acceptance.running import Watcher, environment
-from acceptance.stage import Stage
+from tests.acceptance.person import Person
+from tests.acceptance.places import PHOTOS, hold, inserted
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher, environment
+from tests.acceptance.stage import Stage
+from tests.support.watching import Manager
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
 

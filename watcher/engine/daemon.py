@@ -41,8 +41,8 @@ class Daemon:
         attempts: Attempts,
         outages: Outages,
         health: Health,
-        first_look: Callable[[], Awaitable[None]],
-        probe: Callable[[], Awaitable[None]],
+        first_look: Callable[[], Awaitable[object]],
+        probe: Callable[[], Awaitable[object]],
     ) -> None:
         """`first_look` and `probe` raise Outage or Transient while no work can be done."""
         self._settings = settings

@@ -115,8 +115,8 @@ class Verbs:
         beat: int | None = await self._rpc.call("watcher_beat")
         return beat
 
-    async def check_version(self) -> None:
-        """Raise Misconfigured unless this program can work with the database's schema."""
+    async def check_version(self) -> str:
+        """Return the database's schema; raises Misconfigured unless this program can work with it."""
         try:
             answer = await self._rpc.call("watcher_version")
         except NoFunction as error:
@@ -134,6 +134,7 @@ class Verbs:
                 f"The database's schema {schema} serves watcher {serves} and later, and this is {__version__}: "
                 "upgrade the watcher."
             )
+        return schema
 
     async def _write_back(self, verb: str, attempt: int, **arguments: object) -> None:
         match await self._rpc.call(verb, p_attempt=attempt, **arguments):

@@ -17,7 +17,7 @@ from watcher.operator.queries import Queries, opened
 from watcher.photos.fetch import MAX_BYTES
 from watcher.settings.settings import Settings
 from watcher.supabase.storage import BUCKET
-from watcher.supabase.verbs import Verbs
+from watcher.supabase.verbs import SCHEMA, Verbs
 
 _PAUSED = 540
 """Supabase's own status, as its page of HTTP status codes says."""
@@ -42,15 +42,18 @@ async def findings(settings: Settings, http: httpx.AsyncClient) -> AsyncIterator
         return
     async with opened(settings) as rpc:
         verbs, queries = Verbs(rpc), Queries(rpc)
-        schema = await _schema(verbs)
+        schema, newer = await _schema(verbs)
         yield schema
         if schema.state == "error":
             yield skipped("tables, policies, grants, bucket and Realtime")
             return
         broken = False
-        async for finding in _catalogue(queries):
-            broken = broken or finding.state == "error"
-            yield finding
+        if newer:
+            yield skipped("tables, policies, grants and bucket; a newer watcher knows how they should be")
+        else:
+            async for finding in _catalogue(queries):
+                broken = broken or finding.state == "error"
+                yield finding
         for look in (_storage(settings, http), realtime.delivery(settings, verbs)):
             told = await look
             # What is broken above is most likely why.
@@ -127,9 +130,10 @@ async def _key(settings: Settings, http: httpx.AsyncClient) -> Finding:
     return _trouble("key", "REST", response) or Finding("key", "ok", "REST accepts the key.")
 
 
-async def _schema(verbs: Verbs) -> Finding:
+async def _schema(verbs: Verbs) -> tuple[Finding, bool]:
+    """Look at the schema's version; also says whether it is newer than this program."""
     try:
-        await verbs.check_version()
+        version = await verbs.check_version()
     except Misconfigured as error:
         upgrade = "upgrade the watcher" in str(error)
         remedy = (
@@ -137,10 +141,13 @@ async def _schema(verbs: Verbs) -> Finding:
             if upgrade
             else "SUPABASE_DB_URL='postgresql://postgres:…' watcher migrate"
         )
-        return Finding("schema", "error", str(error), remedy)
+        return Finding("schema", "error", str(error), remedy), False
     except WatcherError as error:
-        return unanswered("schema", "watcher_version", error)
-    return Finding("schema", "ok", "The database has the schema that this version needs.")
+        return unanswered("schema", "watcher_version", error), False
+    if version > SCHEMA:
+        sentence = f"The database's schema {version} is newer than this version's, and serves it."
+        return Finding("schema", "ok", sentence), True
+    return Finding("schema", "ok", "The database has the schema that this version needs."), False
 
 
 async def _catalogue(queries: Queries) -> AsyncIterator[Finding]:
