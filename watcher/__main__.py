@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command and end the process with its exit code."""
     if sys.argv[1:2] == ["run"]:
-        # Before the imports, which take their time: until the daemon listens there is nothing to finish.
+        # Before the slow imports: until the daemon handles signals, there is nothing to finish.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: os._exit(0))
     from watcher import cli

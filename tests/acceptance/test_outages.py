@@ -206,7 +206,7 @@ def test_a_hub_that_always_answers_500_ends_the_row_in_words(
         row = person.wait_for(identity, "failed")
         assert row["error_code"] == "attempts_exhausted"
         assert row["error_message"].startswith(
-            "Gave up after 8 attempts. The last one: The Hub could not do it"
+            "Gave up after 8 attempts. The last one: The Hub returned an error"
         )
         assert "trouble" in row["error_message"]
         # Where the Hub can be asked nothing is left; where it cannot, the row names what may be.

@@ -71,7 +71,7 @@ def test_an_outage_at_the_start_is_waited_out_and_said_and_realtime_is_not_waite
     sandbox.realtime.refuse(503, times=10**6)
     try:
         with Watcher(stage, **under(manager)) as watcher:
-            manager.wait_for("STATUS=Waiting to start: Supabase could not be reached")
+            manager.wait_for("STATUS=Starting: Supabase could not be reached")
             time.sleep(WATCHDOG)
             assert manager.steps == ["STATUS"]
             assert manager.told("WATCHDOG=1") == []

@@ -24,7 +24,7 @@ def attempts(verbs: Verbs, publisher: Publisher, quick: Retry) -> Attempts:
 
 async def carry(attempts: Attempts, verbs: Verbs) -> None:
     asked = asyncio.get_running_loop().time()
-    await attempts.carry(await claim(verbs), asked=asked)
+    await attempts.carry(await claim(verbs), requested_at=asked)
 
 
 async def test_a_row_is_published_and_says_where(scene: Scene, verbs: Verbs, attempts: Attempts) -> None:
@@ -146,4 +146,4 @@ async def test_a_reason_that_postgres_cannot_store_is_written_back_all_the_same(
     await carry(attempts, verbs)
     [attempt] = scene.database.attempts(identity)
     assert attempt["outcome"] == "deferred"
-    assert attempt["reason"].startswith("The Hub could not do it just now: no no")
+    assert attempt["reason"].startswith("The Hub returned an error: no no")

@@ -50,7 +50,7 @@ async def test_it_is_ready_while_supabase_has_answered_lately_and_nothing_is_awa
     health.started()
     assert health.why_not_ready() is None
     await asyncio.sleep(0.35)
-    assert "Supabase has not answered" in str(health.why_not_ready())
+    assert "Supabase has not responded" in str(health.why_not_ready())
     health.answered(asyncio.get_running_loop().time())
     assert health.why_not_ready() is None
     outages.mark_unreachable("Supabase could not be reached.")
@@ -61,7 +61,7 @@ async def test_it_is_ready_while_supabase_has_answered_lately_and_nothing_is_awa
     outages.end_refusal()
     assert health.why_not_ready() is None
     health.stopping(5)
-    assert health.why_not_ready() == "It is stopping."
+    assert health.why_not_ready() == "The daemon is stopping."
     assert health.why_dead() is None
 
 
@@ -85,14 +85,14 @@ async def test_the_status_is_one_line_and_said_when_it_changes(manager: Manager)
     manager.wait_for("STATUS=Stopping")
     statuses = [message.line.removeprefix("STATUS=") for message in manager.told("STATUS=")]
     assert statuses == [
-        "Waiting to start: asking Supabase and the Hub.",
-        "Waiting to start: Supabase could not be reached.",
+        "Starting: connecting to Supabase and the Hub.",
+        "Starting: Supabase could not be reached.",
         "Waiting for rows.",
         "Working on 1 row.",
         "Working on 2 rows.",
         "Working on 2 rows. Realtime is down: polling every few seconds.",
         ("Outage: The Hub refused " + "x" * 999)[:200],
-        "Stopping: 2 rows to finish or to release.",
+        "Stopping: 2 rows to finish or release.",
     ]
     assert [message.line for message in manager.told("EXTEND")] == ["EXTEND_TIMEOUT_USEC=5000000"]
 
@@ -143,7 +143,7 @@ def daemon(
             attempts=Attempts(verbs=verbs, leases=leases, works={"publish": publisher}, retry=Retry()),
             outages=outages,
             health=health,
-            first_look=verbs.check_version,
+            startup_check=verbs.check_version,
             probe=verbs.check_version,
         )
 
@@ -188,7 +188,7 @@ async def test_claims_that_are_not_answered_do_not_stop_it(
     life = asyncio.create_task(patient.run())
     try:
         await until(lambda: len(manager.told("WATCHDOG=1")) > 4)
-        assert outages.reason == f"Supabase did not answer within {WATCHDOG / 2:g} s."
+        assert outages.reason == f"Supabase did not respond within {WATCHDOG / 2:g} s."
         assert health.why_dead() is None
         beats = [message.at for message in manager.told("WATCHDOG=1")]
         assert max(after - before for before, after in pairwise(beats)) < WATCHDOG

@@ -32,7 +32,7 @@ async def leases(verbs: Verbs) -> AsyncIterator[Leases]:
 async def held(leases: Leases, verbs: Verbs) -> AsyncIterator[Lease]:
     asked = asyncio.get_running_loop().time()
     attempt = (await claim(verbs, lease=LENGTH)).attempt
-    async with leases.held(attempt, asked=asked) as lease:
+    async with leases.held(attempt, requested_at=asked) as lease:
         yield lease
 
 
@@ -159,8 +159,8 @@ async def test_the_bodys_own_time_out_is_not_taken_for_a_lost_lease(
 
 async def test_a_frozen_process_finds_its_belief_ended_before_it_does_anything_else(verbs: Verbs) -> None:
     leases = Leases(verbs, length=0.2, renewal=0.05)
-    with pytest.raises(LeaseLost, match="ran out"):
-        async with leases.held(7, asked=asyncio.get_running_loop().time()) as lease:
+    with pytest.raises(LeaseLost, match="expired"):
+        async with leases.held(7, requested_at=asyncio.get_running_loop().time()) as lease:
             lease.check()
             time.sleep(0.17)  # noqa: ASYNC251  (the loop stands still, and no timer of its fires)
             lease.check()
@@ -169,7 +169,7 @@ async def test_a_frozen_process_finds_its_belief_ended_before_it_does_anything_e
 async def test_a_claim_whose_answer_came_too_late_is_not_begun(verbs: Verbs) -> None:
     leases = Leases(verbs, length=LENGTH, renewal=RENEWAL)
     with pytest.raises(LeaseLost):
-        async with leases.held(7, asked=asyncio.get_running_loop().time() - LENGTH) as lease:
+        async with leases.held(7, requested_at=asyncio.get_running_loop().time() - LENGTH) as lease:
             with pytest.raises(LeaseLost):
                 lease.check()
             await asyncio.sleep(0)

@@ -7,7 +7,7 @@ import pytest
 from watcher.engine.retry import Retry
 from watcher.errors import LeaseLost, Misconfigured, Outage, Permanent, Transient
 
-QUICK = Retry(tries=3, first=0.01, longest=0.02, patience=0.5)
+QUICK = Retry(tries=3, first=0.01, longest=0.02, max_retry_after=0.5)
 
 
 class Flaky:
@@ -68,7 +68,7 @@ async def test_a_service_that_names_a_time_is_believed() -> None:
     assert 0.2 <= flaky.at[1] - flaky.at[0] < 0.5
 
 
-async def test_a_time_beyond_our_patience_is_left_to_the_table() -> None:
+async def test_a_time_beyond_the_limit_is_left_to_the_database() -> None:
     flaky = Flaky(Transient("much later", retry_after=0.6))
     with pytest.raises(Transient) as caught:
         await QUICK(flaky, "never")

@@ -129,7 +129,7 @@ async def test_images_go_byte_for_byte_to_the_store_also_where_the_hub_would_hav
 
 
 CALLS: dict[str, Callable[[Hub, Path], Awaitable[object]]] = {
-    "first_look": lambda hub, folder: hub.first_look(),
+    "check_token": lambda hub, folder: hub.check_token(),
     "look": lambda hub, folder: hub.look(REPO, ROW),
     "create": lambda hub, folder: hub.create(f"{REPO}0"),
     "upload": lambda hub, folder: hub.upload(REPO, operations(folder)),
@@ -222,40 +222,40 @@ async def test_deleting_what_is_gone_is_fine(hub: Hub, empty: RepoState) -> None
     await hub.delete(REPO)
 
 
-async def test_the_first_look_settles_the_namespace_and_refuses_what_cannot_work(
+async def test_the_check_of_the_token_settles_the_namespace_and_refuses_what_cannot_work(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users, token = scene.sandbox.hub.access._users, scene.sandbox.hub_token
 
-    async def first_look(namespace: str | None) -> str:
+    async def check_token(namespace: str | None) -> str:
         hub = Hub(endpoint=scene.sandbox.hub_url, token=token, namespace=namespace)
         try:
-            await hub.first_look()
+            await hub.check_token()
             return hub.namespace
         finally:
             hub.close()
 
     monkeypatch.setitem(users, token, User("ada", orgs={"acme": "write"}))
-    assert [await first_look(None), await first_look("acme")] == ["ada", "acme"]
+    assert [await check_token(None), await check_token("acme")] == ["ada", "acme"]
     with pytest.raises(Misconfigured, match="HF_NAMESPACE is elsewhere"):
-        await first_look("elsewhere")
+        await check_token("elsewhere")
     monkeypatch.setitem(users, token, User("ada", "read"))
-    with pytest.raises(Misconfigured, match="may only read"):
-        await first_look(None)
+    with pytest.raises(Misconfigured, match="read-only"):
+        await check_token(None)
     monkeypatch.setitem(users, token, User("ada", orgs={"acme": "read"}))
-    with pytest.raises(Misconfigured, match="ada may only read in acme"):
-        await first_look("acme")
+    with pytest.raises(Misconfigured, match="ada has read-only access to acme"):
+        await check_token("acme")
     monkeypatch.setitem(users, token, User("ada", "fineGrained", permissions=("repo.content.read",)))
     with pytest.raises(Misconfigured, match="may not write to the repos of ada"):
-        await first_look(None)
+        await check_token(None)
     monkeypatch.setitem(users, token, User("ada", "fineGrained", permissions=("repo.write",)))
-    assert await first_look(None) == "ada"
+    assert await check_token(None) == "ada"
 
 
 async def test_nobody_listening_is_worth_another_try() -> None:
     hub = Hub(endpoint="http://127.0.0.1:9", token="hf_x", namespace="a")
     with pytest.raises(Transient, match="could not be reached"):
-        await hub.first_look()
+        await hub.check_token()
     hub.close()
 
 
@@ -289,5 +289,5 @@ async def test_a_creation_that_is_not_wanted_any_more_when_its_turn_comes_is_not
 async def test_what_the_store_behind_the_hub_refuses_is_worth_another_try(scene: Scene, hub: Hub) -> None:
     scene.sandbox.faults.add(Answer(403, "<Error>Request has expired</Error>"), service="hub", method="GET")
     elsewhere = scene.sandbox.hub_url.replace("127.0.0.1", "localhost")
-    with pytest.raises(Transient, match="store"):
+    with pytest.raises(Transient, match="storage"):
         await asyncio.to_thread(get_session().get, f"{elsewhere}/api/whoami-v2")

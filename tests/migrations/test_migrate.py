@@ -62,9 +62,7 @@ def test_a_table_of_that_name_is_left_alone_and_one_sentence_says_how_to_move_it
 def test_a_migration_that_is_refused_is_named(project: Database) -> None:
     project.run("create schema watcher")
     project.run("create function watcher.name_error(name text) returns text language sql return name")
-    with pytest.raises(
-        Misconfigured, match=rf"^{VERSIONS[0]}_\w+\.sql was refused, and nothing of it was done: .*exists"
-    ):
+    with pytest.raises(Misconfigured, match=rf"^{VERSIONS[0]}_\w+\.sql failed and was rolled back: .*exists"):
         list(migrate.apply(project.dsn()))
 
 

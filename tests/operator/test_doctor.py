@@ -192,7 +192,7 @@ def test_a_public_key_is_a_setting_that_is_wrong(scene: Scene) -> None:
             cli, ["doctor"], env=scene.sandbox.settings() | {"SUPABASE_SECRET_KEY": key}
         )
         assert ended.exit_code == 2
-        assert "✗ SUPABASE_SECRET_KEY holds the" in ended.output
+        assert "✗ SUPABASE_SECRET_KEY is the" in ended.output
 
 
 def test_a_supabase_that_is_nowhere_and_one_that_is_in_trouble(scene: Scene, look: Look) -> None:
@@ -235,7 +235,7 @@ def test_a_schema_that_is_missing_older_or_too_new(scene: Scene, look: Look, pro
         scene,
         "begin; update watcher.migrations set version = '20261122100199' where version = '20261122100300'; commit",
     )
-    assert "this program needs 20261122100300" in only(look()).sentence
+    assert "this version needs 20261122100300" in only(look()).sentence
     sql(scene, "update watcher.migrations set version = '20261122100300' where version = '20261122100199'")
     definition = scene.database.value("select pg_get_functiondef('public.watcher_version'::regproc)")
     sql(scene, definition.replace("0.1.0", "9.0.0").replace("max(version)", "'20990101000000'"))
@@ -261,7 +261,7 @@ def test_a_hub_that_is_down_and_tokens_that_are_not_enough(scene: Scene, look: L
     assert "belongs to sandbox" in only(look(HF_NAMESPACE="somebody-else")).sentence
     assert "refused the token" in only(look(HF_NAMESPACE="sandbox", HF_TOKEN="hf_none")).sentence
     scene.sandbox.hub.access.take_writing(token)
-    assert "may only read" in only(look(HF_TOKEN=token)).sentence
+    assert "read-only" in only(look(HF_TOKEN=token)).sentence
     scene.sandbox.hub.access.restore(token)
     scene.sandbox.faults.add(Answer(503), service="hub", times=None)
     assert "HTTP 503" in only(look()).sentence

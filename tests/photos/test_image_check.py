@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.support import hostile, pictures
-from watcher.photos.image_check import ImageCheck, UnfitError
+from watcher.photos.image_check import ImageCheck, InvalidImage
 
 ORDINARY = [*pictures.ordinary(), *hostile.ordinary()]
 ACCEPTED = [*ORDINARY, *pictures.odd(), *hostile.odd()]
@@ -26,8 +26,8 @@ def judged(image: bytes, chunk: int = 65_536) -> str:
         for start in range(0, len(image), chunk):
             judge.feed(image[start : start + chunk])
         return judge.finish()
-    except UnfitError as refusal:
-        return f"{refusal.code} {refusal.words}"
+    except InvalidImage as refusal:
+        return f"{refusal.code} {refusal.reason}"
 
 
 @pytest.mark.parametrize(("image", "kind"), [pytest.param(*rest, id=name) for name, *rest in ACCEPTED])
@@ -97,19 +97,19 @@ def test_a_png_with_any_bit_changed_is_refused() -> None:
 )
 def test_another_format_is_refused_by_its_first_chunk(image: bytes) -> None:
     judge = ImageCheck()
-    with pytest.raises(UnfitError):
+    with pytest.raises(InvalidImage):
         judge.feed(image.ljust(1_000, b" "))
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:
     judge = ImageCheck()
-    with pytest.raises(UnfitError, match="50000 × 50000"):
+    with pytest.raises(InvalidImage, match="50000 × 50000"):
         judge.feed(pictures.hand_made_png(pictures.header(50_000, 50_000)))
 
 
 def test_an_animation_is_refused_before_its_frames_have_come() -> None:
     judge = ImageCheck()
-    with pytest.raises(UnfitError, match="animated"):
+    with pytest.raises(InvalidImage, match="animated"):
         judge.feed(pictures.hand_made_png(pictures.header(5, 5), pictures.chunk(b"acTL", bytes(8))))
 
 
@@ -128,10 +128,10 @@ def test_twenty_megabytes_pass_by_in_the_memory_of_a_few_chunks() -> None:
 
 def test_a_judge_that_has_refused_never_accepts() -> None:
     judge = ImageCheck()
-    with pytest.raises(UnfitError):
+    with pytest.raises(InvalidImage):
         judge.feed(b"GIF89a" + bytes(1_000))
     judge.feed(pictures.jpeg())
-    with pytest.raises(UnfitError):
+    with pytest.raises(InvalidImage):
         judge.finish()
 
 

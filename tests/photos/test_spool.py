@@ -89,13 +89,13 @@ def test_a_folder_that_cannot_be_had_is_said_at_once(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_an_outage() -> None:
     with pytest.raises(Outage, match="is full"):
-        Spool(Path("/proc")).check_room()  # which has no room at all
+        Spool(Path("/proc")).check_space()  # which has no space at all
 
 
 def test_a_folder_that_went_away_while_we_run_is_an_outage(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "gone")
-    with pytest.raises(Outage, match="is gone"):
-        spool.check_room()
+    with pytest.raises(Outage, match="cannot be accessed"):
+        spool.check_space()
     with pytest.raises(Outage), spool.folder(7):
         pytest.fail("made a folder in nothing")
 

@@ -11,21 +11,21 @@ import pytest
 from tests.support.watching import free_address
 from watcher.errors import Misconfigured
 from watcher.process import http as endpoint
-from watcher.process.http import Answer, serving
+from watcher.process.http import Response, serving
 
 LARGE = b"x" * 2**24
 
 
-async def fine() -> Answer:
-    return Answer(b"fine\n")
+async def fine() -> Response:
+    return Response(b"fine\n")
 
 
-async def bad() -> Answer:
-    return Answer(b"It is stopping.\n", HTTPStatus.SERVICE_UNAVAILABLE)
+async def bad() -> Response:
+    return Response(b"It is stopping.\n", HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-async def large() -> Answer:
-    return Answer(LARGE)
+async def large() -> Response:
+    return Response(LARGE)
 
 
 @asynccontextmanager

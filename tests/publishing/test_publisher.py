@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 async def publish(publisher: Publisher, claimed: Claim) -> Publication:
     leases = Leases(publisher.verbs, length=20, renewal=5)
-    async with leases.held(claimed.attempt, asked=asyncio.get_running_loop().time()) as lease:
+    async with leases.held(claimed.attempt, requested_at=asyncio.get_running_loop().time()) as lease:
         return await publisher.publish(claimed, lease)
 
 
@@ -289,10 +289,10 @@ async def test_no_commit_is_made_once_the_lease_is_lost(
     held = scene.sandbox.faults.add(Hold("after"), service="hub", path="/info/lfs/objects/batch")
     leases = Leases(verbs, length=20, renewal=5)
     with pytest.raises(LeaseLost):
-        async with leases.held(claimed.attempt, asked=asyncio.get_running_loop().time()) as lease:
+        async with leases.held(claimed.attempt, requested_at=asyncio.get_running_loop().time()) as lease:
             task = asyncio.create_task(publisher.publish(claimed, lease))
             await asyncio.to_thread(held.wait_reached)
-            lease.lose()
+            lease.revoke()
             held.release()
             await task
     # The library's thread cannot be called back; it ends by itself, as its files are gone.

@@ -43,9 +43,9 @@ def test_all_problems_are_named_at_once_with_what_they_are(given: pytest.MonkeyP
         settings.load()
     sentence = str(caught.value)
     assert "HF_TOKEN is not set (A Hugging Face token" in sentence
-    assert "SUPABASE_URL is not usable: must begin with https://" in sentence
-    assert "WATCHER_SLOTS is not usable" in sentence
-    assert "WATCHER_INSTANCE is not usable" in sentence
+    assert "SUPABASE_URL is invalid: must begin with https://" in sentence
+    assert "WATCHER_SLOTS is invalid" in sentence
+    assert "WATCHER_INSTANCE is invalid" in sentence
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,15 @@ def test_a_secrets_file_may_end_as_editors_end_files(
     [
         (
             "\ufeffhf_filed".encode(),
-            "HF_TOKEN is not usable: holds a space, a line end or a character that no",
+            "HF_TOKEN is invalid: contains a space, a line break or another character",
         ),
-        ("hf_filed\n".encode("utf-16"), "HF_TOKEN is no text in UTF-8: write HF_TOKEN into it anew"),
-        (b"hf_\xff\xfefiled", "HF_TOKEN is no text in UTF-8"),
-        (b"hf_filed\0", "HF_TOKEN is not usable"),
-        (b"hf_filed\nhf_other", "HF_TOKEN is not usable"),
+        (
+            "hf_filed\n".encode("utf-16"),
+            "HF_TOKEN is not UTF-8 text: write the value of HF_TOKEN to it again",
+        ),
+        (b"hf_\xff\xfefiled", "HF_TOKEN is not UTF-8 text"),
+        (b"hf_filed\0", "HF_TOKEN is invalid"),
+        (b"hf_filed\nhf_other", "HF_TOKEN is invalid"),
     ],
 )
 def test_a_secrets_file_that_holds_no_secret_is_named_and_not_repeated(
@@ -127,14 +130,14 @@ def test_a_secrets_file_that_cannot_be_read_is_named_with_the_reason(
 ) -> None:
     given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "HF_TOKEN").mkdir()
-    with pytest.raises(Misconfigured, match=r"HF_TOKEN cannot be read: Is a directory"):
+    with pytest.raises(Misconfigured, match=r"HF_TOKEN cannot be read \(Is a directory\)"):
         settings.load()
     (tmp_path / "HF_TOKEN").rmdir()
     (tmp_path / "HF_TOKEN").symlink_to("HF_TOKEN")  # which not even root can read
-    with pytest.raises(Misconfigured, match=r"HF_TOKEN cannot be read: Too many levels of symbolic links"):
+    with pytest.raises(Misconfigured, match=r"HF_TOKEN cannot be read \(Too many levels of symbolic links\)"):
         settings.load()
     given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "gone"))
-    with pytest.raises(Misconfigured, match=r"CREDENTIALS_DIRECTORY is .*gone, and there is no such folder"):
+    with pytest.raises(Misconfigured, match=r"CREDENTIALS_DIRECTORY is .*gone, which is not a folder"):
         settings.load()
 
 
@@ -143,7 +146,7 @@ def test_a_secret_that_no_header_can_hold_is_refused_and_not_repeated(
     given: pytest.MonkeyPatch, odd: str
 ) -> None:
     given.setenv("HF_TOKEN", odd)
-    with pytest.raises(Misconfigured, match="HF_TOKEN is not usable") as caught:
+    with pytest.raises(Misconfigured, match="HF_TOKEN is invalid") as caught:
         settings.load()
     assert odd not in str(caught.value)
 
@@ -205,9 +208,9 @@ def test_metrics_are_off_unless_an_address_of_this_host_alone_is_given(given: py
         given.setenv("WATCHER_METRICS_ADDRESS", address)
         assert settings.load().metrics == parts
     for address, words in {
-        "0.0.0.0:9464": "must be an address of this host alone",
-        "[::]:9464": "must be an address of this host alone",
-        "192.168.1.2:9464": "let a proxy that does pass it on",
+        "0.0.0.0:9464": "must be a loopback address",
+        "[::]:9464": "must be a loopback address",
+        "192.168.1.2:9464": "put a proxy that asks for one in front",
         "example.com:9464": "must be an address and a port",
         "9464": "must be an address and a port",
         "127.0.0.1": "must be an address and a port",
@@ -215,5 +218,5 @@ def test_metrics_are_off_unless_an_address_of_this_host_alone_is_given(given: py
         "127.0.0.1:70000": "must be an address and a port",
     }.items():
         given.setenv("WATCHER_METRICS_ADDRESS", address)
-        with pytest.raises(Misconfigured, match=f"WATCHER_METRICS_ADDRESS is not usable: .*{words}"):
+        with pytest.raises(Misconfigured, match=f"WATCHER_METRICS_ADDRESS is invalid: .*{words}"):
             settings.load()

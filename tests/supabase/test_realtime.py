@@ -160,7 +160,7 @@ async def test_a_row_that_was_not_announced_shows_that_it_is_deaf(scene: Scene, 
         scene.sandbox.realtime.drop_events(0.3)
         missed = await asyncio.to_thread(scene.insert)
         await asyncio.sleep(0.3)
-        feed.notice(str(missed), age=0.3)
+        feed.check_announced(str(missed), age=0.3)
         await until(lambda: bell.sockets() == 2)
         await rings_for_a_row(scene, feed, bell)
 
@@ -172,9 +172,9 @@ async def test_a_row_that_was_announced_or_came_too_early_shows_nothing(scene: S
         announced = await asyncio.to_thread(scene.insert)
         await until(lambda: bell.rings == 2)
         await asyncio.sleep(0.6)
-        feed.notice(str(announced), age=0.3)
-        feed.notice(str(early), age=0.6)
-        feed.notice("00000000-0000-4000-8000-000000000000", age=0.1)
+        feed.check_announced(str(announced), age=0.3)
+        feed.check_announced(str(early), age=0.6)
+        feed.check_announced("00000000-0000-4000-8000-000000000000", age=0.1)
         await asyncio.sleep(0.3)
         assert feed.alive
         assert bell.sockets() == 1

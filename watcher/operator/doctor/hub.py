@@ -19,7 +19,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         namespace=settings.hf_namespace,
     )
     try:
-        await there.first_look()
+        await there.check_token()
     except Misconfigured as error:
         yield Finding(
             "hub",
