@@ -40,19 +40,19 @@ test: install  ## everything, on Postgres 18, without a network
 	$(BIN)/pytest -n 2 --dist loadfile
 
 chaos: install  ## kill, freeze, cut and lie to daemons, then audit (RUNS=20, SEED=1, JOBS=1)
-	@PYTHONPATH=tests $(BIN)/python -m chaos --runs $(or $(RUNS),20) --seed $(or $(SEED),1) --jobs $(or $(JOBS),1)
+	@$(BIN)/python -m tests.checks.chaos --runs $(or $(RUNS),20) --seed $(or $(SEED),1) --jobs $(or $(JOBS),1)
 
 figures: install  ## measure what is promised of crashes, freezes and outages (ONLY='takeover sigterm')
-	@PYTHONPATH=tests $(BIN)/python -m figures $(ONLY)
+	@$(BIN)/python -m tests.checks.figures $(ONLY)
 
 bench: install $(RIVALS)  ## what a row costs, beside what one would use instead (ONLY='latency rate')
-	@PYTHONPATH=tests $(BIN)/python -m bench $(ONLY)
+	@$(BIN)/python -m bench $(ONLY)
 
 test-postgres: install  ## what touches the schema, on Postgres 15 and 17
 	bash tests/postgres_versions.sh
 
 check-supabase: install $(NODE)  ## the real supabase-js and Supabase CLI (network)
-	@PYTHONPATH=tests $(BIN)/python -m check_supabase
+	@$(BIN)/python -m tests.checks.supabase
 
 $(NODE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[node]'

@@ -3,15 +3,14 @@
 import time
 from collections.abc import Sequence
 
-from acceptance.person import Person
-from acceptance.places import at
-from acceptance.running import Watcher
-from acceptance.stage import unique
-from figures.scene import Scene, scene, until
-
 from bench.photos import MEGABYTE, upload
 from bench.report import Bench, Found, Line, at_most, info
 from bench.requests import by_the_daemon, image_bytes
+from tests.acceptance.person import Person
+from tests.acceptance.places import at
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import unique
+from tests.checks.figures.scene import Scene, scene, until
 from watcher.sandbox.faults import Hold, LoseAnswer
 
 _COUNT = 10

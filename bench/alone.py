@@ -86,7 +86,7 @@ class Alone:
         publisher = Publisher(
             verbs=self._verbs, hub=self._hub, photos=_Fetched(images), spool=self._spool, retry=self._retry
         )
-        async with self._leases.held(claim.attempt, asked=asyncio.get_running_loop().time()) as lease:
+        async with self._leases.held(claim.attempt, requested_at=asyncio.get_running_loop().time()) as lease:
             publication = await publisher.publish(claim, lease)
             await self._verbs.complete(claim.attempt, publication, training_config(identity_of(claim)))
 
@@ -101,7 +101,7 @@ async def _main(folder: Path) -> None:
             namespace=settings.hf_namespace,
         )
         stack.callback(hub.close)
-        await hub.first_look()
+        await hub.check_token()
         spool = Spool(settings.spool)
         stack.enter_context(spool.locked())
         alone = Alone(settings, http, hub, spool)

@@ -14,9 +14,9 @@ from uuid import uuid4
 
 import httpx
 import psycopg
-from figures.scene import Scene, scene
 
 from bench.report import Bench, Found, Line, at_most, info, middle, percentiles, spread
+from tests.checks.figures.scene import Scene, scene
 
 _SMALL = 1_000
 _GROWN = (10_000, 100_000, 1_000_000)

@@ -8,10 +8,9 @@ import os
 import time
 from pathlib import Path
 
-from acceptance.running import Watcher
-from figures.scene import Scene, scene
-
 from bench.report import Bench, Found, Line, at_most, info
+from tests.acceptance.running import Watcher
+from tests.checks.figures.scene import Scene, scene
 
 _WARM_UP = 20.0
 _WINDOW = 150.0  # two pulses, ten polls

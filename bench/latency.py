@@ -7,11 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
 
-from acceptance.running import Watcher
-from figures.scene import Scene, scene, until
-
 from bench.report import Bench, Found, Line, at_most, percentiles
 from bench.rivals import PGQUEUER_DRIVER, Listen, PgQueuer, Procrastinate, Rival
+from tests.acceptance.running import Watcher
+from tests.checks.figures.scene import Scene, scene, until
 
 _ROUNDS = 110
 _PAUSE = 0.16

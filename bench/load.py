@@ -12,10 +12,10 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import psycopg
-from acceptance.running import environment
-from figures.scene import Scene
 
 from bench.rivals import ROOT
+from tests.acceptance.running import environment
+from tests.checks.figures.scene import Scene
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _FIRST, _LAST = 0.1, 0.9

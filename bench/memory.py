@@ -6,12 +6,11 @@ that the Hub would accept inside the commit. 1 MB is 10^6 bytes.
 
 import time
 
-from acceptance.person import Person
-from acceptance.running import Watcher
-from figures.scene import Scene, scene
-
 from bench.photos import MEGABYTE, upload
 from bench.report import Bench, Found, at_most, info
+from tests.acceptance.person import Person
+from tests.acceptance.running import Watcher
+from tests.checks.figures.scene import Scene, scene
 
 _COUNT = 40
 _LARGE = 20 * MEGABYTE

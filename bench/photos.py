@@ -5,8 +5,9 @@ import math
 import struct
 from functools import cache
 
-from acceptance.person import Person
 from PIL import Image
+
+from tests.acceptance.person import Person
 
 MEGABYTE = 10**6
 _SAMPLE = 512

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from acceptance.person import Person
-from acceptance.running import Watcher, environment
-from acceptance.stage import Stage
-from figures.scene import Scene, scene, until
-
+from tests.acceptance.person import Person
+from tests.acceptance.running import Watcher, environment
+from tests.acceptance.stage import Stage
+from tests.checks.figures.scene import Scene, scene, until
 from watcher.sandbox.faults.traffic import Seen
 
 _TIMEOUT = 300.0

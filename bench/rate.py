@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
-from figures.scene import Scene, scene, until
-
 from bench import load
 from bench.report import Bench, Found, Line, at_least, at_most, info, ratio_of_medians, spread
 from bench.rivals import Procrastinate
+from tests.checks.figures.scene import Scene, scene, until
 
 _SLOTS = (8, 32)
 _DAEMONS = 4

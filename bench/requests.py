@@ -10,12 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from acceptance.person import Person
-from acceptance.running import Watcher
-from figures.scene import Scene, scene
-
 from bench.photos import MEGABYTE, upload
 from bench.report import Bench, Found, Line, at_most
+from tests.acceptance.person import Person
+from tests.acceptance.running import Watcher
+from tests.checks.figures.scene import Scene, scene
 from watcher.sandbox.faults.traffic import Count
 
 _SIZE = 2 * MEGABYTE

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from database import Database, migrate
-from scene import Scene, staged
 
+from tests.support.database import Database, migrate
+from tests.support.scene import Scene, staged
 from watcher.engine.retry import Retry
 from watcher.hub.repos import Hub
 from watcher.photos.fetch import Photos

@@ -1,7 +1,7 @@
-"""The README's tables, made from the code: `python tests/tables.py` writes them where they have fallen behind.
+"""The tables of docs/operating.md, made from the code: `python -m tests.tables` writes them where they are out of date.
 
 A table stands below a comment `<!-- made from the code: NAME … -->` and ends with the first empty line. What happened
-when an event is logged is said in the README alone, and kept.
+when an event is logged is written in the page by hand, and kept.
 """
 
 import ast
@@ -19,7 +19,7 @@ from watcher.settings.settings import Settings
 from watcher.settings.types import SettingDoc
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGE = ROOT / "docs/operating.md"
 LEVELS = {"debug", "info", "warning", "error", "exception"}
 
 
@@ -131,7 +131,7 @@ MADE: dict[str, Callable[[str], str]] = {"settings": settings, "metrics": metric
 
 
 def rewritten(text: str) -> str:
-    """The README with its tables as the code has them."""
+    """The page with its tables as the code has them."""
 
     def make(found: re.Match[str]) -> str:
         return found["comment"] + MADE[found["name"]](found["table"])
@@ -142,7 +142,7 @@ def rewritten(text: str) -> str:
 
 
 def _main() -> None:
-    README.write_text(rewritten(README.read_text()))
+    PAGE.write_text(rewritten(PAGE.read_text()))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from scene import Scene
 
+from tests.support.scene import Scene
 from watcher import __version__
 from watcher.cli import cli
 from watcher.settings.settings import environment

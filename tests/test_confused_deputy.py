@@ -12,10 +12,10 @@ from uuid import UUID
 
 import httpx
 import pytest
-from database import Database
-from pictures import jpeg
-from scene import PICTURES, Scene, claim
 
+from tests.support.database import Database
+from tests.support.pictures import jpeg
+from tests.support.scene import PICTURES, Scene, claim
 from watcher.engine.attempt import Attempts
 from watcher.engine.lease import Leases
 from watcher.errors import Transient, WatcherError
@@ -167,7 +167,7 @@ def attempts(publisher: Publisher) -> Attempts:
 
 async def carry(attempts: Attempts, verbs: Verbs) -> None:
     asked = asyncio.get_running_loop().time()
-    await attempts.carry(await claim(verbs), asked=asked)
+    await attempts.carry(await claim(verbs), requested_at=asked)
 
 
 async def forbidden(scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID) -> None:
@@ -355,7 +355,7 @@ async def test_realtime_cannot_send_us_to_another_host(
         feed = Feed(
             url=url, key=scene.sandbox.keys.secret, verbs=verbs, pulse=60, pulse_answer=5, wake=lambda: None
         )
-        assert "redirect" in await feed.live()
+        assert "redirect" in await feed.run_once()
     assert elsewhere.told == []
 
 
@@ -370,7 +370,7 @@ async def test_a_hub_that_sends_us_to_another_host_does_not_give_it_the_token(
         scene.insert()
         if path == "whoami":
             with pytest.raises(WatcherError):
-                await publisher.hub.first_look()
+                await publisher.hub.check_token()
         else:
             await carry(attempts_of(publisher), verbs)
         scene.sandbox.faults.remove(rule)

@@ -6,11 +6,11 @@ __version__ = "0.1.0"
 
 # huggingface_hub 2.4 reads these when it is imported, so they are set before anything can import it.
 os.environ.update(
-    # LFS: 51 MB of memory where Xet takes 950 for the same row, and errors that have types.
+    # Use LFS, which needs 51 MB of memory where Xet needs 950 MB for the same row, and raises typed errors.
     HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
-    # Also spares the request to /api/agent-harnesses and the file that it leaves in the home directory.
+    # Also avoids the request to /api/agent-harnesses and the file that it leaves in the home directory.
     HF_HUB_DISABLE_TELEMETRY="1",
-    # websockets reads this when it is imported: one look, so that a redirect is not followed. Realtime is sent the key.
+    # websockets reads this when it is imported. 1 means one request and so no redirects, which would be sent the key.
     WEBSOCKETS_MAX_REDIRECTS="1",
 )

@@ -1,4 +1,4 @@
-"""The one place where the parts meet: settings become a running daemon."""
+"""Builds the daemon's parts from the settings and runs it."""
 
 import sys
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
 from watcher.process.http import serving
 from watcher.process.sd_notify import ServiceManager
-from watcher.process.signals import handled
+from watcher.process.signals import handling_signals
 from watcher.publishing.publisher import Publisher
 from watcher.settings.settings import Settings, environment
 from watcher.supabase import storage
@@ -27,16 +27,19 @@ from watcher.supabase.client import TIMEOUT, UNLIMITED, supabase_client
 from watcher.supabase.rpc import Rpc
 from watcher.supabase.verbs import Verbs
 
-# Seconds. Some ten threads for each row send images, and Python would let each keep the interpreter for 5 ms while the
-# loop waits with a hundred things.
-_SWITCH = 0.0005
-# Beside the poll interval, what an answer may take before we no longer count on Supabase.
-_ANSWER = 60.0
+# Seconds. About ten threads per row upload images, and by default each may keep the interpreter for 5 ms while the loop
+# waits.
+_SWITCH_INTERVAL = 0.0005
+# Seconds, beyond the poll interval, without a response from Supabase after which the daemon is not ready.
+_ANSWER_WITHIN = 60.0
 
 
 async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: None) -> None:
-    """Run the daemon until SIGTERM or SIGINT, and call `stopped` when all that is left is closing; raises Misconfigured."""
-    sys.setswitchinterval(_SWITCH)
+    """Run the daemon until SIGTERM or SIGINT; raises Misconfigured.
+
+    Calls `stopped` once every row is finished or released, before connections are closed.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     key = settings.supabase_key.get_secret_value()
     retry = Retry()
     spool = Spool(settings.spool)
@@ -65,7 +68,8 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
         leases = Leases(verbs, length=settings.lease, renewal=settings.renewal)
         works = {"publish": Publisher(verbs=verbs, hub=hub, photos=photos, spool=spool, retry=retry)}
         outages = Outages()
-        health = Health(ServiceManager(environment()), outages, answer_within=settings.poll_alive + _ANSWER)
+        answer_within = settings.poll_alive + _ANSWER_WITHIN
+        health = Health(ServiceManager(environment()), outages, answer_within=answer_within)
         if (address := settings.metrics) is not None:
             probes = Probes(
                 health=health,
@@ -76,13 +80,13 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
             )
             await stack.enter_async_context(serving(*address, probes.pages))
 
-        async def look() -> None:
+        async def check_services() -> None:
             await verbs.check_version()
-            await hub.first_look()
+            await hub.check_token()
 
         async def probe() -> None:
-            spool.check_room()
-            await look()
+            spool.check_space()
+            await check_services()
 
         daemon = Daemon(
             settings=settings,
@@ -91,9 +95,9 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
             attempts=Attempts(verbs=verbs, leases=leases, works=works, retry=retry),
             outages=outages,
             health=health,
-            first_look=look,
+            startup_check=check_services,
             probe=probe,
         )
-        with handled(daemon.stop):
+        with handling_signals(daemon.stop):
             await daemon.run()
             stopped()

@@ -1,13 +1,13 @@
-"""What can go wrong, sorted by what we do about it.
+"""The errors, classified by how they are handled.
 
 WatcherError
-├─ Misconfigured   ours to mend: say what and how, exit 78, do not restart
-├─ Outage          nobody can be published now: give the rows back unspent, pause, probe
-├─ Transient       worth another try, `retry_after` seconds from now if we were told
+├─ Misconfigured   the operator must fix it: say what and how, exit 78, do not restart
+├─ Outage          no row can be processed now: release the rows (the attempts do not count), pause, probe
+├─ Transient       may succeed if retried, after `retry_after` seconds if the service said so
 ├─ Permanent       this row cannot be published: fail it with a code and a sentence
-└─ LeaseLost       someone else may hold the row: stop, write nothing
+└─ LeaseLost       another attempt may hold the row: stop, write nothing
 
-Each room that talks to a service translates that service's errors at its edge, `raise … from`.
+Each package that uses a service translates that service's errors, `raise … from`.
 """
 
 CODES = (
@@ -21,25 +21,25 @@ CODES = (
     "hub_refused",
     "attempts_exhausted",
 )
-"""Why a row failed: stable, and part of the contract with the frontend."""
+"""Why a row failed. Stable: part of the contract with the frontend."""
 
 
 class WatcherError(Exception):
-    """The root of what we raise; its text is a sentence for a person."""
+    """The base of our errors; its text is a sentence for a person."""
 
 
 class Misconfigured(WatcherError):
-    """A setting, a key or a schema that this program cannot work with."""
+    """A setting, a key or the schema is unusable."""
 
 
 class Outage(WatcherError):
-    """A service refuses everybody for now, or this host has no room: no row is at fault."""
+    """A service refuses every request, or this host's disk is full: the row is not the cause."""
 
 
 class Transient(WatcherError):
-    """Worth another try.
+    """The operation may succeed if it is retried.
 
-    `retry_after` is in seconds, None where the service did not say.
+    `retry_after` is in seconds, None if the service did not say.
     """
 
     def __init__(self, sentence: str, *, retry_after: float | None = None) -> None:
@@ -48,7 +48,7 @@ class Transient(WatcherError):
 
 
 class Permanent(WatcherError):
-    """This row cannot be published, however often it is tried.
+    """This row cannot be published, and retries do not help.
 
     `code` is one of CODES.
     """

@@ -1,4 +1,4 @@
-"""The nouns: pure values, known to every room."""
+"""The values that all packages share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One row of `trained_identities`, as far as it decides what is published."""
+    """One row of `trained_identities`: the columns that determine what is published."""
 
     id: str
     user_id: str
@@ -20,15 +20,15 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One stored file of an identity, as it lies in the spool."""
+    """One fetched image of an identity, as stored in the spool folder."""
 
     number: int
-    """Its place in the row, from 1."""
+    """Its position in the row, from 1."""
     path: str
     """Its key in the bucket."""
     file: Path
     extension: Literal["jpg", "png"]
-    """What the bytes are, whatever the key says."""
+    """Of its actual format, whatever the key says."""
     size: int
     """Bytes."""
     sha256: str
@@ -37,27 +37,27 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to do one piece of work, proven by the number of the attempt."""
+    """The right to do one piece of work. The number of the attempt proves it."""
 
     attempt: int
     kind: str
-    """Of the work."""
+    """The kind of work."""
     identity_id: str
     details: Mapping[str, Any]
-    """What the kind's SQL says of the work, for the kind's own code."""
+    """What the kind's SQL returns for the kind's own code."""
     look_only: bool
-    """The budget is spent: look at what there is, clean up, and end the work."""
+    """All attempts are used up: only check what was done before, clean up, and end the work."""
     exhausted: str | None
     """With `look_only`: the sentence to fail the work with."""
     never_tried: bool
-    """No attempt was ever made on this work before."""
+    """Whether this is the first attempt on this work."""
     age: float
     """Seconds since the row was inserted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What came of an attempt that succeeded."""
+    """Where a row is published."""
 
     url: str
     commit_sha: str

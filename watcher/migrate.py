@@ -1,7 +1,7 @@
-"""The migrations: plain SQL, in order, each once, safely twice at a time.
+"""Applies the migrations: SQL files, in order, each once, safe to run concurrently.
 
-The schema records its own versions and nothing else does: the history of the Supabase CLI must not get versions that
-the app's folder lacks, or its next push would refuse.
+Versions are recorded in the watcher's own schema, not in the Supabase CLI's history: if that had versions which the
+app's migrations folder lacks, the next `supabase db push` would be refused.
 """
 
 import re
@@ -15,17 +15,17 @@ from watcher.errors import Misconfigured, Transient
 
 
 def files() -> list[Path]:
-    """The migrations in their order, as the wheel carries them or as the checkout holds them."""
+    """Return the migrations in order, from the installed wheel or the checkout."""
     here = Path(__file__).parent
     folder = next(folder for folder in (here / "migrations", here.parent / "migrations") if folder.is_dir())
     return sorted(folder.glob("*.sql"))
 
 
 def copy(into: Path) -> list[Path]:
-    """Put the files beside an app's own migrations and return those that were not there; raises Misconfigured."""
+    """Copy the files to an app's migrations folder, and return those that were not there; raises Misconfigured."""
     if not into.is_dir():
         raise Misconfigured(
-            f"There is no folder {into}: name the migrations folder of the app, as supabase/migrations."
+            f"There is no folder {into}: give the app's migrations folder, such as supabase/migrations."
         )
     copied = []
     for file in files():
@@ -35,24 +35,27 @@ def copy(into: Path) -> list[Path]:
             copied.append(target)
         elif target.read_bytes() != file.read_bytes():
             raise Misconfigured(
-                f"{target} differs from the migration of that name: a pushed migration must not change."
+                f"{target} differs from the migration of that name, and a pushed migration must not change: restore it, "
+                "or delete it if it was never pushed."
             )
     return copied
 
 
 def apply(db_url: str) -> Iterator[str]:
-    """Apply what the database lacks, and yield each version as it is done.
+    """Apply the migrations that the database lacks, and yield the version of each one applied.
 
-    Each file is one statement and so one transaction. Raises Misconfigured where a migration refuses, Transient where
-    the database cannot be reached.
+    Each file is one statement and so one transaction. Raises Misconfigured if a migration fails, Transient if the
+    database cannot be reached.
     """
     try:
         psycopg.conninfo.conninfo_to_dict(db_url)
     except psycopg.ProgrammingError:
-        # Its own words repeat the URL, and the password with it.
-        raise Misconfigured("SUPABASE_DB_URL is no database URL: it begins with postgresql://.") from None
+        # Without psycopg's message, which contains the URL with its password.
+        raise Misconfigured(
+            "SUPABASE_DB_URL is not a database URL: set it to one that begins with postgresql://."
+        ) from None
     if "://" in db_url and not re.fullmatch(r"[a-z]+://([^/@]*@)?[^@]*", db_url):
-        # libpq takes a part of such a password for a host or a port, and repeats it in its words.
+        # libpq would parse a part of such a password as a host or port, and its message would contain it.
         raise Misconfigured(
             "SUPABASE_DB_URL has an @ or a / in its user or password: write %40 for @ and %2F for /."
         )
@@ -68,7 +71,7 @@ def apply(db_url: str) -> Iterator[str]:
                         raise
                     except psycopg.Error as error:
                         raise Misconfigured(
-                            f"{file.name} was refused, and nothing of it was done: {error.diag.message_primary}"
+                            f"{file.name} failed and was rolled back: {error.diag.message_primary}"
                         ) from error
                     yield version
     except psycopg.OperationalError as error:
@@ -78,7 +81,7 @@ def apply(db_url: str) -> Iterator[str]:
 
 
 def statement(beginning: str) -> str:
-    """Return the one statement of the files that begins like that, as far as its semicolon; raises LookupError."""
+    """Return the first statement in the files with this beginning, up to its semicolon; raises LookupError."""
     found = re.search(
         rf"^ *({re.escape(beginning)}[^;]*;)", "\n".join(map(Path.read_text, files())), re.MULTILINE
     )

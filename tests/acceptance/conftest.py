@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.person import Person
-from acceptance.running import Watcher
-from acceptance.stage import Stage, elsewhere, opened
+from tests.acceptance.person import Person
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage, elsewhere, opened
 from watcher.sandbox import Sandbox
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pictures import jpeg
-
-from acceptance.stage import Stage, unique
+from tests.acceptance.stage import Stage, unique
+from tests.support.pictures import jpeg
 
 BUCKET = "identity-images"
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}

@@ -2,10 +2,9 @@
 
 from typing import Any, Literal
 
-from pictures import jpeg
-
-from acceptance.person import Person
-from acceptance.stage import Stage
+from tests.acceptance.person import Person
+from tests.acceptance.stage import Stage
+from tests.support.pictures import jpeg
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Hold, Rule
 

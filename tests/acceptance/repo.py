@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from acceptance.person import Row
-from acceptance.stage import Stage
+from tests.acceptance.person import Row
+from tests.acceptance.stage import Stage
 from watcher.settings import settings
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from acceptance.stage import Stage, unique
+from tests.acceptance.stage import Stage, unique
 from watcher.settings.settings import environment as inherited
 
 Line = dict[str, Any]

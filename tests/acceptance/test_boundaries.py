@@ -14,11 +14,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from acceptance.person import Person, Row
-from acceptance.places import PHOTOS, at, outcomes
-from acceptance.repo import audit
-from acceptance.running import Watcher
-from acceptance.stage import Stage, unique
+from tests.acceptance.person import Person, Row
+from tests.acceptance.places import PHOTOS, at, outcomes
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage, unique
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer, Delay, Hang, Hold, Rule
 from watcher.sandbox.faults.traffic import Seen, route

@@ -5,11 +5,11 @@ from typing import Literal
 
 import pytest
 
-from acceptance.person import Person
-from acceptance.places import PHOTOS, SHORT_LEASE, hold, inserted, outcomes
-from acceptance.repo import audit
-from acceptance.running import Watcher
-from acceptance.stage import Stage, unique
+from tests.acceptance.person import Person
+from tests.acceptance.places import PHOTOS, SHORT_LEASE, hold, inserted, outcomes
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage, unique
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Hold
 

@@ -6,11 +6,11 @@ from typing import Literal
 
 import pytest
 
-from acceptance.person import Person, Row
-from acceptance.places import PHOTOS, SHORT_LEASE, at, hold, inserted, outcomes
-from acceptance.repo import audit
-from acceptance.running import Watcher
-from acceptance.stage import Stage
+from tests.acceptance.person import Person, Row
+from tests.acceptance.places import PHOTOS, SHORT_LEASE, at, hold, inserted, outcomes
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import LoseAnswer
 

@@ -4,15 +4,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import hostile
-import pictures
 import psycopg
 import pytest
 
-from acceptance.person import Person
-from acceptance.repo import audit
-from acceptance.running import Watcher
-from acceptance.stage import Stage
+from tests.acceptance.person import Person
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage
+from tests.support import hostile, pictures
 from watcher.sandbox import Sandbox
 
 _LIMIT = 20 * 2**20

@@ -7,13 +7,13 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from pictures import jpeg, photo, png, saved
 from postgrest.exceptions import APIError
 from storage3.exceptions import StorageApiError
 
-from acceptance.person import BUCKET, Person
-from acceptance.repo import audit
-from acceptance.stage import Stage
+from tests.acceptance.person import BUCKET, Person
+from tests.acceptance.repo import audit
+from tests.acceptance.stage import Stage
+from tests.support.pictures import jpeg, photo, png, saved
 
 _FORGED = "42501"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from acceptance.person import Person
-from acceptance.running import Watcher
-from acceptance.stage import Stage
+from tests.acceptance.person import Person
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage
 
 _MEGABYTE = 10**6
 

@@ -2,13 +2,13 @@
 
 import pytest
 from huggingface_hub import CommitOperationAdd
-from pictures import jpeg
 
-from acceptance.person import BUCKET, Person
-from acceptance.places import PHOTOS, at, hold, inserted, outcomes
-from acceptance.repo import audit, download
-from acceptance.running import Watcher
-from acceptance.stage import Stage, unique
+from tests.acceptance.person import BUCKET, Person
+from tests.acceptance.places import PHOTOS, at, hold, inserted, outcomes
+from tests.acceptance.repo import audit, download
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage, unique
+from tests.support.pictures import jpeg
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
 from watcher.sandbox.hub.access import User

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from acceptance.person import Person
-from acceptance.places import PHOTOS, at, hold, inserted, outcomes
-from acceptance.repo import audit
-from acceptance.running import Watcher
-from acceptance.stage import Stage
+from tests.acceptance.person import Person
+from tests.acceptance.places import PHOTOS, at, hold, inserted, outcomes
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer, Cut
 
@@ -206,7 +206,7 @@ def test_a_hub_that_always_answers_500_ends_the_row_in_words(
         row = person.wait_for(identity, "failed")
         assert row["error_code"] == "attempts_exhausted"
         assert row["error_message"].startswith(
-            "Gave up after 8 attempts. The last one: The Hub could not do it"
+            "Gave up after 8 attempts. The last one: The Hub returned an error"
         )
         assert "trouble" in row["error_message"]
         # Where the Hub can be asked nothing is left; where it cannot, the row names what may be.

@@ -11,14 +11,14 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from pictures import jpeg, png
 from realtime import RealtimePostgresChangesListenEvent
 from supabase import AsyncClient, AsyncClientOptions
 
-from acceptance.person import Person
-from acceptance.repo import audit, download, hf
-from acceptance.running import Watcher
-from acceptance.stage import Stage
+from tests.acceptance.person import Person
+from tests.acceptance.repo import audit, download, hf
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage
+from tests.support.pictures import jpeg, png
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Rate
 

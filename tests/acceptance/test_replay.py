@@ -2,13 +2,12 @@
 
 from uuid import uuid4
 
-from pictures import jpeg
-
-from acceptance.person import BUCKET, Person
-from acceptance.places import PHOTOS, hold, inserted, outcomes
-from acceptance.repo import audit
-from acceptance.running import Watcher
-from acceptance.stage import Stage
+from tests.acceptance.person import BUCKET, Person
+from tests.acceptance.places import PHOTOS, hold, inserted, outcomes
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage
+from tests.support.pictures import jpeg
 from watcher.sandbox import Sandbox
 
 

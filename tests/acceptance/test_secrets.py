@@ -14,10 +14,10 @@ import httpx
 import psycopg
 from psycopg import sql
 
-from acceptance.person import Person
-from acceptance.places import PHOTOS, at
-from acceptance.running import Watcher, environment
-from acceptance.stage import Stage, unique
+from tests.acceptance.person import Person
+from tests.acceptance.places import PHOTOS, at
+from tests.acceptance.running import Watcher, environment
+from tests.acceptance.stage import Stage, unique
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer, Cut, Hold, LoseAnswer
 from watcher.sandbox.faults.actions import Action

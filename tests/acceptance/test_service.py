@@ -11,13 +11,13 @@ from itertools import pairwise
 from statistics import median
 
 import pytest
-from watching import Manager
 
-from acceptance.person import Person
-from acceptance.places import PHOTOS, hold, inserted
-from acceptance.repo import audit
-from acceptance.running import Watcher, environment
-from acceptance.stage import Stage
+from tests.acceptance.person import Person
+from tests.acceptance.places import PHOTOS, hold, inserted
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher, environment
+from tests.acceptance.stage import Stage
+from tests.support.watching import Manager
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
 
@@ -71,7 +71,7 @@ def test_an_outage_at_the_start_is_waited_out_and_said_and_realtime_is_not_waite
     sandbox.realtime.refuse(503, times=10**6)
     try:
         with Watcher(stage, **under(manager)) as watcher:
-            manager.wait_for("STATUS=Waiting to start: Supabase could not be reached")
+            manager.wait_for("STATUS=Starting: Supabase could not be reached")
             time.sleep(WATCHDOG)
             assert manager.steps == ["STATUS"]
             assert manager.told("WATCHDOG=1") == []

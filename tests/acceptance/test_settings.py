@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from pictures import jpeg
 
-from acceptance.person import Person
-from acceptance.repo import audit
-from acceptance.running import Watcher, environment
-from acceptance.stage import Stage
+from tests.acceptance.person import Person
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher, environment
+from tests.acceptance.stage import Stage
+from tests.support.pictures import jpeg
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults import Answer
 from watcher.sandbox.hub.access import User

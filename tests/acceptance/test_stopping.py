@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.person import Person
-from acceptance.places import PHOTOS, at, hold, inserted, outcomes
-from acceptance.repo import audit
-from acceptance.running import Watcher
-from acceptance.stage import Stage
+from tests.acceptance.person import Person
+from tests.acceptance.places import PHOTOS, at, hold, inserted, outcomes
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer, Hang, Hold
 

@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import psycopg
 
-from acceptance.person import Person, Row
-from acceptance.places import at
-from acceptance.running import Watcher, environment
-from acceptance.stage import Stage
+from tests.acceptance.person import Person, Row
+from tests.acceptance.places import at
+from tests.acceptance.running import Watcher, environment
+from tests.acceptance.stage import Stage
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Hold
 

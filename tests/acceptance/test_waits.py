@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from acceptance import clocks
-from acceptance.person import Person
-from acceptance.places import PHOTOS, SHORT_LEASE, at, hold, inserted, outcomes
-from acceptance.repo import audit
-from acceptance.running import Watcher
-from acceptance.stage import Stage
+from tests.acceptance import clocks
+from tests.acceptance.person import Person
+from tests.acceptance.places import PHOTOS, SHORT_LEASE, at, hold, inserted, outcomes
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher
+from tests.acceptance.stage import Stage
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
 

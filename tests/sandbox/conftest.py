@@ -8,8 +8,8 @@ from huggingface_hub import constants
 from huggingface_hub.utils._http import close_session
 from huggingface_hub.utils.tqdm import tqdm
 
-from sandbox import hubs
-from sandbox.served import Project, served
+from tests.sandbox import hubs
+from tests.sandbox.served import Project, served
 from watcher.sandbox.postgres import Postgres
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
 from realtime.types import RealtimePostgresChangesListenEvent
 
-from sandbox.live import INSERTS, Project, until
+from tests.sandbox.live import INSERTS, Project, until
 
 
 @dataclass

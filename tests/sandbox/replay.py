@@ -17,8 +17,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from sandbox.live import NEVER, QUICK, Project
-from sandbox.transcripts import Comparison, Step, fields
+from tests.sandbox.live import NEVER, QUICK, Project
+from tests.sandbox.transcripts import Comparison, Step, fields
 from watcher.sandbox.keys import Keys
 
 # Where a recording says <jwt:…>, which token that was: by recording, connection, and ref of the frame, or None for the

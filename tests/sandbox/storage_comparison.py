@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from sandbox.recorded_storage import DATE, TOKEN, Answer, Exchange, Replay, object_of
+from tests.sandbox.recorded_storage import DATE, TOKEN, Answer, Exchange, Replay, object_of
 
 
 class Comparison:

@@ -11,7 +11,7 @@ from supabase import AsyncClient, AsyncClientOptions, acreate_client, create_cli
 from supabase.lib.client_options import SyncClientOptions
 from supabase_auth.errors import AuthApiError, AuthWeakPasswordError
 
-from sandbox.served import Project
+from tests.sandbox.served import Project
 from watcher.sandbox.keys import Keys
 
 PASSWORD = "correct horse"

@@ -14,12 +14,13 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import default_client_factory
-from pictures import jpeg
 from postgrest.exceptions import APIError
-from scene import Scene
 from storage3.exceptions import StorageApiError
 from supabase import Client, create_client
 from supabase.lib.client_options import SyncClientOptions
+
+from tests.support.pictures import jpeg
+from tests.support.scene import Scene
 
 # huggingface_hub hands its LFS bodies to httpx2 by the old name of the argument.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

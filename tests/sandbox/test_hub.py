@@ -15,8 +15,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
-from sandbox import hubs
-from sandbox.hubs import CARD, IMAGE_LFS, USERS, Site, additions, image
+from tests.sandbox import hubs
+from tests.sandbox.hubs import CARD, IMAGE_LFS, USERS, Site, additions, image
 from watcher.sandbox.hub import Hub
 from watcher.sandbox.server import Server
 

@@ -21,8 +21,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.lfs import UploadInfo, post_lfs_batch_info
 from huggingface_hub.utils._http import default_client_factory
 
-from sandbox import hubs
-from sandbox.hubs import Site, image
+from tests.sandbox import hubs
+from tests.sandbox.hubs import Site, image
 from watcher.sandbox.faults import Answer, Hang, LoseAnswer
 
 # huggingface_hub hands its LFS bodies to httpx2 by the old name of the argument.

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils._http import parse_ratelimit_headers
 
-from sandbox.hubs import IMAGE_LFS, Site, additions, image
+from tests.sandbox.hubs import IMAGE_LFS, Site, additions, image
 from watcher.sandbox.faults import Answer
 
 # huggingface_hub hands its LFS bodies to httpx2 by the old name of the argument.

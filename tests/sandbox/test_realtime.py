@@ -13,7 +13,7 @@ from realtime import AsyncRealtimeClient
 from realtime.types import RealtimeSubscribeStates
 from websockets.exceptions import InvalidStatus
 
-from sandbox.live import ALL, INSERTS, JOBS, QUICK, Project, Start, running, template, until
+from tests.sandbox.live import ALL, INSERTS, JOBS, QUICK, Project, Start, running, template, until
 from watcher.sandbox import Postgres
 from watcher.sandbox.keys import Keys
 

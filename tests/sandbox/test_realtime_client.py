@@ -11,9 +11,9 @@ import pytest
 import realtime._async.channel
 from websockets.exceptions import InvalidStatus
 
-from sandbox.listening import listening
-from sandbox.live import INSERTS, JOBS, QUICK, Project, running, template, until
-from sandbox.transcripts import fields, lines, steps
+from tests.sandbox.listening import listening
+from tests.sandbox.live import INSERTS, JOBS, QUICK, Project, running, template, until
+from tests.sandbox.transcripts import fields, lines, steps
 from watcher.sandbox import Postgres
 from watcher.sandbox.keys import Keys
 

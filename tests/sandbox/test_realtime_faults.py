@@ -8,8 +8,8 @@ import pytest
 import realtime._async.channel
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 
-from sandbox.listening import listening
-from sandbox.live import JOBS, QUICK, Project, running, template, until
+from tests.sandbox.listening import listening
+from tests.sandbox.live import JOBS, QUICK, Project, running, template, until
 from watcher.sandbox import Postgres
 
 TABLES = f"""

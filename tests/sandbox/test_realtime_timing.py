@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from sandbox.live import INSERTS, JOBS, QUICK, Project, running, template
-from sandbox.transcripts import Step, fields, lines, row, steps, system
+from tests.sandbox.live import INSERTS, JOBS, QUICK, Project, running, template
+from tests.sandbox.transcripts import Step, fields, lines, row, steps, system
 from watcher.sandbox import Postgres
 from watcher.sandbox.realtime.rate import Rate
 from watcher.sandbox.realtime.timing import Timing

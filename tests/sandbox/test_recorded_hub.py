@@ -16,8 +16,8 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.hub_recording import Exchange, Recording, blob
-from sandbox.hubs import CARD, USERS, Site, image
+from tests.sandbox.hub_recording import Exchange, Recording, blob
+from tests.sandbox.hubs import CARD, USERS, Site, image
 from watcher.hub.repos import Hub as DaemonsHub
 from watcher.sandbox.hub import Hub
 from watcher.sandbox.hub.git import DEFAULT_ATTRIBUTES

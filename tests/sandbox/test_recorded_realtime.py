@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from sandbox.live import JOBS, Project, running, template
-from sandbox.replay import TIMING, TRIMMED, Replay, opened
-from sandbox.transcripts import Step, lines, merged, row, steps, system
+from tests.sandbox.live import JOBS, Project, running, template
+from tests.sandbox.replay import TIMING, TRIMMED, Replay, opened
+from tests.sandbox.transcripts import Step, lines, merged, row, steps, system
 from watcher.sandbox import Postgres
 
 # What is not replayed. None of it is anything that a client does: it is what was done to the server, or not recorded.

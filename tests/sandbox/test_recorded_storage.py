@@ -11,7 +11,7 @@ import jwt
 import psycopg
 import pytest
 
-from sandbox.recorded_storage import (
+from tests.sandbox.recorded_storage import (
     DATE,
     E_TAG,
     OWN_FOLDER,
@@ -27,7 +27,7 @@ from sandbox.recorded_storage import (
     recorded,
     serve,
 )
-from sandbox.storage_comparison import Comparison
+from tests.sandbox.storage_comparison import Comparison
 from watcher.sandbox.keys import Keys
 from watcher.sandbox.postgres import Postgres
 

@@ -13,7 +13,7 @@ import pytest
 from supabase import AsyncClientOptions, acreate_client, create_client
 from supabase.lib.client_options import SyncClientOptions
 
-from sandbox.served import Project
+from tests.sandbox.served import Project
 from watcher.sandbox.keys import Keys
 
 ANNA = "00000000-0000-4000-8000-00000000000a"

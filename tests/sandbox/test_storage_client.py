@@ -13,7 +13,7 @@ import pytest
 from storage3 import AsyncStorageClient
 from storage3.exceptions import StorageApiError
 
-from sandbox.recorded_storage import (
+from tests.sandbox.recorded_storage import (
     E_TAG,
     TIME,
     TOKEN,

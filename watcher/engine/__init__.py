@@ -1,1 +1,1 @@
-"""The engine: claims, leases, attempts and their ends, for work of any kind. It knows no kind."""
+"""The engine: claims, leases, attempts and their outcomes, for work of any kind. It knows no specific kind."""

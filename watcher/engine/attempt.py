@@ -1,6 +1,7 @@
-"""One claim carried to its end: the only place where an exception becomes a status.
+"""Runs one claim and records its outcome: the only place where an exception becomes a status.
 
-Each claim ends with one line in the log: what its kind calls done (as published), failed, deferred, released or lease_lost.
+Each attempt ends with one line in the log: its kind's name for success (such as `published`), or `failed`, `deferred`,
+`released` or `lease_lost`.
 """
 
 import asyncio
@@ -21,15 +22,17 @@ from watcher.supabase.verbs import Verbs
 log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 
+_STOPPED = "The watcher was stopped."
+
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Carries claims to their ends."""
+    """Runs claims and records their outcomes."""
 
     verbs: Verbs
     leases: Leases
     works: Mapping[str, Work]
-    """By the name of the kind."""
+    """By kind."""
     retry: Retry
 
     @property
@@ -37,41 +40,42 @@ class Attempts:
         """The kinds of work that can be claimed here."""
         return tuple(self.works)
 
-    async def carry(self, claim: Claim, *, asked: float) -> None:
-        """Work on a claim that was asked for at loop time `asked`.
+    async def carry(self, claim: Claim, *, requested_at: float) -> None:
+        """Carry out a claim whose request was sent at loop time `requested_at`, and record the outcome.
 
-        Raises Outage once the work is released, and LeaseLost with nothing written.
+        Raises Outage after releasing the work, and LeaseLost without writing anything.
         """
-        await _Attempt(self, claim).carry(asked)
+        await _Attempt(self, claim).carry(requested_at)
 
     async def release(self, claim: Claim) -> None:
-        """Release a claim because the watcher was told to stop."""
-        await _Attempt(self, claim).release("The watcher was stopped.")
+        """Release a claim because the watcher is stopping."""
+        await _Attempt(self, claim).release(_STOPPED)
 
 
 class _Attempt:
     """One attempt, and whether it has ended."""
 
-    def __init__(self, tools: Attempts, claim: Claim) -> None:
-        self._tools = tools
-        self._verbs = tools.verbs
+    def __init__(self, attempts: Attempts, claim: Claim) -> None:
+        self._leases = attempts.leases
+        self._retry = attempts.retry
+        self._verbs = attempts.verbs
+        self._work = attempts.works[claim.kind]
         self._claim = claim
         self._number = claim.attempt
-        self._work = tools.works[claim.kind]
         self._ended = False
         structlog.contextvars.bind_contextvars(identity=claim.identity_id, attempt=claim.attempt)
 
-    async def carry(self, asked: float) -> None:
+    async def carry(self, requested_at: float) -> None:
         log.info("claimed", **self._work.describe(self._claim))
         try:
-            await self._run(asked)
+            await self._run(requested_at)
         except (LeaseLost, Outage) as error:
             self._mark_lost(error)
             raise
 
-    async def _run(self, asked: float) -> None:
+    async def _run(self, requested_at: float) -> None:
         try:
-            await self._work_and_complete(asked)
+            await self._work_and_complete(requested_at)
         except Permanent as error:
             await self._fail(error)
         except Transient as error:
@@ -82,24 +86,24 @@ class _Attempt:
         except LeaseLost:
             raise  # another worker may hold the row: write nothing
         except asyncio.CancelledError:
-            # Told to stop: release the row now rather than when its lease runs out.
-            await self.release("The watcher was stopped.")
+            # The daemon is stopping: release the row now rather than when its lease expires.
+            await self.release(_STOPPED)
             raise
         except Exception:
-            # A bug. The row is not lost with it, and the budget ends it if it comes each time.
+            # A bug: the row is retried later, and fails if the bug uses up all of its attempts.
             log.exception("unexpected")
-            await self._defer("The watcher met an unexpected error; see its log.", code="unexpected")
+            await self._defer("Unexpected error in the watcher; see its log.", code="unexpected")
 
-    async def _work_and_complete(self, asked: float) -> None:
-        async with self._tools.leases.held(self._number, asked=asked) as lease:
+    async def _work_and_complete(self, requested_at: float) -> None:
+        async with self._leases.held(self._number, requested_at=requested_at) as lease:
             done = await self._work.carry(self._claim, lease)
 
         def on_settled() -> None:
-            seconds = round(asyncio.get_running_loop().time() - asked, 1)
+            seconds = round(asyncio.get_running_loop().time() - requested_at, 1)
             log.info(done.outcome, **done.fields, seconds=seconds)
             ATTEMPTS.labels(done.outcome, "").inc()
 
-        # Without the lease's clock: what is done is worth recording as long as nobody else has taken the row.
+        # Outside the trust window: the database accepts the result as long as no other attempt holds the row.
         with stage("complete"):
             await self._settle(on_settled, done.write_back)
 
@@ -118,7 +122,7 @@ class _Attempt:
         await self._settle(on_settled, self._verbs.defer, self._number, reason, retry_after)
 
     async def release(self, reason: str) -> None:
-        """Release the row, if the attempt has not ended otherwise; it is no error if that cannot be recorded."""
+        """Release the row unless the attempt has ended already; if that cannot be recorded, log `lease_lost`."""
 
         def on_settled() -> None:
             log.info("released", reason=reason)
@@ -131,7 +135,7 @@ class _Attempt:
                 self._mark_lost(error)
 
     def _mark_lost(self, error: WatcherError) -> None:
-        """Leave the row to the end of its lease, or to who holds it now."""
+        """Stop writing: the row's lease expires, or another attempt holds it already."""
         if not self._ended:
             self._ended = True
             log.warning("lease_lost", reason=str(error))
@@ -144,13 +148,14 @@ class _Attempt:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None:
-        """Record how the attempt ended. If that cannot be done, the lease runs out and the next holder looks.
+        """Record the outcome of the attempt.
 
-        Raises LeaseLost then, and Outage where the database refuses every write.
+        Raises LeaseLost if that fails, whereupon the lease expires and the next attempt checks what was done; raises
+        Outage if the database refuses every write.
         """
 
         async def settle() -> None:
-            await self._tools.retry(write_back, *args, **kwargs)
+            await self._retry(write_back, *args, **kwargs)
             self._ended = True
             on_settled()
 
@@ -158,7 +163,7 @@ class _Attempt:
         try:
             await asyncio.shield(settling)
         except asyncio.CancelledError:
-            # Told to stop in the middle of it: what was begun is recorded.
+            # The daemon is stopping: finish the write that is in progress.
             await asyncio.wait([settling])
             raise
         except (LeaseLost, Outage):

@@ -1,4 +1,4 @@
-"""The life of the daemon: wake, claim while there is a free slot, stop with grace."""
+"""The daemon: claims due work while slots are free, sleeps until woken, and shuts down gracefully."""
 
 import asyncio
 import math
@@ -25,12 +25,12 @@ from watcher.supabase.verbs import Claims, Verbs
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-# Of the grace, what is kept for releasing rows.
-_FOR_RELEASES = 5.0
+# Seconds of the grace period that are reserved for releasing rows.
+_RELEASE_TIME = 5.0
 
 
 class Daemon:
-    """Claims work and carries it, as many claims at a time as there are slots, until it is told to stop."""
+    """Claims work and carries it out, as many claims at a time as there are slots, until it is stopped."""
 
     def __init__(
         self,
@@ -41,20 +41,20 @@ class Daemon:
         attempts: Attempts,
         outages: Outages,
         health: Health,
-        first_look: Callable[[], Awaitable[object]],
+        startup_check: Callable[[], Awaitable[object]],
         probe: Callable[[], Awaitable[object]],
     ) -> None:
-        """`first_look` and `probe` raise Outage or Transient while no work can be done."""
+        """`startup_check` and `probe` raise Misconfigured, Outage or Transient while no work can be done."""
         self._settings = settings
         self._verbs = verbs
         self._leases = leases
         self._attempts = attempts
         self._outages = outages
         self._health = health
-        self._first_look = first_look
+        self._startup_check = startup_check
         self._probe = probe
         self._run = str(uuid4())
-        self._began = math.inf
+        self._first_claim_at = math.inf
         self._slots = Slots(dict.fromkeys(attempts.kinds, settings.slots), on_end=self._on_slot_free)
         self._more_due = False
         self._wakeup = asyncio.Event()
@@ -70,38 +70,38 @@ class Daemon:
         )
 
     def stop(self) -> None:
-        """Stop claiming and let what runs finish within the grace; called twice: release it now."""
+        """Stop claiming and let running work finish within the grace period; on the second call, release it now."""
         if self._stop.is_set():
             self._stop_now.set()
         else:
-            self._health.stopping(self._settings.grace + _FOR_RELEASES)
+            self._health.stopping(self._settings.grace + _RELEASE_TIME)
         self._stop.set()
         self._wakeup.set()
 
     async def run(self) -> None:
-        """Run until told to stop; when it returns, every row is finished or released, within the grace.
+        """Run until stopped. By then every row is finished or released, within the grace period.
 
-        Raises Misconfigured if the first look shows a key, a token or a schema that cannot be worked with.
+        Raises Misconfigured if the startup check finds an unusable key, token or schema.
         """
         await self._wait_or_stop(asyncio.create_task(self._reach_services()), then_cancel=True)
-        life = asyncio.create_task(self._live())
+        main = asyncio.create_task(self._claim_and_drain())
         background = [
             asyncio.create_task(self._leases.renew_forever()),
             asyncio.create_task(self._feed.run_forever()),
         ]
         try:
-            # Those two never end. If one does, by a bug, a restart is better than going on without it.
-            ended, _ = await asyncio.wait([life, *background], return_when=asyncio.FIRST_COMPLETED)
+            # The background tasks never end; if a bug ends one, a restart is better than running without it.
+            ended, _ = await asyncio.wait([main, *background], return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
                 task.result()
         finally:
-            # What runs has had its grace by now, unless a bug ended the life before.
-            left = [life, *background, *(() if self._stop.is_set() else self._slots.running)]
-            for task in left:
+            # Running work has had its grace period, unless a bug ended a task before.
+            remaining = [main, *background, *(() if self._stop.is_set() else self._slots.running)]
+            for task in remaining:
                 task.cancel()
-            await asyncio.wait(left, timeout=_FOR_RELEASES)
+            await asyncio.wait(remaining, timeout=_RELEASE_TIME)
 
-    async def _live(self) -> None:
+    async def _claim_and_drain(self) -> None:
         claiming = asyncio.create_task(self._claim_loop())
         try:
             await self._wait_or_stop(claiming)
@@ -110,7 +110,7 @@ class Daemon:
             claiming.cancel()
 
     async def _wait_or_stop(self, task: asyncio.Task[None], *, then_cancel: bool = False) -> None:
-        """Wait for the task to end, or to be told to stop: a call that hangs must not keep us from hearing that."""
+        """Wait until the task ends or the daemon is stopped: a request that hangs must not delay a stop."""
         stopped = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -125,16 +125,15 @@ class Daemon:
         while not self._stop.is_set():
             self._wakeup.clear()
             self._heartbeat()
-            pause = await self._claim_due()
-            await self._sleep(pause)
+            await self._sleep(await self._claim_due())
 
-    async def _sleep(self, pause: float) -> None:
-        """Sleep so many seconds or until woken, with a heartbeat now and then."""
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep so many seconds or until woken, sending heartbeats."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + pause
-        while not self._wakeup.is_set() and (left := until - loop.time()) > 0:
+        until = loop.time() + seconds
+        while not self._wakeup.is_set() and (remaining := until - loop.time()) > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wakeup.wait(), min(left, self._health.heartbeat_every))
+                await asyncio.wait_for(self._wakeup.wait(), min(remaining, self._health.heartbeat_every))
             self._heartbeat()
 
     def _heartbeat(self) -> None:
@@ -143,12 +142,12 @@ class Daemon:
         self._health.heartbeat()
 
     async def _reach_services(self) -> None:
-        """Wait until Supabase and the Hub have answered: a reboot in an outage must not end the service."""
+        """Wait until Supabase and the Hub respond: a reboot during an outage must not end the service."""
         pause = PAUSE_FIRST
         while not self._stop.is_set():
             self._heartbeat()
             try:
-                await self._bounded("Supabase or the Hub", self._first_look())
+                await self._bounded("Supabase or the Hub", self._startup_check())
             except Outage as error:
                 raise Misconfigured(str(error)) from error
             except Transient as error:
@@ -163,7 +162,7 @@ class Daemon:
                 return
 
     async def _claim_due(self) -> float:
-        """Claim what is due and fits; return the seconds until the next look, unless woken before."""
+        """Claim due work for the free slots; return the seconds until the next claim."""
         if self._outages.refused:
             if self._slots.running:
                 return self._settings.poll
@@ -171,25 +170,25 @@ class Daemon:
                 return wait
             if not await self._outage_may_be_over():
                 return self._settings.poll
-        # While an outage may be over, one row shows whether it is.
+        # If an outage may be over, claim a single row as a test.
         free = self._slots.free(at_most=1 if self._outages.refused else None)
         self._more_due = True
         if not free or self._stop.is_set():
             return self._settings.poll
-        answer = await self._claim(free)
-        if answer is None:
+        claimed = await self._claim(free)
+        if claimed is None:
             return self._settings.poll
-        self._more_due = answer.more_due
-        if not answer.claims and not self._slots.running:
-            self._end_outage()  # as far as can be seen with no row to show it
-        # A little after something falls due, so that it is due when we ask.
-        return min(self._poll(), self._poll() if answer.next_due is None else answer.next_due + 0.05)
+        self._more_due = claimed.more_due
+        if not claimed.claims and not self._slots.running:
+            self._end_outage()  # the probe succeeded, and there is no row to test it with
+        # Slightly after the next work falls due, so that the claim finds it due.
+        return min(self._poll(), self._poll() if claimed.next_due is None else claimed.next_due + 0.05)
 
     async def _outage_may_be_over(self) -> bool:
         try:
             await self._bounded("Supabase or the Hub", self._probe())
         except (Misconfigured, Outage, Transient) as error:
-            # Misconfigured too: what was right at the start may become right again.
+            # Also Misconfigured: it was configured correctly at startup, and may be again.
             self._outages.begin_refusal(str(error))
             return False
         self._heartbeat()
@@ -198,29 +197,43 @@ class Daemon:
     def _poll(self) -> float:
         return self._settings.poll_alive if self._feed.alive else self._settings.poll
 
-    async def _bounded(self, who: str, request: Awaitable[T]) -> T:
-        """Bound a request of the claim loop; raises Transient if it takes too long."""
+    async def _bounded(self, service: str, request: Awaitable[T]) -> T:
+        """Await a request of the claim loop; raises Transient if it times out."""
         try:
             async with asyncio.timeout(self._health.request):
                 return await request
         except TimeoutError as error:
-            raise Transient(f"{who} did not answer within {self._health.request:g} s.") from error
+            raise Transient(f"{service} did not respond within {self._health.request:g} s.") from error
 
     async def _claim(self, free: dict[str, int]) -> Claims | None:
-        loop = asyncio.get_running_loop()
-        asked = loop.time()
-        # A predecessor's row that is locked just then, or goes alone, comes with a later claim; after a lease, none does.
-        self._began = min(self._began, asked)
-        claim = self._verbs.claim(
+        """Claim work and start it; return None if nothing can be started, because of an outage or a stop."""
+        requested_at = asyncio.get_running_loop().time()
+        claimed = await self._request_claims(free, requested_at)
+        if claimed is None:
+            return None
+        if self._stop.is_set():
+            # The daemon was stopped during the request.
+            await asyncio.gather(*(self._attempts.release(claim) for claim in claimed.claims))
+            return None
+        for claim in claimed.claims:
+            self._start(claim, requested_at)
+        self._show_running()
+        return claimed
+
+    async def _request_claims(self, free: dict[str, int], requested_at: float) -> Claims | None:
+        # A predecessor's row that is locked now, or is only handed out alone, comes with a later claim. Once a lease
+        # duration has passed, all of the predecessor's leases have expired.
+        self._first_claim_at = min(self._first_claim_at, requested_at)
+        request = self._verbs.claim(
             instance=self._settings.instance,
             run=self._run,
             slots=free,
             lease=self._settings.lease,
             holding=self._slots.held,
-            predecessor_is_dead=asked < self._began + self._settings.lease,
+            predecessor_is_dead=requested_at < self._first_claim_at + self._settings.lease,
         )
         try:
-            answer = await self._bounded("Supabase", claim)
+            claimed = await self._bounded("Supabase", request)
         except Outage as error:
             self._outages.mark_reachable()
             self._outages.begin_refusal(str(error))
@@ -229,18 +242,14 @@ class Daemon:
             self._outages.mark_unreachable(str(error))
             return None
         self._outages.mark_reachable()
-        self._health.answered(loop.time())
-        if self._stop.is_set():
-            # We were told to stop while this answer was on its way.
-            await asyncio.gather(*(self._attempts.release(claim) for claim in answer.claims))
-            return None
-        for claimed in answer.claims:
-            if claimed.never_tried:
-                STAGES.labels("wait").observe(claimed.age)
-                self._feed.notice(claimed.identity_id, age=claimed.age)
-            self._slots.run(claimed, self._carry(claimed, asked, may_end_outage=self._outages.refused))
-        self._show_running()
-        return answer
+        self._health.answered(asyncio.get_running_loop().time())
+        return claimed
+
+    def _start(self, claim: Claim, requested_at: float) -> None:
+        if claim.never_tried:
+            STAGES.labels("wait").observe(claim.age)
+            self._feed.check_announced(claim.identity_id, age=claim.age)
+        self._slots.run(claim, self._carry(claim, requested_at, tests_outage=self._outages.refused))
 
     def _on_slot_free(self) -> None:
         self._show_running()
@@ -251,16 +260,16 @@ class Daemon:
         self._health.running = len(self._slots.running)
         self._health.show()
 
-    async def _carry(self, claim: Claim, asked: float, *, may_end_outage: bool) -> None:
-        """Carry one claim; `may_end_outage`: unless it meets the outage again, that is over."""
+    async def _carry(self, claim: Claim, requested_at: float, *, tests_outage: bool) -> None:
+        """Carry out one claim; with `tests_outage`, any end but an Outage ends the current outage."""
         try:
-            await self._attempts.carry(claim, asked=asked)
+            await self._attempts.carry(claim, requested_at=requested_at)
         except Outage as error:
             self._outages.begin_refusal(str(error))
             return
         except LeaseLost:
             self._slots.keep_lost(claim.attempt, self._settings.lease)
-        if may_end_outage:
+        if tests_outage:
             self._end_outage()
 
     def _end_outage(self) -> None:
@@ -269,22 +278,19 @@ class Daemon:
             self._wakeup.set()
 
     async def _drain(self, claiming: asyncio.Task[None]) -> None:
-        """Let what runs and a last claim in flight finish; release what has not finished in time."""
+        """Let running work and a claim in flight finish; release what has not finished in time."""
         grace = self._settings.grace
+        release_time = min(_RELEASE_TIME, grace / 2)
         log.info("stopping", running=len(self._slots.running), grace=grace)
-        told_again = asyncio.create_task(self._stop_now.wait())
-        finished = asyncio.create_task(self._finish(claiming))
-        await asyncio.wait(
-            [told_again, finished],
-            timeout=grace - min(_FOR_RELEASES, grace / 2),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        told_again.cancel()
-        finished.cancel()
-        left = [claiming, *self._slots.running]
-        for task in left:
+        until = [
+            asyncio.create_task(self._stop_now.wait()),
+            asyncio.create_task(self._finish(claiming)),
+        ]
+        await asyncio.wait(until, timeout=grace - release_time, return_when=asyncio.FIRST_COMPLETED)
+        remaining = [claiming, *self._slots.running]
+        for task in [*until, *remaining]:
             task.cancel()
-        await asyncio.wait(left, timeout=0.7 * min(_FOR_RELEASES, grace / 2))
+        await asyncio.wait(remaining, timeout=0.7 * release_time)
         log.info("stopped", left=len(self._slots.running))
 
     async def _finish(self, claiming: asyncio.Task[None]) -> None:

@@ -1,7 +1,7 @@
-"""Keeps claims alive, and says in time when one is no longer ours.
+"""Renews leases, and stops work on a row before its lease can expire.
 
-The database decides when a lease ends. What is decided here is how long we believe in it: by the event loop's
-monotonic clock, counted from before each request was sent, and a margin shorter than the lease.
+The database decides when a lease expires. This module decides how long the daemon trusts it, its trust window: measured
+by the event loop's monotonic clock from before each request was sent, and shorter than the lease by a margin.
 """
 
 import asyncio
@@ -18,61 +18,64 @@ log = structlog.get_logger(__name__)
 
 
 class Lease:
-    """Our belief in one attempt's hold on its row."""
+    """The trust window of one attempt: while it is open, the attempt holds its row."""
 
     def __init__(self, attempt: int, window: asyncio.Timeout) -> None:
         self.attempt = attempt
         self.progress: dict[str, object] = {}
-        """How far the work has come, in its kind's own words; each renewal carries it."""
+        """How far the work has come, in fields that its kind names; sent with each renewal."""
         self._window = window
         self._lost = False
 
     def check(self) -> None:
-        """Raise LeaseLost unless the lease is believed in at this moment. Asks nobody."""
+        """Raise LeaseLost unless the trust window is open. Sends no request."""
         until = self._window.when()
         if self._lost or until is None or until <= asyncio.get_running_loop().time():
-            raise LeaseLost(f"The lease of attempt {self.attempt} ran out.")
+            raise LeaseLost(f"The lease of attempt {self.attempt} expired.")
 
-    def believe(self, until: float) -> None:
-        """Move the end of the belief, in the loop's time; not once it has ended."""
+    def extend(self, until: float) -> None:
+        """Extend the trust window to this loop time, unless it has closed."""
         if not self._lost and not self._window.expired():
             self._window.reschedule(until)
 
     def end(self) -> None:
-        """Believe in it no longer, since the work on the row has ended."""
+        """Close the trust window because the work has ended."""
         self._lost = True
 
-    def lose(self) -> None:
-        """Stop the attempt: somebody else holds its row, or it is gone."""
+    def revoke(self) -> None:
+        """Stop the work: another attempt holds the row, or the row was deleted."""
         if not self._window.expired():
             self._lost = True
             self._window.reschedule(asyncio.get_running_loop().time())
 
 
 class Leases:
-    """All the leases of this daemon, renewed by one call."""
+    """All leases of this daemon, renewed in one call."""
 
     def __init__(self, verbs: Verbs, *, length: float, renewal: float) -> None:
-        """`length` and `renewal` are in seconds, as in the settings."""
+        """`length`: the lease duration; `renewal`: the pause between two renewals; both in seconds."""
         self._verbs = verbs
         self._length = length
         self._renewal = renewal
-        # One lost renewal is forgiven, and a renewal that hangs is given up before the margin is used.
+        # One renewal may fail without loss, and a renewal that hangs times out before the margin is used up.
         self._margin = length / 5
         self._held: dict[int, Lease] = {}
         self.answered_at = 0.0
-        """When the database last answered a renewal, in the loop's time."""
+        """Loop time of the database's last response to a renewal."""
 
     @property
     def attempts(self) -> list[int]:
-        """The attempts that hold a lease here."""
+        """The attempts whose leases are renewed here."""
         return list(self._held)
 
     @asynccontextmanager
-    async def held(self, attempt: int, *, asked: float) -> AsyncIterator[Lease]:
-        """Hold the lease that was asked for at loop time `asked`; the body is stopped with LeaseLost if it ends."""
+    async def held(self, attempt: int, *, requested_at: float) -> AsyncIterator[Lease]:
+        """Renew the lease while the body runs; `requested_at`: loop time before its claim was sent.
+
+        Interrupts the body with LeaseLost when its trust window closes.
+        """
         try:
-            async with asyncio.timeout_at(asked + self._length - self._margin) as window:
+            async with asyncio.timeout_at(self._trusted_until(requested_at)) as window:
                 lease = self._held[attempt] = Lease(attempt, window)
                 try:
                     yield lease
@@ -85,36 +88,39 @@ class Leases:
             raise LeaseLost(f"The lease of attempt {attempt} was not renewed in time.") from error
 
     async def renew_forever(self) -> None:
-        """Renew all leases every `renewal` seconds, and sooner after a renewal that failed."""
+        """Renew all leases every `renewal` seconds; after a failure, in a fifth of that."""
         pause = self._renewal
         while True:
             await asyncio.sleep(pause)
             pause = self._renewal if await self._renew() else self._renewal / 5
 
+    def _trusted_until(self, requested_at: float) -> float:
+        return requested_at + self._length - self._margin
+
     async def _renew(self) -> bool:
         held = dict(self._held)
         if not held:
             return True
-        asked = asyncio.get_running_loop().time()
+        requested_at = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._margin * 0.75):
                 renewed, busy = await self._verbs.renew(
                     {attempt: lease.progress for attempt, lease in held.items()}, self._length
                 )
         except (WatcherError, TimeoutError) as error:
-            log.debug("renewal_failed", reason=str(error) or "no answer in time")
+            log.debug("renewal_failed", reason=str(error) or "no response in time")
             RENEWALS.labels("failed").inc(len(held))
             return False
         self.answered_at = asyncio.get_running_loop().time()
         for attempt, lease in held.items():
             if attempt not in self._held:
-                continue  # it ended while we asked
+                continue  # the work ended during the request
             if attempt in renewed:
-                lease.believe(asked + self._length - self._margin)
+                lease.extend(self._trusted_until(requested_at))
                 RENEWALS.labels("renewed").inc()
             elif attempt in busy:
                 RENEWALS.labels("busy").inc()
             else:
-                lease.lose()
+                lease.revoke()
                 RENEWALS.labels("lost").inc()
         return not busy

@@ -1,4 +1,4 @@
-"""The times in which nothing can be published: one line in the log when one begins, and one when it is over."""
+"""Outages: one line in the log when one begins, and one when it is over."""
 
 import asyncio
 import random
@@ -11,11 +11,14 @@ from watcher.process.metrics import OUTAGES
 log = structlog.get_logger(__name__)
 
 PAUSE_FIRST, PAUSE_LONGEST = 1.0, 60.0
-"""Seconds between two tries; doubled each time."""
+"""Seconds between two probes; doubled each time."""
 
 
 class Outages:
-    """What lasts: `refused` (a service refuses everybody, or this host is full) and `unreachable` (no answer)."""
+    """The outages in effect.
+
+    `refused`: a service refuses every request, or this host's disk is full. `unreachable`: no response.
+    """
 
     def __init__(self) -> None:
         self._refused: _Refused | None = None
@@ -23,27 +26,27 @@ class Outages:
 
     @property
     def kinds(self) -> dict[str, bool]:
-        """Whether each kind lasts just now."""
+        """Whether an outage of each kind is in effect."""
         return {"refused": self._refused is not None, "unreachable": self._unreachable is not None}
 
     @property
     def refused(self) -> bool:
-        """Nobody can be published: no claims, but one to try."""
+        """Whether a refusal is in effect: nothing is claimed, except one row as a probe."""
         return self._refused is not None
 
     @property
     def reason(self) -> str | None:
-        """What keeps rows from being claimed, as a sentence; None while nothing does."""
-        lasting = self._refused or self._unreachable
-        return lasting.reason if lasting else None
+        """Why no row can be claimed, as a sentence; None if one can."""
+        current = self._refused or self._unreachable
+        return current.reason if current else None
 
     @property
     def wait(self) -> float:
-        """Seconds until it is worth trying whether the refusal is over."""
+        """Seconds until the next probe whether the refusal is over."""
         return max(0.0, self._refused.until - _now()) if self._refused else 0.0
 
     def begin_refusal(self, reason: str) -> None:
-        """Begin a refusal, or meet it again, which makes the wait longer."""
+        """Begin a refusal; if it is in effect and its wait is over, double the wait."""
         now = _now()
         if self._refused is None:
             log.error("outage", reason=reason)
@@ -53,7 +56,7 @@ class Outages:
         self._refused.reason = reason
         if self._refused.until <= now:
             self._refused.pause = min(self._refused.pause * 2, PAUSE_LONGEST)
-            # Many daemons see the same outage: they do not come back all at once.
+            # Jitter: many daemons see the same outage, and must not all probe at the same moment.
             self._refused.until = now + self._refused.pause * random.uniform(0.75, 1)  # noqa: S311
 
     def end_refusal(self) -> None:
@@ -63,7 +66,7 @@ class Outages:
             self._refused = None
 
     def mark_unreachable(self, reason: str) -> None:
-        """Say that a service does not answer, once."""
+        """Note that a service does not respond; logged once."""
         if self._unreachable is None:
             log.warning("unreachable", reason=reason)
             OUTAGES.labels("unreachable").inc()
@@ -71,7 +74,7 @@ class Outages:
         self._unreachable.reason = reason
 
     def mark_reachable(self) -> None:
-        """Say that it answers again, if it did not."""
+        """Note that it responds; logged if it did not before."""
         if self._unreachable is not None:
             log.info("reachable", seconds=round(_now() - self._unreachable.since, 1))
             self._unreachable = None
@@ -88,9 +91,9 @@ class _Refused:
     reason: str
     since: float
     pause: float
-    """Seconds between the last try and the next."""
+    """Seconds between the last probe and the next."""
     until: float
-    """No try before this loop time."""
+    """No probe before this loop time."""
 
 
 def _now() -> float:

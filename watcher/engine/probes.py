@@ -1,4 +1,4 @@
-"""What /metrics, /healthz and /readyz say, asked when somebody asks."""
+"""The pages /metrics, /healthz and /readyz, made at each request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,10 +11,10 @@ from watcher.engine.health import Health
 from watcher.engine.outages import Outages
 from watcher.errors import WatcherError
 from watcher.process import metrics
-from watcher.process.http import Answer, Pages
+from watcher.process.http import Pages, Response
 
 _ROWS_EVERY, _ROWS_WITHIN = 5.0, 3.0
-"""Seconds: how often the table is counted at most, and how long that may take."""
+"""Seconds: the least time between two counts of the table, and the time-out of one."""
 
 
 class Probes:
@@ -29,9 +29,9 @@ class Probes:
         hub_requests: Callable[[], Mapping[str, int]],
         slots: int,
     ) -> None:
-        """`status` asks the database for the figures of the whole table.
+        """`status` reads the figures of the whole table from the database.
 
-        `hub_requests`: what the Hub allows of requests, as `remaining` and `limit`; empty where it has not said.
+        `hub_requests`: the Hub's rate limit, as `remaining` and `limit`; empty while unknown.
         """
         self._health = health
         self._outages = outages
@@ -46,27 +46,27 @@ class Probes:
         """For `http.serving`."""
         return {"/metrics": self.metrics, "/healthz": self.healthz, "/readyz": self.readyz}
 
-    async def healthz(self) -> Answer:
+    async def healthz(self) -> Response:
         """Whether the claim loop is alive."""
-        return _verdict(self._health.why_dead(), "ok")
+        return _ok_or(self._health.why_dead())
 
-    async def readyz(self) -> Answer:
-        """Whether a row could be claimed now."""
-        return _verdict(self._health.why_not_ready(), "ok")
+    async def readyz(self) -> Response:
+        """Whether a row can be claimed now."""
+        return _ok_or(self._health.why_not_ready())
 
-    async def metrics(self) -> Answer:
-        """Every series, with the gauges as they are now."""
+    async def metrics(self) -> Response:
+        """All series, with the gauges set now."""
         await self._count_rows()
         metrics.READY.set(self._health.why_not_ready() is None)
         metrics.FEED_ALIVE.set(self._health.feed_alive)
         metrics.SLOTS.labels("busy").set(self._health.running)
         metrics.SLOTS.labels("free").set(self._slots - self._health.running)
-        for kind, lasts in self._outages.kinds.items():
-            metrics.OUTAGE.labels(kind).set(lasts)
+        for kind, in_effect in self._outages.kinds.items():
+            metrics.OUTAGE.labels(kind).set(in_effect)
         metrics.HUB_REQUESTS.clear()
         for name, number in self._hub_requests().items():
             metrics.HUB_REQUESTS.labels(name).set(number)
-        return Answer(metrics.exposition(), kind=CONTENT_TYPE_PLAIN_0_0_4)
+        return Response(metrics.exposition(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     async def _count_rows(self) -> None:
         async with self._counting:
@@ -80,7 +80,7 @@ class Probes:
                 async with asyncio.timeout(_ROWS_WITHIN):
                     _set_rows(await self._status())
             except (WatcherError, TimeoutError, KeyError, TypeError, AttributeError):
-                return  # no answer, or a malformed one: absent, rather than as they were
+                return  # no response, or a malformed one: the gauges are absent rather than outdated
 
 
 def _set_rows(status: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def _set_rows(status: dict[str, Any]) -> None:
         metrics.OLDEST.labels("pending").set(status["overdue_seconds"])
 
 
-def _verdict(why_not: str | None, well: str) -> Answer:
-    if why_not is None:
-        return Answer(f"{well}\n".encode())
-    return Answer(f"{why_not}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
+def _ok_or(problem: str | None) -> Response:
+    if problem is None:
+        return Response(b"ok\n")
+    return Response(f"{problem}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)

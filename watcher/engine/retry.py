@@ -1,4 +1,4 @@
-"""The one policy for trying again now. Trying again later is the table's business."""
+"""The one retry policy within an attempt. When to retry an attempt is decided in SQL."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -15,36 +15,37 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Tries an operation again while it raises Transient.
+    """Retries an operation while it raises Transient.
 
-    At most `tries` times in all, with waits of `first` seconds, doubled each time up to `longest`, plus as much again
-    by chance. A service that names a time is believed; one that names a time beyond `patience` is left to the table.
+    At most `tries` tries in all. The wait between them starts at `first` seconds, doubles up to `longest`, and has up to
+    as much again added as jitter. It is at least the error's `retry_after`; if that exceeds `max_retry_after` seconds,
+    the error is raised at once, so that the attempt is deferred instead.
     """
 
     tries: int = 4
     first: float = 0.5
     longest: float = 8
-    patience: float = 15
+    max_retry_after: float = 15
 
     async def __call__(self, operation: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what the operation returns; raises its last Transient, or at once whatever else it raises."""
+        """Return what the operation returns; raises its last Transient, and any other error at once."""
 
         async def once() -> T:
-            # tenacity would not await what a lambda or a partial returns.
+            # tenacity does not await what a lambda or a partial returns.
             return await operation(*args, **kwargs)
 
         return await tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self.tries),
             wait=self._wait,
-            retry=tenacity.retry_if_exception(self._worth_it),
+            retry=tenacity.retry_if_exception(self._can_retry),
             reraise=True,
         )(once)
 
-    def _worth_it(self, error: BaseException) -> bool:
-        return isinstance(error, Transient) and (error.retry_after or 0) <= self.patience
+    def _can_retry(self, error: BaseException) -> bool:
+        return isinstance(error, Transient) and (error.retry_after or 0) <= self.max_retry_after
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        named = error.retry_after if isinstance(error, Transient) and error.retry_after else 0.0
-        longest = min(self.first * 2.0 ** (state.attempt_number - 1), self.longest)
-        return max(named, longest * random.uniform(1, 2))  # noqa: S311  (not a secret)
+        retry_after = error.retry_after if isinstance(error, Transient) and error.retry_after else 0.0
+        backoff = min(self.first * 2.0 ** (state.attempt_number - 1), self.longest)
+        return max(retry_after, backoff * random.uniform(1, 2))  # noqa: S311  (not a secret)

@@ -1,4 +1,4 @@
-"""What this run of the daemon holds, has lost, and may still take."""
+"""The claims that this run of the daemon holds or has lost, and how many more it may take."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -7,10 +7,10 @@ from watcher.identity import Claim
 
 
 class Slots:
-    """One slot a claim, counted by kind of work."""
+    """One slot for each claim, counted by kind of work."""
 
     def __init__(self, sizes: Mapping[str, int], *, on_end: Callable[[], None]) -> None:
-        """`sizes`: how many claims of each kind may run at once; `on_end` is called when one has ended."""
+        """`sizes`: how many claims of each kind may run at once; `on_end` is called after each one ends."""
         self._sizes = sizes
         self._on_end = on_end
         self._running: dict[asyncio.Task[None], Claim] = {}
@@ -18,23 +18,23 @@ class Slots:
 
     @property
     def running(self) -> set[asyncio.Task[None]]:
-        """The tasks that carry a claim."""
+        """The tasks that carry out claims."""
         return set(self._running)
 
     @property
     def held(self) -> list[int]:
-        """The attempts whose work must not be claimed again: those that run, and those lost a lease ago or less."""
+        """The attempts whose work must not be claimed again: those running, and those lost within one lease duration."""
         return sorted({claim.attempt for claim in self._running.values()} | self._lost)
 
     def free(self, *, at_most: int | None = None) -> dict[str, int]:
-        """Return how many claims of each kind may be taken, without the kinds that have no slot left."""
+        """Return how many claims of each kind may be taken, omitting kinds that have no free slot."""
         busy = [claim.kind for claim in self._running.values()]
         free = {kind: size - busy.count(kind) for kind, size in self._sizes.items()}
         return {kind: min(n, at_most or n) for kind, n in free.items() if n > 0}
 
-    def run(self, claim: Claim, carrying: Coroutine[None, None, None]) -> None:
-        """Carry a claim in a slot until it ends."""
-        task = asyncio.create_task(carrying)
+    def run(self, claim: Claim, work: Coroutine[None, None, None]) -> None:
+        """Start the work on a claim; its slot is free again when the work ends."""
+        task = asyncio.create_task(work)
         self._running[task] = claim
         task.add_done_callback(self._ended)
 
@@ -43,6 +43,6 @@ class Slots:
         self._on_end()
 
     def keep_lost(self, attempt: int, seconds: float) -> None:
-        """Hold on to an attempt that was lost: its work is nobody's before its lease of `seconds` has run out."""
+        """Keep a lost attempt in `held` for `seconds`, the lease duration: its work cannot be claimed before that."""
         self._lost.add(attempt)
         asyncio.get_running_loop().call_later(seconds, self._lost.discard, attempt)

@@ -1,6 +1,6 @@
-"""What a kind of work is to the engine: something that carries a claim, and says what came of it.
+"""What the engine requires of a kind of work: it carries out a claim and returns the result.
 
-A kind knows its services and nothing of the queue, the lease's clock or the other kinds. Its SQL has the same name; see
+A kind knows its services, but not the queue, the lease's clock or the other kinds. Its SQL has the same name; see
 docs/architecture.md for how to add one.
 """
 
@@ -14,25 +14,25 @@ from watcher.identity import Claim
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What came of a claim that was carried to its end."""
+    """The result of a claim that succeeded."""
 
     outcome: str
-    """The kind's word for it: the event in the log, and the outcome in the metrics."""
+    """The kind's name for success: the event in the log and the outcome in the metrics."""
     fields: Mapping[str, object]
-    """Of the line in the log."""
+    """Fields of that log event."""
     write_back: Callable[[], Awaitable[None]]
-    """Calls the kind's own verb, which ends the attempt; may be called again, and raises as every write-back."""
+    """Calls the kind's own verb, which ends the attempt. May be repeated; raises what every write-back raises."""
 
 
 class Work(Protocol):
     """One kind of work."""
 
     def describe(self, claim: Claim) -> Mapping[str, object]:
-        """Return the fields of the line in the log that says that the claim is begun."""
+        """Return the fields of the log event `claimed`."""
 
     async def carry(self, claim: Claim, lease: Lease) -> Done:
-        """Do the work.
+        """Carry out the claim.
 
-        Raises Permanent, Transient or Outage where it cannot be done, and whatever `lease.check` raises. It may be
-        cancelled at any moment, and another attempt goes on from what is there then.
+        Raises Permanent, Transient or Outage if it cannot, and whatever `lease.check` raises. It may be cancelled at
+        any moment; the next attempt continues from the state it finds then.
         """

@@ -1,1 +1,1 @@
-"""The Hugging Face Hub: the only rooms that import its client."""
+"""The Hugging Face Hub: the only package that imports its client."""

@@ -1,6 +1,6 @@
 """The HTTP client under huggingface_hub.
 
-The library is written for scripts: it sleeps, tries again and sorts errors by itself. Here is what a daemon needs instead.
+The library is made for scripts: it sleeps and retries by itself. This client turns that off for a daemon.
 """
 
 import time
@@ -21,13 +21,13 @@ read_large_blocks()
 
 
 class Client(httpx2.Client):
-    """The client that huggingface_hub 2.4.0 shares between all its threads, with five of its habits kept from it.
+    """The client that huggingface_hub 2.4.0 shares between all its threads, without five behaviours of the library.
 
-    Its http_backoff closes the shared client on a ConnectError, under every other thread: `close` does nothing.
-    It sleeps through a 429, five times up to five minutes, and cannot be cancelled: that answer is raised at once.
-    Its create_repo asks again without a pause while another creation is under way: likewise.
-    It tries again after a 5xx, up to 23 s for each of our own tries: likewise.
-    Its repo_info asks for no time-out, where it is given none: ours holds for every request.
+    - http_backoff closes the shared client on a ConnectError, while other threads use it: `close` does nothing.
+    - It sleeps after a 429, five times for up to five minutes, and cannot be cancelled: a 429 is raised at once.
+    - create_repo retries without a pause while another creation is in progress: that response is raised at once.
+    - It retries after a 5xx, for up to 23 s in each of our own tries: a 5xx is raised at once.
+    - repo_info turns the time-out off unless it is given one: every request has the client's time-out.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -38,7 +38,7 @@ class Client(httpx2.Client):
         self.rate_limit = RateLimit()
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """Send within the rate limit; raises Transient for the answers that the library would sit through."""
+        """Send a request, delayed if the rate limit is nearly used up; raises Transient for responses worth a retry."""
         at_hub = request.url.host == self._hub
         if at_hub and (pause := self.rate_limit.pause()):
             time.sleep(pause)
@@ -47,32 +47,32 @@ class Client(httpx2.Client):
         if at_hub:
             self.rate_limit.update(response.headers)
         if request.method == "PUT":
-            # Nothing but images is sent like this, to wherever the Hub keeps them.
+            # Only images are sent with PUT, to the Hub's storage.
             BYTES.labels("uploaded").inc(int(request.headers.get("Content-Length", 0)))
         if response.is_error:
             response.read()
-            _raise_for_trouble(response, at_hub=at_hub)
+            _raise_if_transient(response, at_hub=at_hub)
         return response
 
     def close(self) -> None:
         """Do nothing; see `close_for_good`."""
 
     def close_for_good(self) -> None:
-        """Close the connections, also those that a thread still waits on."""
+        """Close all connections, also those that a thread waits on."""
         super().close()
 
 
-def _raise_for_trouble(response: httpx2.Response, *, at_hub: bool) -> None:
+def _raise_if_transient(response: httpx2.Response, *, at_hub: bool) -> None:
     status = response.status_code
     if not at_hub:
-        # The store behind the Hub: a link that grew old or an upload that stalled, whatever the status.
-        raise Transient(f"The Hub's store could not do it just now: HTTP {status}")
+        # The Hub's storage: an upload URL has expired or an upload has stalled, whatever the status.
+        raise Transient(f"The Hub's storage returned HTTP {status}.")
     if status == httpx2.codes.TOO_MANY_REQUESTS:
         raise Transient(f"Rate limited by the Hub: {body_of(response)}", retry_after=retry_after(response))
     if status == httpx2.codes.CONFLICT and "conflicting operation" in response.text:
         raise Transient("The Hub is creating another repo for this user.")
     if response.is_server_error:
         raise Transient(
-            f"The Hub could not do it just now: {body_of(response)} (HTTP {status})",
+            f"The Hub returned an error: {body_of(response)} (HTTP {status})",
             retry_after=retry_after(response),
         )

@@ -1,6 +1,6 @@
-"""What we use of huggingface_hub 2.4.0 and httpx2 2.16.2 that is not public: all of it, and nowhere else.
+"""Everything that is used of huggingface_hub 2.4.0 and httpx2 2.16.2 although it is not public.
 
-pyproject.toml pins both exactly. Whoever moves a pin looks here first; tests/hub/test_client.py says what each is for.
+pyproject.toml pins both exactly. To change a pin, check this module first; tests/hub/test_client.py shows what each is for.
 """
 
 from typing import Literal
@@ -23,15 +23,15 @@ __all__ = [
 
 
 def read_large_blocks() -> None:
-    """Have files read 256 KiB at a time: httpx2 reads 64, and for each goes through all of its layers."""
+    """Read uploaded files 256 KiB at a time: httpx2 reads 64 KiB, and passes each through all of its layers."""
     IteratorByteStream.CHUNK_SIZE = 2**18
 
 
 def with_upload_mode(operation: CommitOperationAdd, mode: Literal["lfs", "regular"]) -> CommitOperationAdd:
-    """Settle how the file goes, as our .gitattributes has it.
+    """Set how the file is uploaded, in accordance with our .gitattributes.
 
-    huggingface_hub would ask the Hub, which does not see the .gitattributes of the commit to come and may want small
-    images inside the commit; their base64 is then held in memory twice: 1.1 GB for 40 of 9 MB.
+    huggingface_hub would ask the Hub, which does not know the .gitattributes of the coming commit and may choose
+    `regular` for small images; their base64 is then held in memory twice: 1.1 GB for 40 images of 9 MB.
     """
     operation._upload_mode = mode  # noqa: SLF001  (there is no public way)
     return operation

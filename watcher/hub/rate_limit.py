@@ -1,4 +1,4 @@
-"""What the Hub still allows of requests, and how to spread them over what is left of the window."""
+"""The Hub's rate limit, and how to spread the remaining requests over its window."""
 
 import threading
 import time
@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from watcher.hub.library import parse_ratelimit_headers
 
 _SCARCE = 0.1
-"""The share of a window's requests that is left when we begin to spread them over the window."""
+"""Requests are spread over the window once no more than this share of its limit remains."""
 _LONGEST_PAUSE = 10.0
-"""Seconds; a window is five minutes, and a request that is late is better than one that is refused."""
+"""Seconds. A window lasts five minutes; a late request is better than a refused one."""
 
 
 class RateLimit:
-    """The requests that the Hub allows, to all that use one token, in one window of time."""
+    """The Hub's limit of requests in one window of time, for all users of one token."""
 
     def __init__(self) -> None:
         self.remaining: int | None = None
-        """Requests left as of the last answer; None while the Hub has not said."""
+        """Remaining requests as of the last response; None while unknown."""
         self._limit = 0
         self._resets_at = 0.0
         self._lock = threading.Lock()
 
     def update(self, headers: Mapping[str, str]) -> None:
-        """Read the headers of an answer; the Hub counts pages, downloads and the API apart, and ours are the API's."""
+        """Read the headers of a response. The Hub has separate limits for pages, downloads and its API; API only here."""
         parsed = parse_ratelimit_headers(headers)
         if parsed is None or parsed.resource_type != "api":
             return
@@ -33,14 +33,14 @@ class RateLimit:
 
     @property
     def requests(self) -> dict[str, int]:
-        """Requests `remaining` in the present window, and their `limit`; empty where the Hub has not said so yet."""
+        """The `remaining` requests of the current window and its `limit`; empty while unknown."""
         with self._lock:
             if self.remaining is None or time.monotonic() > self._resets_at:
                 return {}
             return {"remaining": self.remaining, "limit": self._limit}
 
     def pause(self) -> float:
-        """Seconds to wait before the next request: none while there is plenty, else its share of the time left."""
+        """Return the seconds to wait before the next request: 0 while many remain, else its share of the time left."""
         with self._lock:
             if self.remaining is None or self.remaining > self._limit * _SCARCE:
                 return 0.0

@@ -1,4 +1,4 @@
-"""Runs the Hub's blocking client in threads that nobody has to wait for."""
+"""Runs the Hub's blocking client in daemon threads."""
 
 import asyncio
 import contextvars
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 async def in_thread(operation: Callable[[], T]) -> T:
-    """Run what blocks in a thread of its own; raises the Hub's errors as ours.
+    """Run a blocking operation in a new thread; raises the Hub's errors translated to ours.
 
-    If the caller is cancelled, the thread goes on and nobody waits for it, at exit neither.
+    If the caller is cancelled, the thread continues, and its result is dropped. It does not delay the process's exit.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -32,9 +32,9 @@ async def in_thread(operation: Callable[[], T]) -> T:
         try:
             loop.call_soon_threadsafe(outcome)
         except RuntimeError:
-            return  # the loop is closed: the program is ending
+            return  # the loop is closed: the process is exiting
 
-    # With the row's fields, for what the library logs.
+    # With the context variables, so that the library's log lines have the row's fields.
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(run,), name="hub", daemon=True).start()
     try:
@@ -43,4 +43,4 @@ async def in_thread(operation: Callable[[], T]) -> T:
         translated = translate(error)
         if translated is error:
             raise
-        raise translated from None  # it may be a cause of what huggingface_hub made of it
+        raise translated from None  # `translated` may itself be the cause of `error`

@@ -1,1 +1,1 @@
-"""A row's photos: fetched, checked and spooled."""
+"""A row's photos: fetched, checked and stored in the spool folder."""

@@ -1,15 +1,15 @@
-"""Says of a file that is neither a JPG nor a PNG what it is and what to do with it, by its first bytes."""
+"""Recognizes files that are neither JPG nor PNG by their first bytes, and says what to do with them."""
 
 import re
 from typing import Final
 
-TELLING: Final = 512
-"""How many bytes tell one format from another."""
+SIGNATURE_BYTES: Final = 512
+"""How many bytes at the beginning of a file identify its format."""
 
 
-def described(start: bytes) -> str:
-    """Return words for a person, to go after "Image 3 (beach.jpg) ", about a file that begins like this."""
-    start = start[:TELLING]
+def describe(start: bytes) -> str:
+    """Describe a file that begins with these bytes, as the rest of a sentence after "Image 3 (beach.jpg) "."""
+    start = start[:SIGNATURE_BYTES]
     found = (words for pattern, words in _FORMATS if pattern.match(start))
     return next(found, "is neither a JPG nor a PNG; save it as one of them")
 
@@ -43,7 +43,7 @@ _FORMATS: Final = tuple(
             "is a web page; upload the picture itself",
         ),
         (rb"(?:\xef\xbb\xbf)?\s*<(?:.*<)?svg\b", f"is an SVG drawing; {_SAVE}"),
-        (rb"\0+\Z", "begins with nothing but zeros; upload it again"),
+        (rb"\0+\Z", "begins with zero bytes only; upload it again"),
         (rb"[\t\n\r -~\x80-\xff]+\Z", "is text; upload the picture itself"),
     )
 )

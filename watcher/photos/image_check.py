@@ -1,7 +1,7 @@
-"""Checks an image by its structure while its bytes stream by.
+"""Checks the structure of a JPEG or PNG while its bytes are streamed.
 
-Nothing is read twice, no pixel is decoded, nothing is decompressed, and no more is held than the chunk
-at hand. What an image costs is bounded by its length, whatever it holds.
+One pass: no pixel is decoded, nothing is decompressed, and only the current chunk is held in memory. The time is
+linear in the image's length, whatever it contains.
 """
 
 import re
@@ -10,65 +10,68 @@ from collections.abc import Generator
 from contextlib import suppress
 from typing import Final, Literal, TypeVar
 
-from watcher.photos.file_types import TELLING, described
+from watcher.photos.file_types import SIGNATURE_BYTES, describe
 
-Kind = Literal["jpg", "png"]
+Format = Literal["jpg", "png"]
 Code = Literal["image_not_jpeg_or_png", "image_unreadable", "image_animated", "image_too_many_pixels"]
 
 _T = TypeVar("_T")
-_Reading = Generator[None, None, _T]  # yields while it waits for the next chunk
+_Parser = Generator[None, None, _T]  # yields when it needs the next chunk
 
 MAX_PIXELS: Final = 250_000_000
 MAX_PARTS: Final = 100_000
-"""Segments or chunks of one image: cameras write dozens, and 20 MiB of empty ones would cost seconds."""
+"""Segments (JPEG) or chunks (PNG) of one image: cameras write dozens, and 20 MiB of empty ones would take seconds."""
 
 
-class UnfitError(Exception):
-    """The image cannot be published: `code` is the contract's, `words` go after "Image 3 (beach.jpg) "."""
+class InvalidImage(Exception):
+    """The image cannot be published.
 
-    def __init__(self, code: Code, words: str) -> None:
-        super().__init__(words)
+    `code` is one of `errors.CODES`; `reason` is the rest of a sentence after "Image 3 (beach.jpg) ".
+    """
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(reason)
         self.code = code
-        self.words = words
+        self.reason = reason
 
 
 class ImageCheck:
-    """Takes one image chunk by chunk and says what it is. One that has raised is not asked again."""
+    """Checks one image, chunk by chunk. Not to be used further once a method has raised."""
 
     def __init__(self) -> None:
         self._stream = _Stream()
-        self._reading = _image(self._stream)
-        self._kind: Kind | None = None
-        next(self._reading)
+        self._parser = _image(self._stream)
+        self._format: Format | None = None
+        next(self._parser)
 
     def feed(self, chunk: bytes) -> None:
-        """Look at the next bytes, however many; raises `UnfitError` as soon as no more bytes could help."""
-        if self._kind:
-            return  # what follows the end is accepted: phones append a video there
+        """Check the next bytes, of any number; raises InvalidImage as soon as the image is known to be invalid."""
+        if self._format:
+            return  # bytes after the end are accepted: phones append a video
         self._stream.chunk = chunk
         self._stream.at = 0
         try:
-            next(self._reading)
+            next(self._parser)
         except StopIteration as end:
-            self._kind = end.value
+            self._format = end.value
 
-    def finish(self) -> Kind:
-        """Say what the image is, now that it has ended; raises `UnfitError` where its end did not come."""
-        if self._kind is None:
-            self._reading.throw(_unreadable("is cut off: its end is missing; upload it again"))
-        assert self._kind
-        return self._kind
+    def finish(self) -> Format:
+        """Return the format once all bytes are fed; raises InvalidImage if the image is incomplete."""
+        if self._format is None:
+            self._parser.throw(_unreadable("is cut off: its end is missing; upload it again"))
+        assert self._format
+        return self._format
 
 
 class _Stream:
-    """The bytes that have come and were not read yet: the rest of one chunk."""
+    """The current chunk, and the position up to which it is read."""
 
     def __init__(self) -> None:
         self.chunk = b""
         self.at = 0
 
-    def take(self, size: int) -> _Reading[bytes]:
-        """Read `size` bytes, a few."""
+    def take(self, size: int) -> _Parser[bytes]:
+        """Read `size` bytes; for small sizes."""
         taken = self.chunk[self.at : self.at + size]
         self.at += len(taken)
         while len(taken) < size:
@@ -78,8 +81,8 @@ class _Stream:
             taken += part
         return taken
 
-    def skip(self, size: int, crc: int = 0) -> _Reading[int]:
-        """Pass over `size` bytes; returns `crc` continued over them."""
+    def skip(self, size: int, crc: int = 0) -> _Parser[int]:
+        """Skip `size` bytes; returns `crc` updated with them."""
         while size > (here := len(self.chunk) - self.at):
             crc = zlib.crc32(memoryview(self.chunk)[self.at :], crc)
             size -= here
@@ -88,33 +91,33 @@ class _Stream:
         self.at += size
         return crc
 
-    def marker(self) -> _Reading[tuple[int, int]]:
-        """Pass over everything before the next JPEG marker; returns how many bytes that was, and its code."""
-        passed = 0
+    def marker(self) -> _Parser[tuple[int, int]]:
+        """Skip to the next JPEG marker; returns how many bytes were skipped, and the marker's code."""
+        skipped = 0
         while not (found := _MARKER.search(self.chunk, self.at)):
             rest = len(self.chunk) - self.at
             half = b"\xff" if rest and self.chunk.endswith(b"\xff") else b""
-            passed += rest - len(half)
+            skipped += rest - len(half)
             yield
             self.chunk = half + self.chunk
-        passed += found.start() - self.at
+        skipped += found.start() - self.at
         self.at = found.end()
-        return passed, found[0][1]
+        return skipped, found[0][1]
 
 
-def _image(stream: _Stream) -> _Reading[Kind]:
-    """Tell from the first bytes what it is, and go on as that."""
+def _image(stream: _Stream) -> _Parser[Format]:
+    """Detect the format from the first bytes, and check the rest accordingly."""
     start = b""
     try:
         while len(start) < len(_PNG):
             yield
             start += stream.chunk
-    except UnfitError:  # it has ended already
+    except InvalidImage:  # from `finish`: there are no more bytes
         if not start:
             raise _unreadable("is empty; upload it again") from None
         if start in {_JPEG[: len(start)], _PNG[: len(start)]} or start.startswith(_JPEG):
             raise
-        raise _another(start) from None
+        raise _other_format(start) from None
     stream.chunk, stream.at = start, 0
     if start.startswith(_JPEG):
         stream.at = 2
@@ -122,30 +125,30 @@ def _image(stream: _Stream) -> _Reading[Kind]:
     if start.startswith(_PNG):
         stream.at = len(_PNG)
         return (yield from _png(stream))
-    with suppress(UnfitError):
-        while len(start) < TELLING:
+    with suppress(InvalidImage):
+        while len(start) < SIGNATURE_BYTES:
             yield
             start += stream.chunk
-    raise _another(start)
+    raise _other_format(start)
 
 
 _JPEG: Final = b"\xff\xd8\xff"
-# FF00 is a data byte, FFD0 to FFD7 are restarts inside the data, and FF before a marker is filling.
+# FF00 is a data byte, FFD0 to FFD7 are restarts inside the data, and FF before a marker is padding.
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _TEM, _EOI, _SOS = 0x01, 0xD9, 0xDA
-_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA})  # what libjpeg-turbo 3 decodes
+_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA})  # those that libjpeg-turbo 3 decodes
 _OTHER_FRAMES: Final = frozenset({0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xDE, 0xF7})
-# Tables, a late height, the restart interval, APPn, comment.
+# Tables, DNL (the number of lines), the restart interval, APPn, comment.
 _SEGMENTS: Final = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE})
 
 
-def _jpeg(stream: _Stream) -> _Reading[Kind]:
-    """Walk the segments from after the start marker to the end marker, as a decoder would."""
+def _jpeg(stream: _Stream) -> _Parser[Format]:
+    """Read the segments from after the start marker to the end marker, as a decoder would."""
     components: frozenset[int] | None = None
     previous, scanned = 0, False
     for _ in range(MAX_PARTS):
-        passed, marker = yield from stream.marker()
-        scanned |= previous == _SOS and passed > 0
+        skipped, marker = yield from stream.marker()
+        scanned |= previous == _SOS and skipped > 0
         previous = marker
         if marker == _EOI:
             if not scanned:
@@ -173,7 +176,7 @@ def _jpeg(stream: _Stream) -> _Reading[Kind]:
     raise _too_many_parts()
 
 
-def _frame(stream: _Stream, size: int, *, lossless: bool) -> _Reading[frozenset[int]]:
+def _frame(stream: _Stream, size: int, *, lossless: bool) -> _Parser[frozenset[int]]:
     """Read the frame header; returns the identifiers of its components."""
     if size not in {9, 12, 15, 18}:  # one to four components
         raise _damaged("its header has a wrong length")
@@ -190,8 +193,8 @@ def _frame(stream: _Stream, size: int, *, lossless: bool) -> _Reading[frozenset[
     return frozenset(header[6::3])
 
 
-def _scan(stream: _Stream, size: int, components: frozenset[int] | None) -> _Reading[None]:
-    """Read the header of a scan, which names components of the frame; its data runs to the next marker."""
+def _scan(stream: _Stream, size: int, components: frozenset[int] | None) -> _Parser[None]:
+    """Read the header of a scan, which names components of the frame; its data ends at the next marker."""
     if components is None:
         raise _damaged("its header is missing")
     if size not in {6, 8, 10, 12}:
@@ -205,21 +208,21 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEPTHS: Final = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
 _PALETTED: Final = 3
-_MAX_DEFLATE: Final = 1032  # no compressed byte stands for more: a match of 258 bytes takes two bits
+_MAX_DEFLATE: Final = 1032  # the highest compression ratio: a match of 258 bytes takes two bits
 
 
-def _png(stream: _Stream) -> _Reading[Kind]:
-    """Walk the chunks from the header to the end chunk, each with its checksum."""
-    palette, compressed, left_data = False, 0, False
+def _png(stream: _Stream) -> _Parser[Format]:
+    """Read the chunks from the header to the end chunk, and verify the checksum of each."""
+    palette, compressed, data_ended = False, 0, False
     colour, raw = yield from _png_header(stream)
     for _ in range(MAX_PARTS):
         size, name = yield from _chunk_head(stream)
         if name == b"acTL" and not compressed:
-            raise UnfitError(
+            raise InvalidImage(
                 "image_animated", "is an animated PNG; save one still picture of it as JPG or PNG"
             )
         if name == b"IDAT":
-            if left_data:
+            if data_ended:
                 raise _damaged("its picture is in pieces")
             if colour == _PALETTED and not palette:
                 raise _damaged("its palette is missing")
@@ -227,10 +230,10 @@ def _png(stream: _Stream) -> _Reading[Kind]:
         elif name == b"PLTE":
             palette = 0 < size <= 3 * 256 and size % 3 == 0
         elif name != b"IEND" and name[:1].isupper():
-            raise _damaged("it has a part that no program knows")
+            raise _damaged("it has a required part of an unknown type")
         crc = yield from stream.skip(size, zlib.crc32(name))
         yield from _checksum(stream, crc)
-        left_data |= compressed > 0 and name != b"IDAT"
+        data_ended |= compressed > 0 and name != b"IDAT"
         if name == b"IEND":
             if compressed * _MAX_DEFLATE < raw:
                 raise _damaged("there is too little in it for a picture of its size")
@@ -238,8 +241,8 @@ def _png(stream: _Stream) -> _Reading[Kind]:
     raise _too_many_parts()
 
 
-def _png_header(stream: _Stream) -> _Reading[tuple[int, int]]:
-    """Read the header chunk; returns the colour type and how many bytes the picture has at least."""
+def _png_header(stream: _Stream) -> _Parser[tuple[int, int]]:
+    """Read the header chunk; returns the colour type and the least size of the uncompressed picture in bytes."""
     size, name = yield from _chunk_head(stream)
     if (size, name) != (13, b"IHDR"):
         raise _damaged("it does not begin with its header")
@@ -253,7 +256,7 @@ def _png_header(stream: _Stream) -> _Reading[tuple[int, int]]:
     return colour, height * (1 + width * depth * _CHANNELS[colour] // 8)
 
 
-def _chunk_head(stream: _Stream) -> _Reading[tuple[int, bytes]]:
+def _chunk_head(stream: _Stream) -> _Parser[tuple[int, bytes]]:
     head = yield from stream.take(8)
     size, name = int.from_bytes(head[:4]), head[4:]
     if size >= 1 << 31 or not name.isalpha():
@@ -261,7 +264,7 @@ def _chunk_head(stream: _Stream) -> _Reading[tuple[int, bytes]]:
     return size, name
 
 
-def _checksum(stream: _Stream, crc: int) -> _Reading[None]:
+def _checksum(stream: _Stream, crc: int) -> _Parser[None]:
     stored = yield from stream.take(4)
     if int.from_bytes(stored) != crc:
         raise _damaged("a checksum in it does not match")
@@ -271,25 +274,25 @@ def _limit(width: int, height: int) -> None:
     if not width or not height:
         raise _damaged("it is 0 pixels wide or high")
     if width * height > MAX_PIXELS:
-        raise UnfitError(
+        raise InvalidImage(
             "image_too_many_pixels",
             f"has {width} × {height} pixels, more than {MAX_PIXELS // 1_000_000} megapixels; make it smaller",
         )
 
 
-def _too_many_parts() -> UnfitError:
+def _too_many_parts() -> InvalidImage:
     return _damaged(f"it is in more than {MAX_PARTS:,} pieces")
 
 
-def _unreadable(words: str) -> UnfitError:
-    return UnfitError("image_unreadable", words)
+def _unreadable(reason: str) -> InvalidImage:
+    return InvalidImage("image_unreadable", reason)
 
 
-def _damaged(what: str) -> UnfitError:
-    return _unreadable(f"is damaged: {what}; open it and save it anew as JPG or PNG")
+def _damaged(damage: str) -> InvalidImage:
+    return _unreadable(f"is damaged: {damage}; open it and save it again as JPG or PNG")
 
 
-def _another(start: bytes) -> UnfitError:
+def _other_format(start: bytes) -> InvalidImage:
     if start[1:4] == b"PNG":
         return _damaged("it is a PNG whose first bytes were changed, as by a transfer in text mode")
-    return UnfitError("image_not_jpeg_or_png", described(start))
+    return InvalidImage("image_not_jpeg_or_png", describe(start))

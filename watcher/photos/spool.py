@@ -1,4 +1,4 @@
-"""Where an instance's images lie while they are on their way: private, and empty between attempts."""
+"""The folder that holds an instance's images between fetch and upload: private, and empty between attempts."""
 
 import errno
 import fcntl
@@ -11,25 +11,25 @@ from pathlib import Path
 
 from watcher.errors import Misconfigured, Outage
 
-# Room for one more image of the largest size, and a little for everything else on the disk.
-_LEAST_FREE = 64 * 2**20
+# Space for one more image of the largest size, and some for everything else on the disk.
+_MIN_FREE = 64 * 2**20
 
 
 class Spool:
-    """The folder of one instance. Whoever has its lock knows that no other run of this instance is alive."""
+    """The folder of one instance. Its lock proves that no other run of this instance is alive."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the instance's lock, with a spool cleared of what a predecessor left; raises Misconfigured."""
+        """Hold the instance's lock, and delete what an earlier run left in the folder; raises Misconfigured."""
         try:
             lock = self._open_lock()
         except OSError as error:
             raise Misconfigured(
                 f"The spool folder {self._folder} cannot be written to ({error.strerror}): set WATCHER_SPOOL to a "
-                "folder of this user's own."
+                "folder that this user owns."
             ) from error
         try:
             try:
@@ -37,18 +37,18 @@ class Spool:
             except OSError as error:
                 raise Misconfigured(
                     f"Another watcher runs as instance {self._folder.name} with the spool folder {self._folder}: stop "
-                    "it, or give this one a name of its own with WATCHER_INSTANCE."
+                    "it, or set WATCHER_INSTANCE to another name for this one."
                 ) from error
-            for left in self._folder.glob("attempt-*"):
-                _remove(left)
+            for leftover in self._folder.glob("attempt-*"):
+                _remove(leftover)
             yield
         finally:
             os.close(lock)
 
     def _open_lock(self) -> int:
-        """Open the lock in a folder that is made, or is ours alone already; raises OSError."""
+        """Open the lock, creating the folder with access for this user only; raises OSError if another user owns it."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # By the folder itself, for what others can write to may hold a link in its place.
+        # Through a descriptor of the folder: if others can write to its parent, they could replace it by a link.
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if os.fstat(folder).st_uid != os.geteuid():
@@ -77,35 +77,39 @@ class Spool:
 
     @contextmanager
     def folder(self, attempt: int) -> Iterator[Path]:
-        """A folder for one attempt, gone afterwards; raises Outage where there is no room."""
-        self.check_room()
+        """Make a folder for one attempt, and delete it after the body; raises Outage if the disk is full."""
+        self.check_space()
         folder = self._folder / f"attempt-{attempt}"
-        _remove(folder)  # the number is new, so what is there is not ours
+        _remove(folder)  # attempt numbers are unique, so anything there is a leftover
         try:
             folder.mkdir(mode=0o700)
         except OSError as error:
             raise Outage(
-                f"The spool folder {self._folder} cannot be written to: {error.strerror}."
+                f"The spool folder {self._folder} cannot be written to ({error.strerror}): check its permissions, or "
+                "move it with WATCHER_SPOOL."
             ) from error
         try:
             yield folder
         finally:
             _remove(folder)
 
-    def check_room(self) -> None:
-        """Raise Outage unless an image fits."""
+    def check_space(self) -> None:
+        """Raise Outage unless there is space for an image."""
         try:
             free = shutil.disk_usage(self._folder).free
         except OSError as error:
-            raise Outage(f"The spool folder {self._folder} is gone: {error.strerror}.") from error
-        if free < _LEAST_FREE:
             raise Outage(
-                f"The disk of the spool folder {self._folder} is full: free some room, or move it with WATCHER_SPOOL."
+                f"The spool folder {self._folder} cannot be accessed ({error.strerror}): restart the watcher, which "
+                "creates it."
+            ) from error
+        if free < _MIN_FREE:
+            raise Outage(
+                f"The disk of the spool folder {self._folder} is full: free some space, or move it with WATCHER_SPOOL."
             )
 
 
 def _remove(folder: Path) -> None:
-    """Remove what lies there, as far as that can be done; of a link the link, and nothing that it leads to."""
+    """Remove what is at this path, ignoring errors; if it is a link, only the link and not its target."""
     if folder.is_symlink() or folder.is_file():
         with suppress(OSError):
             folder.unlink()
@@ -113,7 +117,7 @@ def _remove(folder: Path) -> None:
 
 
 def _take(lock: int) -> None:
-    """Take a lock; raises OSError where it is another's. Whoever only looks whether it is taken has it for an instant."""
+    """Take the lock; raises OSError if it is taken. Tries for 0.2 s, since `taken` holds it for a moment."""
     for _ in range(4):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,1 +1,1 @@
-"""A process on its host: log, metrics, HTTP, signals, the service manager."""
+"""A process on its host: log, metrics, HTTP server, signals, service manager."""

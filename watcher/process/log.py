@@ -1,6 +1,6 @@
-"""How we log: named events with fields, through one pipe with the libraries' own, and never a secret.
+"""Logging: named events with fields, in one stream with the libraries' lines, all without secrets.
 
-The events, with their fields and what they mean, stand in one table in the README.
+The table of events in docs/operating.md has their fields and meanings.
 """
 
 import base64
@@ -15,15 +15,15 @@ from urllib.parse import quote
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_SPELLED: set[str] = set()
-"""The secrets, in every spelling that we know of."""
+_SECRETS: set[str] = set()
+"""The secrets, in each encoding in which they may be written."""
 
-# As journald takes them, see sd-daemon(3).
+# The priorities of journald, see sd-daemon(3).
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-class _LastStage(structlog.stdlib.ProcessorFormatter):
-    """Whatever wrote the line: the secrets go out of it, and journald is told how much it matters."""
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Formats every line, also those of libraries: redacts secrets, and adds the priority for journald."""
 
     journal = False
 
@@ -40,12 +40,12 @@ def configure(
     form: Literal["auto", "console", "json"] = "auto",
     secrets: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
-    **everywhere: str,
+    **fields: str,
 ) -> None:
-    """Send all logging and Python's warnings to stderr, with the fields `everywhere` in every line.
+    """Send all logging and Python's warnings to stderr, with `fields` in every line.
 
-    The libraries are heard from WARNING on, or from DEBUG on when `level` is DEBUG. `environment` may say that stderr
-    is the journal (JOURNAL_STREAM), or that colours are not wanted (NO_COLOR).
+    Libraries are logged from WARNING up, or from DEBUG up if `level` is DEBUG. Read from `environment`: JOURNAL_STREAM
+    (stderr is the journal), NO_COLOR and TERM.
     """
     environment = environment or {}
     journal, terminal = is_journal(environment), sys.stderr.isatty()
@@ -53,8 +53,8 @@ def configure(
     coloured = terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
     def add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        # No context variables: a library's thread has none of ours.
-        return {**everywhere, **event}
+        # Not as context variables, which the threads of libraries do not inherit.
+        return {**fields, **event}
 
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -65,13 +65,14 @@ def configure(
             fmt="%H:%M:%S" if console and terminal else "iso", utc=not (console and terminal)
         ),
     ]
-    formatter = _LastStage(
+    formatter = _Formatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             *(
                 [
-                    # Not rich's stacks: they show local variables, and cut or wrap a secret beyond recognition.
+                    # Not rich's tracebacks: they show local variables, and may wrap or cut a secret so that it is not
+                    # redacted.
                     structlog.dev.ConsoleRenderer(
                         colors=coloured, exception_formatter=structlog.dev.plain_traceback
                     )
@@ -85,8 +86,8 @@ def configure(
         ],
     )
     formatter.journal = journal
-    _SPELLED.clear()
-    _SPELLED.update(spelling for secret in secrets for spelling in _spellings(secret))
+    _SECRETS.clear()
+    _SECRETS.update(encoded for secret in secrets for encoded in _encodings(secret))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
@@ -94,11 +95,11 @@ def configure(
     root.setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
     logging.captureWarnings(capture=True)
     logging.getLogger("watcher").setLevel(level)
-    # Each of its lost sockets is a line or two of error; the feed says it, once.
+    # It logs one or two errors for each lost connection; the feed logs the loss once.
     logging.getLogger("realtime._async.client").setLevel(
         logging.DEBUG if level == "DEBUG" else logging.CRITICAL
     )
-    # It writes to stderr by itself, beside us and with secrets in it.
+    # Its own handler writes to stderr without redaction.
     logging.getLogger("huggingface_hub").handlers.clear()
     structlog.configure(
         processors=[
@@ -113,27 +114,27 @@ def configure(
 
 
 def redact(text: str) -> str:
-    """Strike the secrets that `configure` was given out of a text."""
-    for spelling in _SPELLED:
-        text = text.replace(spelling, "[secret]")
+    """Replace the secrets that `configure` was given with `[secret]`."""
+    for secret in _SECRETS:
+        text = text.replace(secret, "[secret]")
     return text
 
 
 def is_journal(environment: Mapping[str, str]) -> bool:
-    """Whether what we write to stderr goes to the journal, without anything between."""
-    with suppress(OSError, ValueError):  # stderr may be no file at all
+    """Whether stderr is connected directly to the journal."""
+    with suppress(OSError, ValueError):  # stderr may have no file descriptor
         stderr = os.fstat(sys.stderr.fileno())
         return environment.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}"
     return False
 
 
-def _spellings(secret: str) -> Iterable[str]:
-    """How a secret may be written in a URL, a header or a dump."""
+def _encodings(secret: str) -> Iterable[str]:
+    """Yield the forms of a secret in a URL, a header or a dump."""
     yield secret
     yield quote(secret, safe="")
     raw = secret.encode()
-    for before in range(3):
-        # Behind something else, as in `user:password`: the characters that stand for the secret's own bits alone.
-        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
+    for prefix in range(3):
+        # Base64 after a prefix, as in `user:password`, at each alignment: the characters that encode only the secret.
+        first, last = -(-prefix * 8 // 6), (prefix + len(raw)) * 8 // 6
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            yield encode(bytes(before) + raw)[first:last].decode()
+            yield encode(bytes(prefix) + raw)[first:last].decode()

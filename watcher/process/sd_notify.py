@@ -1,4 +1,4 @@
-"""What systemd is told, as sd_notify(3) says: a datagram of lines to the socket that it names."""
+"""Notifies systemd of the daemon's state by the protocol of sd_notify(3): datagrams to the socket NOTIFY_SOCKET."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 class ServiceManager:
-    """Whoever started us, if it wants to hear from us."""
+    """The service manager that started this process, if it accepts notifications."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         """Read NOTIFY_SOCKET and WATCHDOG_USEC from `environment`."""
@@ -18,10 +18,10 @@ class ServiceManager:
         microseconds = environment.get("WATCHDOG_USEC", "")
         wanted = bool(self._address) and ours and microseconds.isdecimal()
         self.watchdog = int(microseconds) / 1e6 if wanted and int(microseconds) else None
-        """Seconds without WATCHDOG=1 after which we are killed; None if nobody watches."""
+        """Seconds without WATCHDOG=1 after which systemd kills this process; None if the watchdog is off."""
 
     def notify(self, *lines: str) -> None:
-        """Send lines such as `READY=1`. Whether they arrive is not our concern: nobody may be listening."""
+        """Send lines such as `READY=1`; errors are ignored, since delivery is optional."""
         if not self._address:
             return
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT while the daemon lives, and to the process's last moment."""
+"""Handles SIGTERM and SIGINT while the daemon runs, and ignores them until the process has exited."""
 
 import asyncio
 import signal
@@ -10,31 +10,31 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def handled(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on the running loop at each signal; afterwards signals do nothing, since the process is ending.
+def handling_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on the running loop at each signal; after the body, ignore them, since the process is exiting.
 
-    Not by the loop's own handlers: when it is closed they give way to the system's, and a signal that came again just
-    then would end us with something else than our exit code.
+    Does not use the loop's own handlers: when the loop is closed they are replaced by the system's defaults, and a
+    second signal at that moment would change the exit code.
     """
     loop = asyncio.get_running_loop()
-    ours, theirs = socket.socketpair()
-    ours.settimeout(0)
-    theirs.settimeout(0)
+    reader, writer = socket.socketpair()
+    reader.settimeout(0)
+    writer.settimeout(0)
 
     def read() -> None:
-        for number in ours.recv(4096):
+        for number in reader.recv(4096):
             if number in _STOPPING:
                 stop()
 
-    loop.add_reader(ours, read)
-    # Wakes the loop also if the signal comes when it is just about to sleep.
-    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    loop.add_reader(reader, read)
+    # Wakes the loop even if the signal arrives just before it sleeps.
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     for number in _STOPPING:
         signal.signal(number, lambda *_: None)
     try:
         yield
     finally:
         signal.set_wakeup_fd(-1)
-        loop.remove_reader(ours)
-        ours.close()
-        theirs.close()
+        loop.remove_reader(reader)
+        reader.close()
+        writer.close()

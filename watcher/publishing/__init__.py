@@ -1,1 +1,1 @@
-"""Publishing: from a claimed row to a private repo in one commit."""
+"""Publishing: from a claimed row to a private repo with one commit."""

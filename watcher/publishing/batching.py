@@ -1,4 +1,4 @@
-"""Images handed on as they come: as many as there are by then, so that no way stands idle while some wait."""
+"""Groups fetched images into batches for upload, as they arrive, so that an upload can begin before the last fetch."""
 
 import asyncio
 import math
@@ -6,46 +6,47 @@ import math
 from watcher.identity import Image
 
 LARGEST = 5
-"""Images that go up together: as many as the Hub's client sends at once."""
+"""Images in one batch at most: as many as the Hub's client sends in parallel."""
 
-_WORTH_IT = 2**24
-"""Bytes on whose way a request more is not noticed."""
+_LARGE_BYTES = 2**24
+"""Bytes of a batch whose upload takes so long that the cost of its request is negligible."""
 
 
 class Batches:
-    """Takes the images of one row in any order, and gives them out once each.
+    """A queue of one row's images: they are added in any order, and each is taken once, in a batch.
 
-    Small batches begin early and end early, but each costs a request. There are at most two for every five images.
-    A batch of fewer than five has to be large in bytes, unless it is the last.
+    Small batches start earlier, but each costs a request, so there are at most two batches for every five images. A
+    batch of fewer than five must have at least `_LARGE_BYTES`, unless it is the last.
     """
 
     def __init__(self, images: int) -> None:
-        """`images`: how many will come."""
-        self._left = images
-        self._allowed = 2 * math.ceil(images / LARGEST)
-        self._waiting: list[Image] = []
-        self._news = asyncio.Condition()
+        """`images`: how many will be added."""
+        self._remaining = images
+        self._batches_left = 2 * math.ceil(images / LARGEST)
+        self._queue: list[Image] = []
+        self._changed = asyncio.Condition()
 
     async def put(self, image: Image) -> None:
         """Add an image."""
-        async with self._news:
-            self._waiting.append(image)
-            self._news.notify_all()
+        async with self._changed:
+            self._queue.append(image)
+            self._changed.notify_all()
 
     async def take(self) -> list[Image]:
-        """Return the next batch, once enough have come; empty when none is left."""
-        async with self._news:
-            await self._news.wait_for(lambda: self._enough)
-            batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
+        """Wait for the next batch and return it; empty once all images are taken."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._is_ready)
+            batch, self._queue = self._queue[:LARGEST], self._queue[LARGEST:]
             if batch:
-                self._left -= len(batch)
-                self._allowed -= 1
-                self._news.notify_all()  # for others it may be enough now
+                self._remaining -= len(batch)
+                self._batches_left -= 1
+                self._changed.notify_all()  # the rest may be ready now
             return batch
 
     @property
-    def _enough(self) -> bool:
-        count = len(self._waiting)
-        if count == self._left or count >= LARGEST:
+    def _is_ready(self) -> bool:
+        count = len(self._queue)
+        if count == self._remaining or count >= LARGEST:
             return True
-        return count * self._allowed >= self._left and sum(image.size for image in self._waiting) >= _WORTH_IT
+        is_large = sum(image.size for image in self._queue) >= _LARGE_BYTES
+        return is_large and count * self._batches_left >= self._remaining

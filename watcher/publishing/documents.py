@@ -1,6 +1,6 @@
-"""What the repo holds, as a pure function of the row and its images.
+"""The contents of the repo, as a pure function of the row and its images.
 
-No clock, no locale, no order but the row's: done again, it is the same bytes, and nothing is left to commit.
+It depends on no clock, locale or order but the row's: made again, it is the same bytes.
 """
 
 import json
@@ -16,14 +16,14 @@ _STEPS, _LEARNING_RATE, _RESOLUTION = 1000, 0.0004, 512
 
 
 def slug(name: str) -> str:
-    """Return the name as part of a repo's name: 1 to 75 characters of a-z, 0-9 and single hyphens inside.
+    """Return the name as part of a repo's name: 1 to 75 characters of a-z and 0-9, with single hyphens inside.
 
-    With `identity-` before it and a hyphen and 11 digits after it, it is within the Hub's 96.
+    With the prefix `identity-` and the suffix of a hyphen and 11 digits, it is within the Hub's limit of 96.
     """
     words = re.sub(r"[^a-z0-9]+", "-", "".join(map(_ascii, unicodedata.normalize("NFC", name)))).strip("-")
     if len(words) > _MAX_SLUG:
-        whole = words[: _MAX_SLUG + 1].rpartition("-")[0]  # end with a word, unless too little would be left
-        words = whole if len(whole) > _MAX_SLUG // 2 else words[:_MAX_SLUG]
+        whole_words = words[: _MAX_SLUG + 1].rpartition("-")[0]  # unless that would remove half or more
+        words = whole_words if len(whole_words) > _MAX_SLUG // 2 else words[:_MAX_SLUG]
     return words or "person"
 
 
@@ -31,19 +31,19 @@ _MAX_SLUG: Final = 96 - len("identity--") - 11
 
 
 def _ascii(character: str) -> str:
-    """Transliterate one character; what is neither letter nor digit, emoji included, parts words."""
+    """Transliterate one character; anything but a letter or digit, including emoji, separates words."""
     category = unicodedata.category(character)
     if category == "Cf":
         return ""  # joiners
     if category[0] not in "LMN":
         return "-"
     latin = re.sub(r"[^A-Za-z0-9]", "", anyascii(character))
-    # Out of a script without cases, a capital begins a syllable of its own: 李雷 is Li and Lei.
+    # From a script without case, a capital begins a separate word: 李雷 is Li and Lei.
     return f"-{latin.lower()}-" if category == "Lo" and latin[:1].isupper() else latin.lower()
 
 
 def training_config(identity: Identity) -> dict[str, Any]:
-    """Return the parameters that a FLUX LoRA training starts from, in the order of the file."""
+    """Return the content of training_config.json, in its order: the row and the parameters of a FLUX LoRA training."""
     return {
         "identity_name": identity.name,
         "num_images": len(identity.image_paths),
@@ -64,12 +64,12 @@ def commit_message(identity: Identity) -> str:
 
 
 def image_path(image: Image) -> str:
-    """Return where the image lies in the repo: by its place in the row and by what its bytes are."""
+    """Return the image's path in the repo, from its position in the row and its actual type."""
     return f"images/image_{image.number:03}.{image.extension}"
 
 
 def documents(identity: Identity, repo_id: str) -> dict[str, bytes]:
-    """Return the files beside the images, by path; they are known before any image has come."""
+    """Return the files other than the images, by path. They do not depend on the images' content."""
     config = json.dumps(training_config(identity), ensure_ascii=False, indent=2) + "\n"
     return {
         ".gitattributes": _GITATTRIBUTES.encode(),
@@ -79,7 +79,7 @@ def documents(identity: Identity, repo_id: str) -> dict[str, bytes]:
 
 
 def _card(identity: Identity, repo_id: str) -> str:
-    """Return the model card; no name can break it: the front matter is constant, the name is a code span."""
+    """Return the model card. No name can break it: the front matter is constant, and the name is a code span."""
     name, count = _code_span(identity.name), len(identity.image_paths)
     return f"""\
 ---
@@ -95,14 +95,14 @@ tags:
 
 {count} photos of one person, to train a FLUX LoRA with. There are no weights in here yet.
 
-**Keep this repo private.** The photos are as they were uploaded, and so is what they say about when, where
-and with what they were taken.
+**Keep this repo private.** The photos are as they were uploaded, including their metadata: when, where and with
+which camera they were taken.
 
 ## What is inside
 
 | path | what it is |
 |---|---|
-| `images/` | `image_001` to `image_{count:03}`, JPG or PNG, in the order they were given; nothing else |
+| `images/` | `image_001` to `image_{count:03}`, JPG or PNG, in the order of the upload; nothing else |
 | `training_config.json` | whose photos these are, and the parameters below |
 
 | steps | learning rate | resolution |
@@ -111,7 +111,7 @@ and with what they were taken.
 
 ## How to train with it
 
-Fetch it, with a token that may read it (`hf auth login`):
+Download it, with a token that may read it (`hf auth login`):
 
 ```sh
 hf download {repo_id} --local-dir training-data
@@ -130,7 +130,7 @@ Then give the folder `training-data/images` to a trainer:
 - [ai-toolkit](https://github.com/ostris/ai-toolkit): `folder_path` of a dataset, a `trigger_word`,
   `resolution: [{_RESOLUTION}]`, `steps: {_STEPS}`, `lr: {_LEARNING_RATE}`.
 - [diffusers](https://github.com/huggingface/diffusers), `train_dreambooth_lora_flux.py`:
-  `--instance_data_dir` (`--dataset_name` would want a dataset repo), `--instance_prompt`,
+  `--instance_data_dir` (`--dataset_name` expects a dataset repo), `--instance_prompt`,
   `--resolution={_RESOLUTION}`, `--max_train_steps={_STEPS}`, `--learning_rate={_LEARNING_RATE}`.
 - [kohya's sd-scripts](https://github.com/kohya-ss/sd-scripts): `image_dir` of a subset, with `class_tokens`.
 
@@ -140,13 +140,13 @@ every file in the folder as a picture, so put none there for it.
 
 
 def _code_span(text: str) -> str:
-    """Quote text for Markdown, with a longer fence than any in it: nothing in it is markup, link or HTML."""
+    """Quote text as a Markdown code span, with a longer fence than any in it, so that nothing in it is markup."""
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
-    space = " " if "`" in text else ""  # a span may neither begin nor end with a backtick
+    space = " " if "`" in text else ""  # the content may neither begin nor end with a backtick
     return f"{fence}{space}{text}{space}{fence}"
 
 
-# What the Hub gives a new model repo, so that weights added later are kept as LFS, too; then the images.
+# The Hub's default for a new model repo, so that weights added later are stored as LFS too, plus images.
 _GITATTRIBUTES: Final = "".join(
     f"{pattern} filter=lfs diff=lfs merge=lfs -text\n"
     for pattern in (

@@ -1,6 +1,6 @@
-"""The repo's name: reserved before the Hub hears of it, looked behind before anything is repeated, and abandoned at the end.
+"""The repo's name: reserved before the Hub is sent it, checked before a step is repeated, abandoned if the row fails.
 
-Each step can be done twice, and by another attempt: whoever holds the row next finds what was begun here.
+Each step can be repeated, also by another attempt: the next one that holds the row continues from what this one did.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from watcher.supabase.verbs import Verbs
 
 log = structlog.get_logger(__name__)
 
-_NAMES_AT_ONCE = 5
-"""Names that one attempt tries; a Hub that calls every new repo somebody else's must not get one each second."""
+_MAX_NAMES = 5
+"""Names that one attempt tries, in case the Hub reports every new repo as foreign: each name creates a repo."""
 
 
-class _NotShown(Transient):
-    """The Hub does not show a repo that it has, or may have."""
+class _NotVisible(Transient):
+    """The Hub does not show a repo that exists, or may exist."""
 
 
 class RepoName:
-    """The name of one row's repo, and what this attempt has done under it."""
+    """The name of one row's repo, and the repo's creation under it."""
 
     def __init__(
         self, identity: Identity, reserved: str | None, lease: Lease, *, verbs: Verbs, hub: Hub, retry: Retry
@@ -42,43 +42,44 @@ class RepoName:
         self._hub = hub
         self._retry = retry
         self._creations: list[asyncio.Future[None]] = []
-        """Of the repo under the present name, each of which may have made it."""
+        """The requests that create the repo under the current name; any of them may have created it."""
 
     @property
     def repo_id(self) -> str:
         """The reserved name."""
-        assert self._reserved is not None, "a name is reserved before anything is done under it"
+        assert self._reserved is not None, "a name must be reserved first"
         return self._reserved
 
     @property
     def reserved(self) -> str | None:
-        """The name, None while there is none."""
+        """The reserved name, None if there is none."""
         return self._reserved
 
     @property
-    def is_elsewhere(self) -> bool:
-        """Whether the name is in another namespace, which the settings have left."""
+    def in_other_namespace(self) -> bool:
+        """Whether the name is in another namespace than the settings' current one."""
         return self._reserved is not None and not self._reserved.startswith(f"{self._hub.namespace}/")
 
-    def forget(self) -> None:
-        """Reserve anew at the next occasion; the database keeps the name on record."""
+    def discard(self) -> None:
+        """Reserve another name next time; the database keeps a record of this one."""
         self._reserved = None
 
     async def look(self) -> RepoState:
-        """Ask the Hub once what it has under the name."""
+        """Return what the Hub has under the name, in one try."""
         return await self._hub.look(self.repo_id, self._identity.id)
 
     async def open_repo(self, found: RepoState | None) -> RepoState:
-        """Return the state of the row's private repo, which holds its initial commit alone.
+        """Return the state of the row's private repo with only its initial commit, creating it if necessary.
 
-        `found`: what an earlier look found under the name; None where there is no name yet.
+        `found`: what the Hub has under the reserved name; None if none is reserved. Raises Transient if the row turns
+        out to be published, or if no free name is found.
         """
         names_tried = 0
         while found is None or found.state in {"absent", "foreign"}:
             names_tried += 1
-            if names_tried > _NAMES_AT_ONCE:
+            if names_tried > _MAX_NAMES:
                 raise Transient(
-                    f"The Hub has something of somebody else's under {self._reserved} and the names before."
+                    f"Other repos exist on the Hub under {self._reserved} and the names before it."
                 )
             if found is None or found.state == "foreign":
                 self._reserved = await self._retry(
@@ -106,14 +107,14 @@ class RepoName:
     async def _look_at_new(self) -> RepoState:
         found = await self.look()
         if found.state == "absent":
-            raise _NotShown(f"The Hub does not show {self._reserved} yet.")
+            raise _NotVisible(f"The Hub does not show {self._reserved} yet.")
         return found
 
     async def abandon(self) -> str | None:
-        """Delete the repo if it holds nothing; return the id of the row's commit if that turns out to be there after all."""
+        """Delete the repo if it is empty; if the row turns out to be published, return the id of its commit instead."""
         if self._reserved is None:
             return None
-        found = await self._look_behind(self._creations)
+        found = await self._look_after(self._creations)
         if found.state == "ours":
             return found.sha
         if found.state == "empty":
@@ -122,19 +123,19 @@ class RepoName:
             log.info("repo_deleted", repo=self._reserved)
         return None
 
-    async def _look_behind(self, creations: Sequence[asyncio.Future[None]]) -> RepoState:
-        """Look when all creations are over, and do not believe at once that they came to nothing."""
+    async def _look_after(self, creations: Sequence[asyncio.Future[None]]) -> RepoState:
+        """Look once all creations have ended; if one may have succeeded, retry while the Hub does not show the repo."""
         if not creations:
             return await self._retry(self.look)
-        # They cannot be called back, and a look that comes before them would see nothing.
+        # They cannot be cancelled, and an earlier look would not see what they create.
         await asyncio.wait(creations)
-        came_to = [creation.exception() for creation in creations]
-        made = any(error is None or isinstance(error, NameTaken) for error in came_to)
-        if not made and not any(isinstance(error, Transient) for error in came_to):
+        errors = [creation.exception() for creation in creations]
+        created = any(error is None or isinstance(error, NameTaken) for error in errors)
+        if not created and not any(isinstance(error, Transient) for error in errors):
             return await self._retry(self.look)
         try:
             return await self._retry(self._look_at_new)
-        except _NotShown:
-            if not made:
+        except _NotVisible:
+            if not created:
                 return RepoState("absent")
-            raise  # it is there: who fails the row now leaves it behind
+            raise  # the repo exists: failing the row now would leave it behind

@@ -1,6 +1,6 @@
-"""The kind of work `publish`: one identity's photos become a private repo. Look, fetch and upload overlapped, commit once.
+"""The kind of work `publish`: puts one identity's photos in a private repo, in one commit. Fetches and uploads overlap.
 
-The commit is made on top of the repo's initial one, so of two that race one is refused and finds the other's.
+The commit's parent is the repo's initial commit, so if two attempts race, one is refused and finds the other's commit.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from watcher.publishing.documents import commit_message, documents, image_path, 
 from watcher.publishing.naming import RepoName
 from watcher.supabase.verbs import Verbs
 
-_UPLOADS_AT_ONCE = 2
-"""Batches of one row on their way up: while the one asks where to, the other fills the link."""
+_PARALLEL_UPLOADS = 2
+"""Batches of one row that are uploaded at the same time: while one requests its upload URLs, the other uses the link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """What a publication needs."""
+    """Publishes rows."""
 
     verbs: Verbs
     hub: Hub
@@ -43,7 +43,7 @@ class Publisher:
         return {"images": len(claim.details["image_paths"] or ()), "repo": claim.details["model_id"]}
 
     async def carry(self, claim: Claim, lease: Lease) -> Done:
-        """Publish the row, and say how that is written back."""
+        """Publish the row."""
         publication = await self.publish(claim, lease)
         config = training_config(identity_of(claim))
         return Done(
@@ -53,14 +53,14 @@ class Publisher:
         )
 
     async def publish(self, claim: Claim, lease: Lease) -> Publication:
-        """Return the row's publication, once there is one; raises as `carry` does."""
+        """Publish the row, or find that it is published, and return its publication; raises as `carry` does."""
         publish = _Publish(self, claim, lease)
         try:
             if claim.look_only:
                 raise Permanent("attempts_exhausted", claim.exhausted or "Gave up.")
             return await publish()
         except Permanent:
-            # A row that fails for good leaves no repo, and is failed only by somebody who has looked.
+            # Check the Hub before failing the row: it may be published, and an empty repo must be deleted.
             publication = await publish.abandon()
             if publication is None:
                 raise
@@ -68,25 +68,26 @@ class Publisher:
 
 
 def identity_of(claim: Claim) -> Identity:
-    """Return the row that is to be published."""
+    """Return the row to publish."""
     details = claim.details
     return Identity(
         id=claim.identity_id,
         user_id=details["user_id"],
         name=details["identity_name"],
-        # Whatever it holds: the table's checks may not have seen the row.
+        # Any values: the row may have bypassed the table's checks.
         image_paths=tuple(map(str, details["image_paths"] or ())),
         created_at=details["created_at"],
     )
 
 
 class _Publish:
-    """One attempt to publish, and what it knows between its steps."""
+    """One attempt to publish, and its state between steps."""
 
-    def __init__(self, tools: Publisher, claim: Claim, lease: Lease) -> None:
-        self._tools = tools
-        self._hub = tools.hub
-        self._retry = tools.retry
+    def __init__(self, publisher: Publisher, claim: Claim, lease: Lease) -> None:
+        self._hub = publisher.hub
+        self._photos = publisher.photos
+        self._spool = publisher.spool
+        self._retry = publisher.retry
         self._identity = identity_of(claim)
         self._lease = lease
         self._uploaded = 0
@@ -94,40 +95,40 @@ class _Publish:
             self._identity,
             claim.details["model_id"],
             lease,
-            verbs=tools.verbs,
-            hub=tools.hub,
-            retry=tools.retry,
+            verbs=publisher.verbs,
+            hub=publisher.hub,
+            retry=publisher.retry,
         )
 
     async def __call__(self) -> Publication:
         found = None
-        if self._name.is_elsewhere:
-            # Begin anew in the new namespace. The token may have no rights in the old one any more.
+        if self._name.in_other_namespace:
+            # Start again in the new namespace. The token may no longer have access to the old one.
             with suppress(Outage):
                 publication = await self.abandon()
                 if publication is not None:
                     return publication
-            self._name.forget()
+            self._name.discard()
         elif self._name.reserved is not None:
             found = await self._retry(self._name.look)
             if found.state == "ours":
                 return self._publication(found.sha)
-        self._tools.photos.check(self._identity)
+        self._photos.check(self._identity)
         try:
-            with self._tools.spool.folder(self._lease.attempt) as folder:
+            with self._spool.folder(self._lease.attempt) as folder:
                 async with asyncio.TaskGroup() as group:
                     repo = group.create_task(self._name.open_repo(found))
                     files = await self._fetch_and_upload(group, repo, folder)
                 return await self._commit(files, parent=repo.result())
-        except BaseExceptionGroup as several:
+        except BaseExceptionGroup as group_error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                # Before Python 3.13 a group loses a cancellation that meets an error inside.
-                raise asyncio.CancelledError from several
-            raise several.exceptions[0] from several
+                # Before Python 3.13, a TaskGroup loses a cancellation that coincides with an error inside it.
+                raise asyncio.CancelledError from group_error
+            raise group_error.exceptions[0] from group_error
 
     async def abandon(self) -> Publication | None:
-        """Give the name up; return the publication if it turns out to be there after all."""
+        """Abandon the name; if the row turns out to be published, return its publication instead."""
         sha = await self._name.abandon()
         return None if sha is None else self._publication(sha)
 
@@ -138,28 +139,28 @@ class _Publish:
         batches = Batches(count)
         for number in range(1, count + 1):
             group.create_task(self._fetch(number, folder, batches))
-        uploads = [group.create_task(self._upload(repo, batches)) for _ in range(_UPLOADS_AT_ONCE)]
+        uploads = [group.create_task(self._upload(repo, batches)) for _ in range(_PARALLEL_UPLOADS)]
         files = [file for upload in uploads for file in await upload]
         return sorted(files, key=lambda file: file.path_in_repo)
 
     async def _fetch(self, number: int, folder: Path, batches: Batches) -> None:
-        await batches.put(await self._tools.photos.fetch(self._identity, number, folder))
+        await batches.put(await self._photos.fetch(self._identity, number, folder))
 
     async def _upload(self, repo: asyncio.Task[RepoState], batches: Batches) -> list[File]:
-        """Upload one batch after the other."""
+        """Upload one batch after the other, once the repo exists."""
         await asyncio.wait([repo])
         if repo.cancelled() or repo.exception():
-            return []  # the group is being ended by that
-        done: list[File] = []
+            return []  # which cancels the whole group
+        uploaded: list[File] = []
         while batch := await batches.take():
             files = [image_file(image_path(image), image.file, image.sha256) for image in batch]
             await self._retry(self._hub.upload, self._name.repo_id, files)
-            done += files
+            uploaded += files
             self._uploaded += len(batch)
             self._lease.progress["images_published"] = self._uploaded
-            # They are not read again, and to delete large files takes its time.
+            # They are not read again. In a thread, since deleting large files takes time.
             await asyncio.to_thread(_delete, batch)
-        return done
+        return uploaded
 
     async def _commit(self, files: list[File], parent: RepoState) -> Publication:
         tried = False
@@ -169,12 +170,12 @@ class _Publish:
         async def commit() -> Publication:
             nonlocal tried
             if tried:
-                # It may have landed, though we were not told.
+                # The last try may have succeeded although its response was lost.
                 found = await self._name.look()
                 if found.state == "ours":
                     return self._publication(found.sha)
                 if found != parent:
-                    raise Transient(f"Somebody else has written to {repo_id}.")
+                    raise Transient(f"The repo {repo_id} was changed by someone else.")
             self._lease.check()
             tried = True
             try:
@@ -186,7 +187,7 @@ class _Publish:
                     parent=parent.sha,
                 )
             except Conflict as conflict:
-                raise Transient(f"The Hub has seen another commit: {conflict}") from conflict
+                raise Transient(f"The Hub refused the commit to {repo_id}: {conflict}") from conflict
             return self._publication(sha)
 
         return await self._retry(commit)

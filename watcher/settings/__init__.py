@@ -1,1 +1,1 @@
-"""What is configured."""
+"""The configuration: its settings and the types of their values."""

@@ -1,4 +1,4 @@
-"""What is configured: read once from credentials or the environment, checked, and frozen."""
+"""The settings: read once from credentials or the environment, checked, and frozen."""
 
 import base64
 import json
@@ -16,16 +16,16 @@ from watcher.settings.types import HttpUrl, Key, Loopback, Seconds, Secret, Sett
 
 
 def _default_spool() -> Path:
-    # systemd names the folder it made for us; otherwise where XDG keeps what can be made anew.
-    given = os.environ.get("CACHE_DIRECTORY")
-    if given:
-        return Path(given)
+    # systemd's CacheDirectory= if there is one, else XDG's cache folder.
+    from_systemd = os.environ.get("CACHE_DIRECTORY")
+    if from_systemd:
+        return Path(from_systemd)
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "watcher"
 
 
 class SupabaseSettings(BaseSettings):
-    """What the operator's commands need: they speak with the database alone."""
+    """The settings of the operator's commands, which use only Supabase."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
@@ -41,11 +41,11 @@ class SupabaseSettings(BaseSettings):
 
 
 class Services(SupabaseSettings):
-    """The two services, and the keys to them."""
+    """The URLs and keys of the two services."""
 
     hf_token: Key = Field(
         validation_alias=AliasChoices("HF_TOKEN", "HUGGINGFACE_TOKEN"),
-        description="A Hugging Face token that may write to the namespace",
+        description="A Hugging Face token with write access to the namespace",
     )
     hf_endpoint: HttpUrl = Field(
         "https://huggingface.co", validation_alias="HF_ENDPOINT", description="The Hub's URL"
@@ -53,9 +53,9 @@ class Services(SupabaseSettings):
 
 
 class Settings(Services):
-    """Everything that can be set. Durations are in seconds.
+    """The settings of the daemon. Durations are in seconds.
 
-    Each name is also looked for as a file under `$CREDENTIALS_DIRECTORY`, which is how systemd hands over secrets.
+    Each can also be a file of that name under `$CREDENTIALS_DIRECTORY`, as systemd passes secrets.
     """
 
     hf_namespace: Annotated[
@@ -71,80 +71,80 @@ class Settings(Services):
             default_factory=socket.gethostname,
             validation_alias="WATCHER_INSTANCE",
             pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$",
-            description="The name of this daemon, one on a host",
+            description="The name of this daemon, unique on its host",
         )
     )
     spool_root: Annotated[
         Path,
         SettingDoc(
-            range="a folder of this user's own", default="`~/.cache/watcher`, or systemd's cache folder"
+            range="a folder that this user owns", default="`~/.cache/watcher`, or systemd's cache folder"
         ),
     ] = Field(
         default_factory=_default_spool,
         validation_alias="WATCHER_SPOOL",
-        description="Where images lie while they are on their way",
+        description="Where images are stored between fetch and upload",
     )
     slots: Annotated[int, SettingDoc(unit="rows")] = Field(
-        4, ge=1, le=32, validation_alias="WATCHER_SLOTS", description="Rows worked on at the same time"
+        4, ge=1, le=32, validation_alias="WATCHER_SLOTS", description="Rows processed at the same time"
     )
     fetches: Annotated[int, SettingDoc(unit="images")] = Field(
         8, ge=1, le=64, validation_alias="WATCHER_FETCHES", description="Images fetched at the same time"
     )
     lease: Seconds = Field(
-        20,
-        ge=0.5,
-        le=600,
-        validation_alias="WATCHER_LEASE",
-        description="How long a row is ours unless renewed",
+        20, ge=0.5, le=600, validation_alias="WATCHER_LEASE", description="Lease duration, unless renewed"
     )
     renewal: Seconds = Field(
         5,
         ge=0.1,
         le=200,
         validation_alias="WATCHER_RENEWAL",
-        description="Between two renewals; at most a third of the lease",
+        description="Interval between lease renewals; at most a third of the lease",
     )
     poll: Seconds = Field(
         2,
         ge=0.1,
         le=60,
         validation_alias="WATCHER_POLL",
-        description="Between two looks while Realtime is not proven alive",
+        description="Poll interval while Realtime is down",
     )
     poll_alive: Seconds = Field(
-        15, ge=0.1, le=600, validation_alias="WATCHER_POLL_ALIVE", description="Between two looks while it is"
+        15,
+        ge=0.1,
+        le=600,
+        validation_alias="WATCHER_POLL_ALIVE",
+        description="Poll interval while Realtime is up",
     )
     pulse: Seconds = Field(
         60,
         ge=0.1,
         le=600,
         validation_alias="WATCHER_PULSE",
-        description="Silence after which Realtime has to prove itself",
+        description="Time without events after which Realtime is tested",
     )
     pulse_answer: Seconds = Field(
-        5, ge=0.1, le=60, validation_alias="WATCHER_PULSE_ANSWER", description="How long it may take to do so"
+        5, ge=0.1, le=60, validation_alias="WATCHER_PULSE_ANSWER", description="Time-out of that test"
     )
     grace: Seconds = Field(
         90,
         ge=1,
         le=3600,
         validation_alias="WATCHER_GRACE",
-        description="How long running rows may finish after SIGTERM",
+        description="Time that running rows have to finish after SIGTERM",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", validation_alias="WATCHER_LOG_LEVEL", description="The least important line that is logged"
+        "INFO", validation_alias="WATCHER_LOG_LEVEL", description="The lowest level that is logged"
     )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto",
         validation_alias="WATCHER_LOG_FORMAT",
-        description="auto: JSON where stderr is systemd's journal, lines elsewhere, coloured on a terminal unless NO_COLOR",
+        description="auto: JSON if stderr is systemd's journal, else lines, coloured on a terminal unless NO_COLOR is set",
     )
     metrics_address: Annotated[
-        Loopback | None, SettingDoc(range="an address of this host alone and a port", default="off")
+        Loopback | None, SettingDoc(range="a loopback address and a port", default="off")
     ] = Field(
         None,
         validation_alias="WATCHER_METRICS_ADDRESS",
-        description="Where /metrics, /healthz and /readyz are served, as 127.0.0.1:9464",
+        description="Where /metrics, /healthz and /readyz are served, such as 127.0.0.1:9464",
     )
 
     @cached_property
@@ -154,7 +154,7 @@ class Settings(Services):
 
     @property
     def metrics(self) -> tuple[str, int] | None:
-        """Host and port to serve metrics and health on; None for not at all."""
+        """Host and port of the metrics and health pages; None if they are off."""
         if self.metrics_address is None:
             return None
         host, _, port = self.metrics_address.rpartition(":")
@@ -162,33 +162,33 @@ class Settings(Services):
 
     @property
     def secrets(self) -> list[str]:
-        """What must never be written anywhere."""
+        """The values that must never be written anywhere."""
         return [self.supabase_key.get_secret_value(), self.hf_token.get_secret_value()]
 
 
 class DatabaseSettings(BaseSettings):
-    """What migrating needs, and only migrating."""
+    """The settings of `watcher migrate`."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
     )
 
     db_url: Secret = Field(
-        validation_alias="SUPABASE_DB_URL", description="postgresql://… of the role postgres"
+        validation_alias="SUPABASE_DB_URL", description="postgresql://… for the role postgres"
     )
 
 
 class FrontendSettings(Services):
-    """What the demo and the acceptance tests need to play the frontend."""
+    """The settings with which the demo and the acceptance tests act as the frontend."""
 
     publishable_key: str = Field(
         validation_alias=AliasChoices("SUPABASE_PUBLISHABLE_KEY", "SUPABASE_ANON_KEY"),
-        description="The key that a frontend is given",
+        description="The key that the frontend uses",
     )
 
 
 def load() -> Settings:
-    """Read the settings of `watcher run`; raises Misconfigured with all problems at once."""
+    """Read the settings of `watcher run`; raises Misconfigured, which lists every invalid setting."""
     settings = _load(Settings)
     if settings.renewal * 3 > settings.lease:
         raise Misconfigured(
@@ -207,16 +207,16 @@ def load_supabase() -> SupabaseSettings:
 
 def _check_key(settings: SupabaseSettings) -> None:
     key = settings.supabase_key.get_secret_value()
-    public = "publishable" if key.startswith("sb_publishable_") else _role_in(key)
-    if public in {"publishable", "anon", "authenticated"}:
+    role = "publishable" if key.startswith("sb_publishable_") else _role_of(key)
+    if role in {"publishable", "anon", "authenticated"}:
         raise Misconfigured(
-            f"SUPABASE_SECRET_KEY holds the {public} key: set it to the secret key (sb_secret_…) from the "
-            "project's settings, API keys."
+            f"SUPABASE_SECRET_KEY is the {role} key: set it to the secret key (sb_secret_…) from the project's "
+            "settings, API keys."
         )
 
 
-def _role_in(key: str) -> object:
-    """Return the role that a legacy key names, unchecked; None where it is no such key."""
+def _role_of(key: str) -> object:
+    """Return the role that a legacy key (a JWT) names, unverified; None for any other key."""
     parts = key.split(".")
     try:
         claims = json.loads(base64.urlsafe_b64decode(f"{parts[1]}==")) if len(parts) == 3 else {}
@@ -226,17 +226,17 @@ def _role_in(key: str) -> object:
 
 
 def load_frontend(**values: str) -> FrontendSettings:
-    """Read the settings of `watcher demo`, those in `values` before those of the environment; raises Misconfigured."""
+    """Read the settings of `watcher demo`; `values` override the environment. Raises Misconfigured."""
     return _load(FrontendSettings, **values)
 
 
 def is_set(name: str) -> bool:
-    """Say whether the environment has a value for `name`."""
+    """Whether the environment variable `name` has a value."""
     return bool(os.environ.get(name))
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment with `more` in it, for a process that it starts."""
+    """Return a copy of this process's environment, with `more` added."""
     return {**os.environ, **more}
 
 
@@ -257,15 +257,17 @@ def _load(kind: type[S], **values: Any) -> S:
         return kind(**values)
     except ValidationError as error:
         problems = [
-            _in_words(kind, problem["loc"][0], problem["type"], problem["msg"]) for problem in error.errors()
+            _sentence(kind, problem["loc"][0], problem["type"], problem["msg"]) for problem in error.errors()
         ]
         raise Misconfigured("; ".join(problems) + ".") from None
 
 
 def _check_files(kind: type[BaseSettings], folder: Path) -> None:
-    """Raise Misconfigured where a setting's file is there and cannot be read: pydantic names no file, or passes over it."""
+    """Raise Misconfigured if a credential file cannot be read: pydantic would not name it, or would ignore it."""
     if not folder.is_dir():
-        raise Misconfigured(f"CREDENTIALS_DIRECTORY is {folder}, and there is no such folder.")
+        raise Misconfigured(
+            f"CREDENTIALS_DIRECTORY is {folder}, which is not a folder: create it or unset it."
+        )
     for name in (name for field in kind.model_fields.values() for name in _names(field.validation_alias)):
         try:
             (folder / str(name)).read_text(encoding="utf-8")
@@ -273,20 +275,22 @@ def _check_files(kind: type[BaseSettings], folder: Path) -> None:
             continue
         except UnicodeDecodeError:
             raise Misconfigured(
-                f"{folder / str(name)} is no text in UTF-8: write {name} into it anew."
+                f"{folder / str(name)} is not UTF-8 text: write the value of {name} to it again."
             ) from None
         except OSError as error:
-            raise Misconfigured(f"{folder / str(name)} cannot be read: {error.strerror}.") from error
+            raise Misconfigured(
+                f"{folder / str(name)} cannot be read ({error.strerror}): make it a file that this user may read."
+            ) from error
 
 
-def _in_words(kind: type[BaseSettings], name: str | int, what: str, message: str) -> str:
+def _sentence(kind: type[BaseSettings], name: str | int, problem: str, message: str) -> str:
     description = next(
         (field.description for field in kind.model_fields.values() if name in _names(field.validation_alias)),
         "",
     )
-    if what == "missing":
+    if problem == "missing":
         return f"{name} is not set ({description})"
-    return f"{name} is not usable: {message.removeprefix('Value error, ')} ({description})"
+    return f"{name} is invalid: {message.removeprefix('Value error, ')} ({description})"
 
 
 def _names(alias: object) -> list[str | int]:

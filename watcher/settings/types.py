@@ -1,4 +1,4 @@
-"""The kinds of values that a setting may have: what is refused, in words, and what the table of settings says of it."""
+"""The types of settings: how values are checked, and what the table of settings says about them."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, SecretStr
 
 @dataclass(frozen=True, slots=True)
 class SettingDoc:
-    """What the table of settings says beside what the type knows."""
+    """Columns of the table of settings that cannot be derived from the field."""
 
     unit: str = ""
     range: str = ""
@@ -28,14 +28,14 @@ def _http_url(value: object) -> object:
     except ValueError:
         whole = False
     if not whole or re.search(r"[^!-~]", text):
-        raise ValueError("is no URL")
+        raise ValueError("is not a valid URL")
     return text
 
 
 def _secret(value: object) -> object:
     if not isinstance(value, str):
         return value
-    text = value.strip()  # an editor ends a file with a newline, which no header may hold
+    text = value.strip()  # editors end files with a newline, which is not allowed in a header
     if not text:
         raise ValueError("is empty")
     return text
@@ -44,7 +44,7 @@ def _secret(value: object) -> object:
 def _key(value: object) -> object:
     text = _secret(value)
     if isinstance(text, str) and re.search(r"[^!-~]", text):
-        raise ValueError("holds a space, a line end or a character that no key has")
+        raise ValueError("contains a space, a line break or another character that is not visible ASCII")
     return text
 
 
@@ -56,11 +56,11 @@ def _loopback(value: object) -> object:
     except ValueError:
         address = None
     if address is None or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError("must be an address and a port, as 127.0.0.1:9464 or [::1]:9464")
+        raise ValueError("must be an address and a port, such as 127.0.0.1:9464 or [::1]:9464")
     if not address.is_loopback:
         raise ValueError(
-            "must be an address of this host alone, as 127.0.0.1: it asks nobody for a password, so let a proxy that "
-            "does pass it on"
+            "must be a loopback address, such as 127.0.0.1, since these pages need no password: for other hosts, put a "
+            "proxy that asks for one in front"
         )
     return text
 

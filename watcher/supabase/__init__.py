@@ -1,1 +1,1 @@
-"""Supabase: the only rooms that import its clients."""
+"""Supabase: the only package that imports its clients."""

@@ -1,18 +1,18 @@
-"""Supabase's client, without its habits: it retries nothing by itself and never signs in."""
+"""Supabase's client, configured for a daemon: it does not retry and never signs in."""
 
 import httpx
 from supabase import AsyncClient, AsyncClientOptions
 
 TIMEOUT = httpx.Timeout(10, connect=5)
-"""Of one call."""
-# httpcore 1.0.9 keeps a connection for ever where a request was cancelled in an unlucky moment. Counted against a limit,
-# a few of those would leave none to wait for; how much goes on at once is decided by `slots` and `fetches`.
+"""Of one call, in seconds."""
+# httpcore 1.0.9 leaks a connection if a request is cancelled at the wrong moment, so a limit would be used up by leaked
+# ones. Concurrency is limited by the settings `slots` and `fetches` instead.
 UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
 
 def supabase_client(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
-    """Make a client that uses `http` for everything."""
-    http.event_hooks = {"response": [_raise_for_trouble]}
+    """Return a client that sends all requests through `http`."""
+    http.event_hooks = {"response": [_raise_for_gateway_error]}
     return AsyncClient(
         url,
         key,
@@ -22,10 +22,10 @@ def supabase_client(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
     )
 
 
-async def _raise_for_trouble(response: httpx.Response) -> None:
-    """Raise httpx's own error where a gateway is in trouble.
+async def _raise_for_gateway_error(response: httpx.Response) -> None:
+    """Raise HTTPStatusError for a temporary error of the gateway: status 408, 429 or 5xx.
 
-    It may say so in JSON without a code, which is also how it refuses a key, and postgrest tells no status.
+    Its body may be JSON without a code, as when it refuses a key, and postgrest's error does not have the status.
     """
     from_postgrest = response.headers.get("Proxy-Status", "").startswith("PostgREST")
     if not from_postgrest and (response.status_code in {408, 429} or response.is_server_error):

@@ -1,8 +1,9 @@
-"""Realtime says "look now". It may be late, deaf or dead without a word, so it has to prove that it is alive.
+"""Wakes the claim loop on Realtime events, and checks that Realtime still delivers them.
 
-realtime 2.34.1 gives up after five refused handshakes, reconnects without a pause where the server accepts and drops,
-and goes deaf after a system error or a late reply to a join. So the socket is ours: one client for each incarnation,
-thrown away at the first doubt and built anew, for ever.
+Events may be late, and may stop although the connection stays open, so after some silence an event is provoked and
+must arrive. realtime 2.34.1 gives up after five refused handshakes, reconnects without a pause if the server accepts
+and drops connections, and delivers nothing after a system error or a late reply to a join. So its own reconnection is
+off: each connection has its own client, which is discarded at the first sign of failure and replaced, without end.
 """
 
 import asyncio
@@ -20,24 +21,30 @@ from watcher.supabase.verbs import Verbs
 
 log = structlog.get_logger(__name__)
 
-_SUBSCRIBED_WITHIN = 15.0
+# In seconds.
+_SUBSCRIBE_TIMEOUT = 15.0
 _BACKOFF_FIRST, _BACKOFF_LONGEST = 0.5, 30.0
-# An incarnation that lasted this long was a good one: the next begins without the back-off of those before.
-_GOOD_AFTER = 60.0
-_REMEMBERED = 10_000
+# A connection that lasted this long resets the back-off.
+_STABLE_AFTER = 60.0
+
+_MAX_ANNOUNCED = 10_000
+"""Row ids that are remembered."""
 
 
 class FeedLost(Exception):
-    """This incarnation cannot be trusted any more."""
+    """Events of this connection can no longer be relied on."""
 
 
 class Feed:
-    """Wakes the claim loop when the table has news, and knows whether it would hear of any."""
+    """Wakes the claim loop when the table changes, and knows whether changes are delivered."""
 
     def __init__(
         self, *, url: str, key: str, verbs: Verbs, pulse: float, pulse_answer: float, wake: Callable[[], None]
     ) -> None:
-        """`pulse`: seconds of silence after which a beat is asked for; `pulse_answer`: seconds it may take."""
+        """`pulse`: seconds without events after which a pulse is requested; `pulse_answer`: seconds until it must arrive.
+
+        A pulse is an update of the table `watcher_pulse`, which arrives as an event. `wake` is called for each event.
+        """
         self._url = f"{url}/realtime/v1"
         self._key = key
         self._verbs = verbs
@@ -45,134 +52,136 @@ class Feed:
         self._pulse_answer = pulse_answer
         self._wake = wake
         self._alive_since: float | None = None
-        self._deaf_since = 0.0
+        self._down_since = 0.0
         self._announced: OrderedDict[str, None] = OrderedDict()
-        self._news: asyncio.Queue[str] = asyncio.Queue()
+        self._events: asyncio.Queue[str] = asyncio.Queue()
 
     @property
     def alive(self) -> bool:
-        """Subscribed, and no pulse that was asked for is late."""
+        """Whether it is subscribed, and no requested pulse is overdue."""
         return self._alive_since is not None
 
-    def notice(self, identity_id: str, *, age: float) -> None:
-        """Hear of a row that was found `age` seconds after its insert and was never tried before.
+    def check_announced(self, identity_id: str, *, age: float) -> None:
+        """Drop the connection if it should have announced this row, inserted `age` seconds ago and claimed first now.
 
-        If the feed was alive all that time, and some to spare, and did not announce it, it is not alive.
+        It should have if it was alive since `pulse_answer` seconds before the insert, and the row is older than that.
         """
         if self._alive_since is None or identity_id in self._announced or age < self._pulse_answer:
             return
         if asyncio.get_running_loop().time() - age - self._pulse_answer > self._alive_since:
             HINTS_MISSED.inc()
-            self._news.put_nowait(f"missed {identity_id}")
+            self._events.put_nowait(f"missed {identity_id}")
 
     async def run_forever(self) -> None:
-        """Live one incarnation after the other."""
+        """Run one connection after the other."""
         loop = asyncio.get_running_loop()
-        backoff, said = _BACKOFF_FIRST, False
-        self._deaf_since = loop.time()
+        backoff, logged = _BACKOFF_FIRST, False
+        self._down_since = loop.time()
         while True:
             began = loop.time()
-            reason = await self.live()
+            reason = await self.run_once()
             was_alive, self._alive_since = self.alive, None
             if was_alive:
                 FEED_LOSSES.inc()
-                self._deaf_since = loop.time()
-            if was_alive or not said:
-                # One line when it goes, one when it is back.
+                self._down_since = loop.time()
+            if was_alive or not logged:
+                # Logged once until it is alive again.
                 log.warning("feed_lost", reason=reason)
-                said = True
-            if was_alive and loop.time() - began > _GOOD_AFTER:
+                logged = True
+            if was_alive and loop.time() - began > _STABLE_AFTER:
                 backoff = _BACKOFF_FIRST
             await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  (not a secret)
             backoff = min(backoff * 2, _BACKOFF_LONGEST)
 
-    async def live(self) -> str:
-        """Live until the first doubt, and say what it was."""
-        news: asyncio.Queue[str] = asyncio.Queue()
-        self._news = news
+    async def run_once(self) -> str:
+        """Run one connection until it cannot be relied on, and return the reason."""
+        events: asyncio.Queue[str] = asyncio.Queue()
+        self._events = events
         client = AsyncRealtimeClient(self._url, token=self._key, auto_reconnect=False)
         try:
-            async with asyncio.timeout(_SUBSCRIBED_WITHIN):
+            async with asyncio.timeout(_SUBSCRIBE_TIMEOUT):
                 await client.connect()
-                await self._subscribe(client, news)
-                while (what := await news.get()) != "subscribed":
-                    if what.startswith("lost "):
-                        raise FeedLost(f"Realtime refused the channel: {what.removeprefix('lost ')}")
+                await self._subscribe(client, events)
+                while (event := await events.get()) != "subscribed":
+                    if event.startswith("lost "):
+                        raise FeedLost(f"Realtime refused the channel: {event.removeprefix('lost ')}")
             self._alive_since = asyncio.get_running_loop().time()
-            log.info("feed_alive", seconds=round(self._alive_since - self._deaf_since, 1))
+            log.info("feed_alive", seconds=round(self._alive_since - self._down_since, 1))
             self._wake()
-            await self._watch(news)
+            await self._watch(events)
         except FeedLost as lost:
             return str(lost)
         except TimeoutError:
-            return "Realtime did not subscribe us in time."
+            return f"Realtime did not confirm the subscription within {_SUBSCRIBE_TIMEOUT:g} s."
         except WatcherError as error:
             return str(error)
-        except Exception as error:  # noqa: BLE001  (the client lets through whatever its sockets raise)
+        except Exception as error:  # noqa: BLE001  (the client passes on whatever its sockets raise)
             return f"{type(error).__name__}: {error}"
         finally:
             await self._close(client)
-        return "Realtime ended."
+        return "The Realtime connection ended."
 
-    async def _subscribe(self, client: AsyncRealtimeClient, news: asyncio.Queue[str]) -> None:
-        # Callbacks run inside the client's reader: one that raises would leave it deaf.
-        def changed(payload: Any) -> None:
+    async def _subscribe(self, client: AsyncRealtimeClient, events: asyncio.Queue[str]) -> None:
+        # Callbacks run inside the client's reader, which stops if one raises.
+        def on_change(payload: Any) -> None:
             self._remember(payload)
-            news.put_nowait("changed")
+            events.put_nowait("changed")
 
-        def state(state: RealtimeSubscribeStates, error: Exception | None) -> None:
+        def on_state(state: RealtimeSubscribeStates, error: Exception | None) -> None:
             if state != RealtimeSubscribeStates.SUBSCRIBED:
-                news.put_nowait(f"lost {state.value}: {error or 'no reason given'}")
+                events.put_nowait(f"lost {state.value}: {error or 'no reason given'}")
 
-        def told(payload: Any) -> None:
+        def on_system(payload: Any) -> None:
             if "Subscribed to PostgreSQL" in str(payload):
-                news.put_nowait("subscribed")
+                events.put_nowait("subscribed")
 
-        event = RealtimePostgresChangesListenEvent
+        listen = RealtimePostgresChangesListenEvent
         channel = client.channel("watcher")
-        channel.on_postgres_changes(event.Insert, changed, table="trained_identities")
+        channel.on_postgres_changes(listen.Insert, on_change, table="trained_identities")
         channel.on_postgres_changes(
-            event.Update, changed, table="trained_identities", filter="status=eq.pending"
+            listen.Update, on_change, table="trained_identities", filter="status=eq.pending"
         )
-        channel.on_postgres_changes(event.Update, changed, table="watcher_pulse")
-        channel.on_system(told)
-        await channel.subscribe(state)
+        channel.on_postgres_changes(listen.Update, on_change, table="watcher_pulse")
+        channel.on_system(on_system)
+        await channel.subscribe(on_state)
 
-    async def _watch(self, news: asyncio.Queue[str]) -> None:
-        asked = False
+    async def _watch(self, events: asyncio.Queue[str]) -> None:
+        pulse_requested = False
         while True:
             try:
-                async with asyncio.timeout(self._pulse_answer if asked else self._pulse):
-                    what = await news.get()
+                async with asyncio.timeout(self._pulse_answer if pulse_requested else self._pulse):
+                    event = await events.get()
             except TimeoutError:
-                if asked:
-                    raise FeedLost("Realtime did not tell of the pulse that was asked for.") from None
-                asked = True
+                if pulse_requested:
+                    raise FeedLost(
+                        f"Realtime did not deliver a requested pulse within {self._pulse_answer:g} s."
+                    ) from None
+                pulse_requested = True
                 await self._verbs.beat()
                 continue
-            if what.startswith("missed "):
-                raise FeedLost(f"Realtime did not tell of row {what.removeprefix('missed ')}.")
-            if what.startswith("lost "):
-                raise FeedLost(f"Realtime ended the channel: {what.removeprefix('lost ')}")
-            # It also says "subscribed" again, after which it may have missed something.
-            asked = False
+            if event.startswith("missed "):
+                raise FeedLost(f"Realtime did not announce row {event.removeprefix('missed ')}.")
+            if event.startswith("lost "):
+                raise FeedLost(f"Realtime closed the channel: {event.removeprefix('lost ')}")
+            # "subscribed" can come again: Realtime has resubscribed, and may have missed changes.
+            pulse_requested = False
             self._wake()
 
     def _remember(self, payload: Any) -> None:
-        """Keep the ids of announced rows; the rest of the payload may be cut, and the table is the truth."""
+        """Remember the id of an announced row. The rest is not used: it may be truncated, and the table is the truth."""
         record = (payload.get("data") or {}).get("record") or {} if isinstance(payload, dict) else {}
         if "id" in record:
             self._announced[str(record["id"])] = None
-            if len(self._announced) > _REMEMBERED:
+            if len(self._announced) > _MAX_ANNOUNCED:
                 self._announced.popitem(last=False)
 
     async def _close(self, client: AsyncRealtimeClient) -> None:
-        # Its `close` leaves the timers of a join that was not answered, and of the next one, to themselves.
+        # `client.close` leaves the timers of an unanswered join, and of the next join, running.
         for channel in client.channels.values():
             channel.rejoin_timer.reset()
             channel.join_push.destroy()
         try:
             async with asyncio.timeout(1):
                 await client.close()
-        except Exception as error:  # noqa: BLE001  (it is thrown away in any case)
+        except Exception as error:  # noqa: BLE001  (the client is discarded in any case)
             log.debug("feed_close_failed", reason=repr(error))

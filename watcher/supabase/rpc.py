@@ -1,4 +1,4 @@
-"""Calls the functions of the schema, and translates what comes back."""
+"""Calls the schema's SQL functions through PostgREST, and translates errors."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from watcher.errors import Outage, Transient, WatcherError
 
 T = TypeVar("T")
 
-# Calls in flight at once. httpcore 1.0.9 looks at each of its connections for each request, and a limit of its own would
-# count those that it has lost. What keeps a daemon alive does not queue.
-_CALLS_AT_ONCE = 8
+# Limits concurrent calls, since httpcore 1.0.9 scans all of its connections at each request, and its own limit would
+# count leaked ones. Claims and renewals are not queued: the daemon's leases depend on them.
+_MAX_CONCURRENT = 8
 _URGENT = {"watcher_claim", "watcher_renew"}
 
-_REFUSED = "42501"
+_INSUFFICIENT_PRIVILEGE = "42501"
 _NO_FUNCTION = "PGRST202"
 
 
 class NoFunction(Outage):
-    """PostgREST knows no such function."""
+    """PostgREST finds no such function."""
 
 
 class NotGranted(Outage):
@@ -35,12 +35,12 @@ class Rpc:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._places = asyncio.Semaphore(_CALLS_AT_ONCE)
+        self._concurrent = asyncio.Semaphore(_MAX_CONCURRENT)
 
     async def call(self, function: str, **arguments: object) -> Any:
-        """Return the function's answer, whatever it is."""
+        """Return the function's result."""
         try:
-            async with nullcontext() if function in _URGENT else self._places:
+            async with nullcontext() if function in _URGENT else self._concurrent:
                 return (await self._client.rpc(function, arguments).execute()).data
         except APIError as error:
             raise _translate(function, error) from error
@@ -49,13 +49,16 @@ class Rpc:
             raise Transient(f"Supabase could not be reached for {function}: {reason}") from error
 
     async def object(self, function: str, **arguments: object) -> dict[str, Any]:
-        """Return the function's answer, which is an object."""
-        answer = await self.call(function, **arguments)
-        return read(function, lambda: dict(answer.items()))
+        """Return the function's result, which must be an object."""
+        result = await self.call(function, **arguments)
+        return read(function, lambda: dict(result.items()))
 
 
 def read(function: str, reading: Callable[[], T]) -> T:
-    """Read an answer. postgrest 2.34.1 returns as text what is not JSON, such as an answer that was cut off."""
+    """Return what `reading` extracts from a result; raises Transient if it is malformed.
+
+    postgrest 2.34.1 returns a response that is not JSON, such as a truncated one, as text.
+    """
     try:
         return reading()
     except (AttributeError, KeyError, TypeError) as error:
@@ -63,7 +66,7 @@ def read(function: str, reading: Callable[[], T]) -> T:
 
 
 def malformed(function: str) -> Transient:
-    """Return the error for an answer that cannot be read."""
+    """Return the error for a malformed response to `function`."""
     return Transient(f"Supabase's response to {function} is malformed.")
 
 
@@ -71,14 +74,14 @@ def _translate(function: str, error: APIError) -> WatcherError:
     code, message = str(error.code or ""), str(error.message or "")
     if code == _NO_FUNCTION:
         return NoFunction(f"The database has no function {function}: {message}. Run `watcher doctor`.")
-    if code == _REFUSED:
+    if code == _INSUFFICIENT_PRIVILEGE:
         return NotGranted(
-            f"The Supabase key may not call {function}: {message}. Use the project's secret key; if it is that, run "
-            "`watcher doctor`."
+            f"The Supabase key may not call {function}: {message}. Set SUPABASE_SECRET_KEY to the project's secret key; "
+            "if it is that, run `watcher doctor`."
         )
-    # Without a code it is the gateway that speaks; it answers 401 to a key it does not know.
+    # Errors without a code come from the gateway, which responds 401 to an unknown key.
     if code in {"", "None", "401", "403"} or code.startswith("PGRST3"):
         return Outage(
             f"Supabase refused the key: {message or code}. Set SUPABASE_SECRET_KEY to the project's secret key."
         )
-    return Transient(f"Supabase could not do {function} just now: {message or 'no reason given'} ({code})")
+    return Transient(f"Supabase failed to run {function}: {message or 'no reason given'} ({code})")

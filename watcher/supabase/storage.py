@@ -1,4 +1,4 @@
-"""Objects streamed out of the bucket."""
+"""Streams objects from the bucket."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,33 +12,33 @@ from watcher.errors import Outage, Permanent, Transient, WatcherError
 
 BUCKET = "identity-images"
 BLOCK = 2**18
-"""Bytes of one block. After each the uploads' threads have their turn, so with smaller ones the loop would mostly wait for
-them; larger ones would keep the loop waiting."""
+"""Bytes per block. The upload threads run between two blocks: smaller blocks would make the loop wait for them more often,
+larger ones would block the loop for longer."""
 TIMEOUT = httpx.Timeout(30, connect=5, pool=None)
-"""Of one request: a bucket may take its time before the first byte."""
+"""Of one request, in seconds: Storage may be slow to send the first byte."""
 
-# httpcore 1.0.9, which pyproject.toml pins, takes 64 KiB off a connection at a time, and for each goes through all of its
-# layers: a sixth of the CPU that an image costs. There is no public way to set it.
+# httpcore 1.0.9, which pyproject.toml pins, reads 64 KiB at a time from a connection and passes each through all of its
+# layers: a sixth of the CPU time of an image. There is no public setting.
 AsyncHTTP11Connection.READ_NUM_BYTES = BLOCK
 
 
 class Missing(WatcherError):
-    """Storage knows no such object, or not yet."""
+    """Storage has no such object, or does not show it yet."""
 
 
 class Storage:
     """The bucket, read with the project's secret key."""
 
     def __init__(self, client: httpx.AsyncClient, *, url: str, key: str) -> None:
-        """`client` is closed by whoever made it."""
+        """`client` must be closed by the caller."""
         self._client = client
         self._objects = f"{url}/storage/v1/object/authenticated/{BUCKET}/"
-        # Bytes as they were uploaded, not as a proxy would like to send them.
+        # The bytes as they were uploaded: a proxy must not compress them.
         self._headers = {"apikey": key, "Authorization": f"Bearer {key}", "Accept-Encoding": "identity"}
 
     @asynccontextmanager
-    async def stream(self, path: str, *, called: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open an object, and yield its blocks; errors call it `called`, as "Image 3 (beach.jpg)".
+    async def stream(self, path: str, *, label: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open an object and yield its blocks; `label` names it in errors, such as "Image 3 (beach.jpg)".
 
         Raises Missing, Permanent, Transient or Outage.
         """
@@ -46,15 +46,15 @@ class Storage:
         try:
             async with self._client.stream("GET", url, headers=self._headers) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise _translate(called, response.status_code, await response.aread())
+                    raise _translate(label, response.status_code, await response.aread())
                 yield _blocks(response)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise Transient(f"{called} could not be fetched: {reason}") from error
+            raise Transient(f"{label} could not be fetched: {reason}") from error
 
 
 async def _blocks(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield the body in blocks; httpx itself would copy each byte four times for that."""
+    """Yield the body in blocks; httpx's own chunking would copy each byte four times."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.aiter_raw():
@@ -66,20 +66,26 @@ async def _blocks(response: httpx.Response) -> AsyncIterator[bytes]:
     yield b"".join(chunks)
 
 
-def _translate(called: str, status: int, body: bytes) -> WatcherError:
-    """Return our error for Storage's. Version 1.70 answers most with HTTP 400 and the status that is meant inside."""
+def _translate(label: str, status: int, body: bytes) -> WatcherError:
+    """Return our error for Storage's. Version 1.70 sends most as HTTP 400, with the actual status in the body."""
     try:
-        answer: dict[str, Any] = httpx.Response(status, content=body).json()
-        meant = int(answer.get("statusCode", status))
-        message, error = str(answer.get("message", "")), str(answer.get("code") or answer.get("error") or "")
+        content: dict[str, Any] = httpx.Response(status, content=body).json()
+        actual = int(content.get("statusCode", status))
+        message, error = (
+            str(content.get("message", "")),
+            str(content.get("code") or content.get("error") or ""),
+        )
     except (ValueError, AttributeError, TypeError):
-        meant, message, error = status, "", ""
+        actual, message, error = status, "", ""
     if error in {"NoSuchBucket", "Bucket not found"}:
         return Outage(f"The bucket {BUCKET} is missing: run `watcher migrate`.")
     if error in {"NoSuchKey", "not_found"}:
         return Missing(message)
-    if meant in {401, 402, 403} or error == "InvalidJWT":
-        return Outage(f"Supabase Storage refuses to hand out images: {message or status}")
+    if actual in {401, 402, 403} or error == "InvalidJWT":
+        return Outage(
+            f"Supabase Storage refused access to images: {message or status}. Check SUPABASE_SECRET_KEY and the "
+            "project's plan."
+        )
     if error in {"InvalidKey", "InvalidRequest"}:
-        return Permanent("path_forbidden", f"{called} has a path that Storage refuses: {message or status}")
-    return Transient(f"{called} could not be fetched just now: {message or status}")
+        return Permanent("path_forbidden", f"{label} has a path that Storage refuses: {message or status}")
+    return Transient(f"{label} could not be fetched: {message or status}")

@@ -1,4 +1,4 @@
-"""The verbs: one method for each SQL function through which the watcher reads and writes, in the words of the schema."""
+"""The verbs: one method for each SQL function through which the daemon reads and writes, named as in the schema."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from watcher.identity import Claim, Publication
 from watcher.process.log import redact
 from watcher.supabase.rpc import NoFunction, Rpc, malformed, read
 
-# The newest migration that this program knows, and the oldest that it can work with.
+# The newest migration that this version knows, and the oldest that it works with.
 SCHEMA = "20261122100300"
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The answer to a claim."""
+    """The result of a claim request."""
 
     claims: tuple[Claim, ...]
     more_due: bool
-    """More work may be had as soon as one that is held has ended."""
+    """Whether to claim again as soon as a running claim ends."""
     next_due: float | None
-    """Seconds until other work falls due, as far as can be known now."""
+    """Seconds until other work falls due, as known now; None if there is none."""
 
 
 class Verbs:
-    """Calls the verbs. Each raises Transient or Outage; a write-back raises LeaseLost where the attempt holds no work."""
+    """Calls the verbs. All raise Transient and Outage; a write-back raises LeaseLost if the attempt holds no work."""
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
@@ -41,8 +41,12 @@ class Verbs:
         holding: Sequence[int],
         predecessor_is_dead: bool,
     ) -> Claims:
-        """Take due work for `lease` seconds: of each kind as many pieces as `slots` says."""
-        answer = await self._rpc.call(
+        """Claim due work for `lease` seconds, at most as many pieces of each kind as `slots` has.
+
+        `holding`: attempts whose work must not be claimed again. `predecessor_is_dead`: take over at once what an
+        earlier run of this instance holds.
+        """
+        result = await self._rpc.call(
             "watcher_claim",
             p_instance=instance,
             p_run=run,
@@ -54,29 +58,29 @@ class Verbs:
         return read(
             "watcher_claim",
             lambda: Claims(
-                claims=tuple(_claim(line) for line in answer["claims"]),
-                more_due=bool(answer["more_due"]),
-                next_due=answer["next_due_seconds"],
+                claims=tuple(_claim(line) for line in result["claims"]),
+                more_due=bool(result["more_due"]),
+                next_due=result["next_due_seconds"],
             ),
         )
 
     async def renew(
         self, progress: Mapping[int, Mapping[str, object]], lease: float
     ) -> tuple[set[int], set[int]]:
-        """Renew the leases of the attempts in `progress`, which says how far each has come, in its kind's own words.
+        """Renew the leases of the attempts in `progress`, and store the progress of each.
 
-        Returns the attempts that hold their work for another `lease` seconds, and those that hold it but could not be
-        renewed just then. Whatever is in neither has lost its work.
+        Returns the attempts that hold their work for another `lease` seconds, and those whose row was locked: they hold
+        it, but were not renewed. An attempt in neither set has lost its work.
         """
-        answer = await self._rpc.call(
+        result = await self._rpc.call(
             "watcher_renew",
             p_progress={str(attempt): dict(of_attempt) for attempt, of_attempt in progress.items()},
             p_lease_seconds=lease,
         )
-        return read("watcher_renew", lambda: (set(answer["held"]), set(answer["busy"])))
+        return read("watcher_renew", lambda: (set(result["held"]), set(result["busy"])))
 
     async def reserve(self, attempt: int, namespace: str, slug: str, refused: str | None = None) -> str:
-        """Return the name reserved for the row's repo; another one than `refused`."""
+        """Return the name reserved for the row's repo; a new one if that is `refused`."""
         name = await self._rpc.call(
             "watcher_reserve", p_attempt=attempt, p_namespace=namespace, p_slug=slug, p_refused=refused
         )
@@ -87,7 +91,7 @@ class Verbs:
         return str(name)
 
     async def complete(self, attempt: int, publication: Publication, training_config: dict[str, Any]) -> None:
-        """End the attempt as done: the row is published."""
+        """End the attempt; the row is published."""
         await self._write_back(
             "watcher_complete",
             attempt,
@@ -97,41 +101,41 @@ class Verbs:
         )
 
     async def fail(self, attempt: int, code: str, message: str) -> None:
-        """End the attempt and the work for good."""
+        """End the attempt and the work; the row is failed."""
         await self._write_back("watcher_fail", attempt, p_code=code, p_message=_storable(message))
 
     async def defer(self, attempt: int, reason: str, retry_after: float | None = None) -> None:
-        """End the attempt, spent; the work is due later, in `retry_after` seconds at the earliest."""
+        """End the attempt, which counts; the work is due later, in `retry_after` seconds at the earliest."""
         await self._write_back(
             "watcher_defer", attempt, p_reason=_storable(reason), p_retry_after_seconds=retry_after
         )
 
     async def release(self, attempt: int, reason: str) -> None:
-        """End the attempt, unspent; the work is due now."""
+        """End the attempt, which does not count; the work is due now."""
         await self._write_back("watcher_release", attempt, p_reason=_storable(reason))
 
     async def beat(self) -> int | None:
-        """Touch the pulse, for Realtime to tell of; the number of the beat, None if there is no pulse."""
-        beat: int | None = await self._rpc.call("watcher_beat")
-        return beat
+        """Update the pulse row, which Realtime then reports; returns its new number, None if the row is missing."""
+        number: int | None = await self._rpc.call("watcher_beat")
+        return number
 
     async def check_version(self) -> str:
-        """Return the database's schema; raises Misconfigured unless this program can work with it."""
+        """Return the database's schema version; raises Misconfigured unless this program works with it."""
         try:
-            answer = await self._rpc.call("watcher_version")
+            result = await self._rpc.call("watcher_version")
         except NoFunction as error:
             raise Misconfigured(
                 "The database lacks the watcher's tables and functions: run `watcher migrate` (or push the files "
                 "that `watcher migrate --into supabase/migrations` writes)."
             ) from error
-        schema, serves = read("watcher_version", lambda: (str(answer["schema"]), str(answer["serves"])))
+        schema, serves = read("watcher_version", lambda: (str(result["schema"]), str(result["serves"])))
         if schema < SCHEMA:
             raise Misconfigured(
-                f"The database's schema is {schema}, and this program needs {SCHEMA}: run `watcher migrate`."
+                f"The database's schema is {schema}, and this version needs {SCHEMA}: run `watcher migrate`."
             )
         if schema > SCHEMA and _version(serves) > _version(__version__):
             raise Misconfigured(
-                f"The database's schema {schema} serves watcher {serves} and later, and this is {__version__}: "
+                f"The database's schema {schema} needs watcher {serves} or later, and this is {__version__}: "
                 "upgrade the watcher."
             )
         return schema
@@ -151,8 +155,10 @@ def _lost(attempt: int) -> LeaseLost:
 
 
 def _storable(text: str) -> str:
-    """Return a sentence that Postgres takes: it may quote what a service sent, with a NUL or a secret in it."""
-    return redact(text).replace("\x00", "")[:2000]  # in this order: half a secret would not be found
+    """Make text storable: it may quote a service's response, with a secret or a NUL, which Postgres does not accept."""
+    return redact(text).replace("\x00", "")[
+        :2000
+    ]  # redact first: a secret that was cut in half would not be found
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         namespace=settings.hf_namespace,
     )
     try:
-        await client.first_look()
+        await client.check_token()
     except Misconfigured as error:
         yield Finding(
             "hub",

@@ -29,7 +29,7 @@ async def delivery(settings: Settings, verbs: Verbs) -> Finding:
         pulse_answer=_DELIVERY,
         wake=wakeup.set,
     )
-    life = asyncio.ensure_future(feed.live())
+    life = asyncio.ensure_future(feed.run_once())
     try:
         if not await _wakes(wakeup, life, _SUBSCRIBED):
             reason = life.result() if life.done() else "The subscription timed out."

@@ -35,7 +35,7 @@ def run(*, as_json: bool) -> int:
     try:
         loaded = settings.load()
     except Misconfigured as error:
-        add(Finding("settings", "error", str(error), "See the table of settings in the README."))
+        add(Finding("settings", "error", str(error), "See the table of settings in docs/operating.md."))
     else:
         configure("ERROR", "console", loaded.secrets, settings.environment())
         asyncio.run(check_all())

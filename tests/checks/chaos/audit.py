@@ -1,0 +1,246 @@
+"""What became of every row, as seen from outside: REST as the service role, the verbs, and the Hub with the token.
+
+Nothing of the daemon's own is used to say what is right: names, bytes, config and card are written down here again.
+"""
+
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.stage import Stage
+from tests.checks.chaos.harm import BY_HAND
+from tests.checks.chaos.users import Inserted, Register, picture
+
+_CODES = {
+    "image_missing", "image_too_large", "image_not_jpeg_or_png", "image_unreadable", "image_animated",
+    "image_too_many_pixels", "path_forbidden", "hub_refused", "attempts_exhausted",
+}  # fmt: skip
+_ROW_OF_COMMIT = re.compile(r"^Identity: ([0-9a-f-]{36})\s*$", re.MULTILINE)
+
+
+@dataclass
+class Verdict:
+    """What became of the rows of one run; every finding in words."""
+
+    ended: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    """Of the rows that failed."""
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+
+    @property
+    def findings(self) -> list[str]:
+        """Everything that must not be."""
+        kinds = {"lost": self.lost, "doubled": self.doubled, "stuck": self.stuck, "orphan repo": self.orphans}
+        return [f"{kind}: {what}" for kind, found in kinds.items() for what in found]
+
+
+@dataclass(frozen=True)
+class _Name:
+    """The name of a repo, as the database has recorded it."""
+
+    row: str
+    reserved_at: datetime
+
+
+@dataclass(frozen=True)
+class _Repo:
+    """A repo as the Hub shows it."""
+
+    name: str
+    private: bool
+    commits: list[Any]
+    """The newest first, without those that somebody made by hand."""
+    edited: bool
+    """Somebody else has written to it."""
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows that its commits name."""
+        return [row for commit in self.commits for row in _ROW_OF_COMMIT.findall(commit.message)]
+
+
+def audit(stage: Stage, register: Register, created_late: AbstractSet[str] = frozenset()) -> Verdict:
+    """Compare what users inserted with what is there now.
+
+    `created_late`: repos whose creation was on its way when somebody else looked, found nothing and failed the row.
+    """
+    verdict = Verdict()
+    rows = _rows(stage)
+    names = _names(stage)
+    repos = {repo.name: repo for repo in _repos(stage)}
+    _check_repos(verdict, register, rows, names, repos)
+    for identity, inserted in register.rows.items():
+        row = rows.get(identity)
+        if row is None:
+            if inserted.deleted:
+                verdict.ended["deleted"] += 1
+            else:
+                verdict.lost.append(f"{identity} is gone, and nobody deleted it")
+            continue
+        match row["status"]:
+            case "published":
+                verdict.ended["published"] += 1
+                wrong = list(_wrong_with_publication(stage, row, inserted, repos.get(row["model_id"])))
+            case "failed":
+                verdict.ended["failed"] += 1
+                verdict.codes[row["error_code"]] += 1
+                wrong = list(_wrong_with_failure(stage, row, names, repos, created_late))
+            case status:
+                wrong = []
+                verdict.stuck.append(f"{identity} is still {status}: {json.dumps(stage.story(identity))}")
+        verdict.lost += [f"{identity} {sentence}" for sentence in wrong]
+    verdict.lost += [
+        f"{identity}: a row that nobody inserted" for identity in rows.keys() - register.rows.keys()
+    ]
+    return verdict
+
+
+def _rows(stage: Stage) -> dict[str, dict[str, Any]]:
+    rows: Any = stage.admin.table("trained_identities").select("*").execute().data
+    return {str(row["id"]): row for row in rows}
+
+
+def _names(stage: Stage) -> dict[str, _Name]:
+    """Every repo's name that was ever reserved."""
+    names: dict[str, _Name] = {}
+    after = ""
+    while page := stage.rpc("watcher_names", after=after):
+        names.update({one["model_id"]: _Name(one["identity_id"], _time(one["reserved_at"])) for one in page})
+        after = page[-1]["model_id"]
+    return names
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _repos(stage: Stage) -> list[_Repo]:
+    found = []
+    for model in stage.api.list_models(author=stage.namespace):
+        commits = stage.api.list_repo_commits(model.id)
+        own = [commit for commit in commits if commit.title != BY_HAND]
+        found.append(_Repo(model.id, bool(model.private), own, edited=len(own) < len(commits)))
+    return found
+
+
+def _check_repos(
+    verdict: Verdict,
+    register: Register,
+    rows: dict[str, dict[str, Any]],
+    names: dict[str, _Name],
+    repos: dict[str, _Repo],
+) -> None:
+    """Find what is on the Hub twice, and what nobody would ever find there."""
+    named = {row["model_id"] for row in rows.values()} | names.keys()
+    holding: Counter[str] = Counter()
+    for repo in repos.values():
+        if repo.name not in named:
+            verdict.orphans.append(repo.name)
+        if not repo.private:
+            verdict.lost.append(f"{repo.name} is public")
+        if len(repo.commits) > 2:
+            verdict.doubled.append(f"{repo.name} has {len(repo.commits)} commits")
+        holding.update(set(repo.rows))
+        name = names.get(repo.name)
+        if set(repo.rows) - {name.row if name else None}:
+            verdict.lost.append(f"{repo.name} holds the row {repo.rows}, and was reserved as {name}")
+    for identity, count in holding.items():
+        inserted = register.rows.get(identity)
+        if inserted is None or count > inserted.incarnations:
+            verdict.doubled.append(f"{identity} was published in {count} repos")
+
+
+def _wrong_with_publication(
+    stage: Stage, row: dict[str, Any], inserted: Inserted, repo: _Repo | None
+) -> list[str]:
+    """Compare a published row's repo with what its user uploaded, byte by byte."""
+    if repo is None:
+        return [f"is published as {row['model_id']}, which is not on the Hub"]
+    wrong = []
+    if not inserted.fit:
+        wrong.append("is published, though it cannot be")
+    ours = [commit for commit in repo.commits if row["id"] in _ROW_OF_COMMIT.findall(commit.message)]
+    count, name = len(inserted.plan.pictures), row["identity_name"]
+    if [commit.commit_id for commit in ours] != [row["commit_sha"]]:
+        return [*wrong, f"says commit {row['commit_sha']}, and {repo.name} has {ours}"]
+    if ours[0].title != f"Upload training data for {name} ({count} images)":
+        wrong.append(f"was committed as {ours[0].title}")
+    if not str(row["huggingface_repo_url"]).endswith(f"/{repo.name}") or row["images_published"] != count:
+        wrong.append(f"says {row['huggingface_repo_url']} and {row['images_published']} images")
+    if row["published_at"] is None or row["error_code"] is not None:
+        wrong.append("is published and has an error, or no time")
+    with tempfile.TemporaryDirectory() as folder:
+        stage.api.snapshot_download(repo.name, revision=row["commit_sha"], local_dir=folder, max_workers=2)
+        files = {
+            str(file.relative_to(folder)): file.read_bytes()
+            for file in Path(folder).rglob("*")
+            if file.is_file()
+        }
+    files = {path: content for path, content in files.items() if not path.startswith(".cache/")}
+    expected = {
+        f"images/image_{number:03}.{'png' if kind == 'png' else 'jpg'}": picture(kind, seed)
+        for number, (kind, seed) in enumerate(inserted.plan.pictures, 1)
+    }
+    documents = {".gitattributes", "README.md", "training_config.json"}
+    if files.keys() != expected.keys() | documents:
+        return [*wrong, f"has in {repo.name} the files {sorted(files)}"]
+    wrong += [f"has other bytes in {path}" for path, content in expected.items() if files[path] != content]
+    config = _config(row, inserted)
+    if row["training_config"] != config or files["training_config.json"].decode() != (
+        json.dumps(config, ensure_ascii=False, indent=2) + "\n"
+    ):
+        wrong.append(f"has the config {files['training_config.json'].decode()}")
+    card = files["README.md"].decode()
+    if not card.startswith("---\nlicense: mit\n") or name not in card or repo.name not in card:
+        wrong.append(f"has the card {card[:200]}")
+    attributes = files[".gitattributes"].decode()
+    if not {"*.jpg filter=lfs diff=lfs merge=lfs -text", "*.png filter=lfs diff=lfs merge=lfs -text"} <= set(
+        attributes.splitlines()
+    ):
+        wrong.append(f"has the attributes {attributes}")
+    return wrong
+
+
+def _config(row: dict[str, Any], inserted: Inserted) -> dict[str, Any]:
+    return {
+        "identity_name": inserted.plan.name,
+        "num_images": len(inserted.plan.pictures),
+        "created_at": f"{row['created_at'][:19]}Z",
+        "user_id": inserted.user,
+        "model_type": "flux-lora",
+        "training_params": {"steps": 1000, "learning_rate": 0.0004, "resolution": 512},
+    }
+
+
+def _wrong_with_failure(
+    stage: Stage,
+    row: dict[str, Any],
+    names: dict[str, _Name],
+    repos: dict[str, _Repo],
+    created_late: AbstractSet[str],
+) -> list[str]:
+    """See that a failed row says why, and has left nothing; or an empty repo which nobody could look at."""
+    wrong = []
+    if row["error_code"] not in _CODES or not row["error_message"]:
+        wrong.append(f"failed with {row['error_code']}: {row['error_message']}")
+    last = (stage.story(row["id"])["attempts"] or [{}])[-1]
+    could_not_look = last.get("look_only") and last.get("outcome") in {"crashed", "deferred"}
+    for name, reserved in names.items():
+        repo = repos.get(name)
+        if repo is None or reserved.row != row["id"] or reserved.reserved_at < _time(row["created_at"]):
+            continue  # a row of this id that was deleted had its own
+        if repo.edited:
+            continue  # what somebody else has written to is theirs
+        if len(repo.commits) == 1 and name == row["model_id"] and (could_not_look or name in created_late):
+            continue
+        wrong.append(f"failed with {row['error_code']}, and {name} is there with {len(repo.commits)} commits")
+    return wrong

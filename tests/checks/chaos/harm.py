@@ -1,0 +1,327 @@
+"""Does what the schedule says to the services, the network between, and the daemons; and heals it all."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+from starlette.types import Message
+
+from tests.checks.chaos.agenda import Agenda
+from tests.checks.chaos.daemons import Daemons
+from tests.checks.chaos.notes import Notes
+from tests.checks.chaos.record import ARRIVED
+from tests.checks.chaos.schedule import NOT_FOUND, PLACES, REFUSED_KEY, Event
+from watcher.sandbox import Postgres, Sandbox, faults
+from watcher.sandbox.faults import Answer, Rule
+from watcher.sandbox.faults.actions import Passage
+
+BY_HAND = "Edit .gitattributes by hand"
+
+# Faults there keep daemons from claiming, as far as they keep them from an answer.
+_CLAIMING = {"claim", "verbs", "version", "whoami", "hub"}
+_NOISY = {"Rate"}
+# What they keep has left its sender: it goes on also if that one is killed meanwhile.
+_KEEPING = {"Delay", "Hold"}
+
+
+@dataclass(frozen=True)
+class _Met:
+    """A fault that says when a request met it."""
+
+    action: Callable[[Passage], Any]
+    place: str
+    notes: Notes
+    counted: Callable[[str], None]
+
+    async def __call__(self, passage: Passage) -> None:
+        name = type(self.action).__name__
+        self.counted(f"{name} at {self.place}")
+        self.notes.add("fault", f"{self.action} met by {passage.scope['method']} {passage.scope['path']}")
+        began = time.monotonic()
+        passage.scope.setdefault(ARRIVED, began)
+        if name in _KEEPING:
+            passage = await _whole(passage)
+        try:
+            await self.action(passage)
+        finally:
+            if self.place in _CLAIMING and name not in _NOISY:
+                self.notes.hidden.append((began, time.monotonic()))
+
+
+async def _whole(passage: Passage) -> Passage:
+    """The passage of a request that has come in whole, whatever becomes of its sender."""
+    messages = [await passage.receive()]
+    while messages[-1].get("more_body", False):
+        messages.append(await passage.receive())
+
+    async def receive() -> Message:
+        return messages.pop(0) if messages else await passage.receive()
+
+    return replace(passage, receive=receive)
+
+
+class Harm:
+    """All the harm of one run. Every public method is the `do` of an event."""
+
+    def __init__(
+        self, sandbox: Sandbox, postgres: Postgres, daemons: Daemons, notes: Notes, agenda: Agenda
+    ) -> None:
+        self._sandbox = sandbox
+        self._postgres = postgres
+        self._daemons = daemons
+        self._notes = notes
+        self._agenda = agenda
+        self._down_since: float | None = None
+        self._over = False
+        self.met: Counter[str] = Counter()
+        """Requests that met a fault, by fault and place, and harms to a service as a whole."""
+
+    def do(self, event: Event) -> None:
+        """Do one event, unless it comes too late."""
+        if not self._over:
+            getattr(self, event.do)(**event.how)
+
+    def heal(self) -> None:
+        """Undo all of it."""
+        if not self._over:
+            self._notes.add("harm", "ends; everything is healed")
+        self._over = True
+        self._sandbox.faults.clear()
+        self._sandbox.hub.reset()
+        self._sandbox.realtime.unmute()
+        self._sandbox.realtime.drop_events(0)
+        self._sandbox.realtime.refuse(503, times=0)
+        self._sandbox.realtime.accept_then_drop(times=0)
+        self._up()
+        self._daemons.trouble = 0
+        self._daemons.heal()
+
+    # The daemons.
+
+    def kill(self, *, daemon: int, again_after: float, moved: bool) -> None:
+        self._daemons.kill(daemon, again_after=again_after, moved=moved)
+
+    def freeze(self, *, daemon: int, seconds: float) -> None:
+        self._daemons.freeze(daemon, seconds=seconds)
+
+    def stop(self, *, daemon: int, twice: bool, again_after: float) -> None:
+        self._daemons.stop(daemon, twice=twice, again_after=again_after)
+
+    def ambush(self, *, place: str, when: str, skip: int, freeze: float, late: float) -> None:
+        """Keep a request to a place until everybody is killed or frozen, and a little longer; then let it go on."""
+        rule = self._add(faults.Hold(when), place, times=1, skip=skip)  # type: ignore[arg-type]
+
+        def spring() -> None:
+            if rule.released:
+                return
+            if not rule.reached:
+                self._agenda.later(0.02, spring)
+                return
+            self._notes.add("harm", f"ambush {when} {place}")
+            if freeze:
+                self._daemons.freeze_all(freeze)
+            else:
+                self._daemons.kill_all()
+            self._agenda.later(late, lambda: self._sandbox.faults.remove(rule))
+
+        spring()
+
+    # The network.
+
+    def fault(
+        self,
+        *,
+        action: str,
+        options: dict[str, Any],
+        place: str,
+        times: int | None,
+        skip: int,
+        lasts: float | None = None,
+    ) -> None:
+        """Put a fault in force, for a number of requests or for a while."""
+        rule = self._add(getattr(faults, action)(**options), place, times=times, skip=skip)
+        if lasts is not None:
+            self._agenda.later(lasts, lambda: self._sandbox.faults.remove(rule))
+
+    def late_objects(self, *, lasts: float) -> None:
+        """Know of no object for a while, as before one that was just uploaded is to be seen."""
+        self._for(lasts, Answer(400, NOT_FOUND), "fetch")
+
+    def refuse_once(self, *, place: str, status: int, sentence: str) -> None:
+        self._add(Answer(status, {"error": sentence}, {"X-Error-Message": sentence}), place, times=1, skip=0)
+
+    def refuse_key(self, *, lasts: float) -> None:
+        self._trouble(lasts)
+        self._for(lasts, Answer(401, REFUSED_KEY), "verbs")
+
+    # The Hub.
+
+    def knob(self, *, knob: str, value: Any) -> None:
+        self._service("hub", f"{knob} {value}")
+        getattr(self._sandbox.hub.knobs, knob)(value)
+
+    def limit_requests(self, *, quota: int, lasts: float) -> None:
+        self._service("hub", f"allows {quota} requests a second for {lasts:.1f} s")
+        self._sandbox.hub.knobs.limit_requests(quota, 1.0)
+        self._agenda.later(lasts, lambda: self._sandbox.hub.knobs.limit_requests(None))
+
+    def regular(self, *, lasts: float) -> None:
+        self._service("hub", f"takes images as regular files for {lasts:.1f} s")
+        self._sandbox.hub.knobs.images_as("regular")
+        self._agenda.later(lasts, lambda: self._sandbox.hub.knobs.images_as("lfs"))
+
+    def limit_storage(self, *, lasts: float) -> None:
+        self._service("hub", f"has no room for {lasts:.1f} s")
+        self._trouble(lasts)
+        self._sandbox.hub.knobs.limit_storage(0)
+        self._agenda.later(lasts, lambda: self._sandbox.hub.knobs.limit_storage(None))
+
+    def revoke(self, *, lasts: float) -> None:
+        self._service("hub", f"knows the token no more for {lasts:.1f} s")
+        self._trouble(lasts)
+        self._sandbox.hub.access.revoke(self._sandbox.hub_token)
+        self._agenda.later(lasts, lambda: self._sandbox.hub.access.restore(self._sandbox.hub_token))
+
+    def take_writing(self, *, lasts: float) -> None:
+        self._service("hub", f"lets the token write no more for {lasts:.1f} s")
+        self._trouble(lasts)
+        self._sandbox.hub.access.take_writing(self._sandbox.hub_token)
+        self._agenda.later(lasts, lambda: self._sandbox.hub.access.restore(self._sandbox.hub_token))
+
+    def edit_by_hand(self) -> None:
+        """Somebody puts a commit of their own on top of the newest repo."""
+        store = self._sandbox.hub.store
+        for repo in store.repos("models")[:1]:
+            held = store.files(repo, store.head(repo).oid)[".gitattributes"]
+            content = store.bytes.content(repo.id, held).read_bytes() + b"*.mine filter=lfs\n"
+            file = store.bytes.put_blob(repo.id, ".gitattributes", content)
+            store.commit(repo, [file], [], title=BY_HAND, message="", author="somebody", parent=None)
+            self._service("hub", f"{repo.name}: {BY_HAND}")
+
+    # Realtime.
+
+    def close_sockets(self, *, code: int) -> None:
+        self._service("realtime", f"closes all sockets with {code}")
+        self._sandbox.realtime.close_all(code)
+
+    def mute(self, *, lasts: float) -> None:
+        self._service("realtime", f"is a zombie for {lasts:.1f} s")
+        self._sandbox.realtime.mute()
+        self._agenda.later(lasts, self._sandbox.realtime.unmute)
+
+    def drop_events(self, *, seconds: float) -> None:
+        self._service("realtime", f"drops events for {seconds:.1f} s")
+        self._sandbox.realtime.drop_events(seconds)
+
+    def refuse_sockets(self, *, status: int, times: int) -> None:
+        self._service("realtime", f"refuses {times} handshakes with {status}")
+        self._sandbox.realtime.refuse(status, times)
+        self._sandbox.realtime.close_all(1006)
+
+    def accept_then_drop(self, *, times: int) -> None:
+        self._service("realtime", f"accepts and drops {times} sockets")
+        self._sandbox.realtime.accept_then_drop(times)
+        self._sandbox.realtime.close_all(1006)
+
+    def system_error(self) -> None:
+        self._service("realtime", "sends a system error")
+        self._sandbox.realtime.system_error("Something went wrong with the subscription")
+
+    # Postgres.
+
+    def restart_postgres(self) -> None:
+        if self._down_since is None:
+            self.halt_postgres(lasts=0)
+
+    def halt_postgres(self, *, lasts: float) -> None:
+        if self._down_since is not None:
+            return
+        self._service("postgres", f"crashes, and is away for {lasts:.1f} s")
+        self._down_since = time.monotonic()
+        self._postgres.halt(immediate=True)
+        self._agenda.later(lasts, self._up)
+
+    def kill_backends(self) -> None:
+        """End every connection, whatever it is doing."""
+        self._service("postgres", "ends all connections")
+        self._sql(
+            "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
+            " and backend_type in ('client backend', 'walsender')"
+        )
+
+    def _up(self) -> None:
+        if self._down_since is not None:
+            self._postgres.start()
+            self._notes.add("postgres", "is back")
+            self._notes.hidden.append((self._down_since, time.monotonic()))
+            self._down_since = None
+
+    # Those who mean well.
+
+    def replay(self) -> None:
+        """The operator tries all failed rows again."""
+        self._agenda.later(0, self._replay)
+
+    def _replay(self) -> None:
+        try:
+            with psycopg.connect(self._sandbox.admin_db_url, connect_timeout=2) as connection:
+                connection.execute("set role service_role")
+                [counts] = connection.execute("select public.watcher_replay()").fetchone() or [None]
+            self._notes.add("operator", f"replays all failed rows: {counts}")
+        except psycopg.Error as error:
+            self._notes.add("operator", f"could not replay: {error}")
+
+    def hurry(self) -> None:
+        """Let time pass for rows that wait: what is due in minutes is due soon."""
+        self._sql(
+            """
+            update public.trained_identities set next_attempt_at = now() + interval '0.2 seconds'
+            where id in (select id from public.trained_identities
+              where status = 'pending' and next_attempt_at > now() + interval '0.5 seconds' for update skip locked)
+            """
+        )
+
+    # How it is done.
+
+    def _add(self, action: Any, place: str, *, times: int | None, skip: int) -> Rule:
+        service, method, path = PLACES[place]
+        met = _Met(action, place, self._notes, self._count)
+        self._notes.add("harm", f"{action} at {place}, times {times}, skip {skip}")
+        return self._sandbox.faults.add(
+            met,
+            service=service,
+            method=method,
+            path=path,
+            times=times,
+            skip=skip,  # type: ignore[arg-type]
+        )
+
+    def _for(self, seconds: float, action: Any, place: str) -> None:
+        rule = self._add(action, place, times=None, skip=0)
+        self._agenda.later(seconds, lambda: self._sandbox.faults.remove(rule))
+
+    def _service(self, which: str, what: str) -> None:
+        self._count(f"{which} {' '.join(word for word in what.split() if word.isalpha())}")
+        self._notes.add(which, what)
+
+    def _count(self, what: str) -> None:
+        self.met[what] += 1
+
+    def _trouble(self, seconds: float) -> None:
+        def over() -> None:
+            self._daemons.trouble = max(0, self._daemons.trouble - 1)
+
+        self._daemons.trouble += 1
+        self._agenda.later(seconds, over)
+
+    def _sql(self, statement: str) -> None:
+        if self._down_since is not None:
+            return
+        try:
+            with psycopg.connect(self._sandbox.admin_db_url, connect_timeout=2) as connection:
+                connection.execute(statement.encode())
+        except psycopg.Error as error:
+            self._notes.add("harness", f"Postgres could not be told: {error}")

@@ -1,0 +1,157 @@
+"""One run: a schedule played on a sandbox with real daemons, healed, waited for, and audited."""
+
+import itertools
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+from huggingface_hub import close_session, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
+
+from tests.acceptance.stage import Stage
+from tests.checks.chaos.agenda import Agenda
+from tests.checks.chaos.audit import Verdict, audit
+from tests.checks.chaos.daemons import Daemons
+from tests.checks.chaos.fence import Fence, own_ends
+from tests.checks.chaos.harm import Harm
+from tests.checks.chaos.notes import Notes
+from tests.checks.chaos.record import Recorder
+from tests.checks.chaos.schedule import FETCHES, Schedule
+from tests.checks.chaos.story import told
+from tests.checks.chaos.users import Register, User
+from tests.support.scene import QUICK
+from watcher.sandbox import Postgres, Sandbox
+from watcher.sandbox.faults import RoundTrip
+
+WAIT = 60.0
+"""Seconds after the healing in which every row must have ended; a run that is in order needs five."""
+
+_databases = (f"chaos_{number}" for number in itertools.count(1))
+
+
+@dataclass
+class Run:
+    """What came of one run."""
+
+    seed: int
+    daemons: int
+    rows: int = 0
+    kills: int = 0
+    freezes: int = 0
+    met: Counter[str] = field(default_factory=Counter)
+    """Requests that met a fault, by fault and place, and harms to a service as a whole."""
+    verdict: Verdict = field(default_factory=Verdict)
+    stale: list[str] = field(default_factory=list)
+    takeovers: list[float] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """What else must not happen: a daemon that ended by itself, a user who was refused."""
+    healed_in: float = 0.0
+    """Seconds from the healing until every row had ended."""
+    took: float = 0.0
+    story: list[str] = field(default_factory=list)
+    """What happened, in order; only where something is wrong."""
+
+    @property
+    def findings(self) -> list[str]:
+        """Everything that must not be."""
+        return [*self.verdict.findings, *(f"stale write accepted: {one}" for one in self.stale), *self.wrong]
+
+
+def play(
+    schedule: Schedule,
+    postgres: Postgres,
+    template: str,
+    *,
+    before_audit: Callable[[Stage, Register], object] = lambda stage, register: None,
+) -> Run:
+    """Play one schedule in a copy of the migrated database `template`."""
+    began = time.monotonic()
+    run = Run(schedule.seed, len(schedule.slots))
+    with _staged(postgres, template) as (stage, recorder):
+        assert stage.sandbox is not None
+        notes, agenda, register = Notes(), Agenda(), Register()
+        wall = _wall(stage)
+        if schedule.latency:
+            recorder.add(RoundTrip(schedule.latency), service="hub", times=None)
+            recorder.add(RoundTrip(schedule.latency), service="storage", path=FETCHES, times=None)
+        people = [User(stage, n, schedule, register, notes) for n in range(schedule.people)]
+        daemons = Daemons(stage, schedule.slots, notes, agenda)
+        harm = Harm(stage.sandbox, postgres, daemons, notes, agenda)
+        try:
+            agenda.live(WAIT, until=daemons.all_ready)
+            notes.began = time.monotonic()
+            for person in people:
+                person.start()
+            for event in schedule.harms:
+                agenda.later(notes.began + event.at - time.monotonic(), lambda event=event: harm.do(event))  # type: ignore[misc]
+            agenda.every(0.4, harm.hurry)
+            agenda.live(notes.began + schedule.lasts - time.monotonic())
+            harm.heal()
+            healed = time.monotonic()
+
+            def ended() -> bool:
+                return not any(person.busy for person in people) and daemons.all_ready() and _at_rest(stage)
+
+            agenda.live(WAIT, until=ended)
+            run.healed_in = time.monotonic() - healed
+            daemons.end()
+            agenda = Agenda()
+            # What was begun for a daemon that is gone comes to its end, and may come to something.
+            agenda.live(5, until=lambda: not recorder.under_way())
+        finally:
+            harm.heal()
+            daemons.close()
+            for person in people:
+                person.join()
+        before_audit(stage, register)
+        fence = Fence(recorder.exchanges())
+        run.verdict = audit(stage, register, fence.created_late())
+        stories = [stage.rpc("watcher_story", id=identity) for identity in register.rows]
+        run.stale = fence.stale_writes(own_ends(story for story in stories if story))
+        run.takeovers = fence.takeovers(daemons.kills, notes.hidden)
+        run.rows, run.kills, run.freezes, run.met = (
+            len(register.rows),
+            len(daemons.kills),
+            daemons.freezes,
+            harm.met,
+        )
+        run.wrong = notes.wrong
+        if run.findings:
+            run.story = list(told(notes.all(), recorder.exchanges(), daemons.logs, notes.began, wall))
+    run.took = time.monotonic() - began
+    return run
+
+
+@contextmanager
+def _staged(postgres: Postgres, template: str) -> Iterator[tuple[Stage, Recorder]]:
+    """Serve a copy of the template, with a record kept."""
+    name = next(_databases)
+    postgres.create(name, template)
+    set_client_factory(default_client_factory)
+    with ExitStack() as stack:
+        stack.callback(postgres.drop, name)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+        stack.callback(close_session)
+        sandbox = Sandbox(postgres=postgres, database=name, timing=QUICK)
+        sandbox.faults = recorder = Recorder()
+        stack.enter_context(sandbox)
+        yield stack.enter_context(Stage(sandbox.settings(), folder, sandbox)), recorder
+
+
+def _wall(stage: Stage) -> float:
+    """The database's clock at monotonic time 0, in seconds."""
+    assert stage.sandbox is not None
+    with psycopg.connect(stage.sandbox.admin_db_url) as connection:
+        [now] = connection.execute("select extract(epoch from clock_timestamp())::float8").fetchone() or [0.0]
+    return float(now) - time.monotonic()
+
+
+def _at_rest(stage: Stage) -> bool:
+    """Whether every row has ended."""
+    status = stage.rpc("watcher_status")
+    return not status["pending"] and not status["publishing"]

@@ -1,0 +1,42 @@
+"""Plays seeds: in each process on one cluster, with a migrated template to copy."""
+
+import atexit
+import functools
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from tests.checks.chaos.run import Run, play
+from tests.checks.chaos.schedule import draw
+from tests.support.database import migrate
+from watcher.sandbox import Postgres
+
+_TEMPLATE = "template_of_chaos"
+
+
+def played(seeds: range, jobs: int) -> Iterator[Run]:
+    """Play the seeds, so many at the same time, and yield the runs in order."""
+    if jobs == 1:
+        yield from map(_play, seeds)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_play, seeds)
+
+
+def _play(seed: int) -> Run:
+    try:
+        return play(draw(seed), _postgres(), _TEMPLATE)
+    except Exception:  # noqa: BLE001  (a harness that fails has shown nothing, and must not pass for one that has)
+        return Run(seed, 0, wrong=[f"The run itself failed: {traceback.format_exc()}"])
+
+
+@functools.cache
+def _postgres() -> Postgres:
+    """The cluster; it ends with the process."""
+    postgres = Postgres()
+    postgres.start()
+    atexit.register(postgres.stop)
+    postgres.create(_TEMPLATE)
+    migrate(postgres.dsn(_TEMPLATE, "postgres"))
+    return postgres

@@ -1,0 +1,195 @@
+"""Users with a browser: they upload, insert, retry, delete and leave, and do not give up when the answer is lost."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx
+from postgrest.exceptions import APIError
+from storage3.exceptions import StorageApiError
+from supabase import AuthError
+
+from tests.acceptance.person import BUCKET, Person
+from tests.acceptance.stage import Stage
+from tests.checks.chaos.notes import Notes
+from tests.checks.chaos.schedule import Event, Row, Schedule
+from tests.support.pictures import jpeg, png
+
+T = TypeVar("T")
+_PATIENCE = 40.0
+"""Seconds after which a user gives up, which is wrong then."""
+_UNFIT = {"cut", "text"}
+
+
+def picture(kind: str, seed: int) -> bytes:
+    """The bytes of a picture; `cut` and `text` are none that can be published."""
+    match kind:
+        case "jpeg":
+            return jpeg(seed)
+        case "png":
+            return png(seed)
+        case "cut":
+            return jpeg(seed)[:-200]
+    return b"This is no picture. " * (seed + 1)
+
+
+@dataclass
+class Inserted:
+    """One row as the world must know it."""
+
+    plan: Row
+    """Of the last incarnation."""
+    user: str
+    incarnations: int = 1
+    deleted: bool = False
+    """It, or the account, was deleted by its user."""
+
+    @property
+    def fit(self) -> bool:
+        """Whether it can be published."""
+        return not any(kind in _UNFIT for kind, _ in self.plan.pictures)
+
+
+@dataclass
+class Register:
+    """All rows that were ever inserted, by id."""
+
+    rows: dict[str, Inserted] = field(default_factory=dict)
+
+
+class User:
+    """One person: does what the schedule says, one thing after the other, in a thread."""
+
+    def __init__(
+        self, stage: Stage, number: int, schedule: Schedule, register: Register, notes: Notes
+    ) -> None:
+        self.name = f"user {number}"
+        self._thread = threading.Thread(target=self._run, name=self.name)
+        self._stage = stage
+        rows = self._plans = schedule.rows
+        self._register = register
+        self._notes = notes
+        self._person = Person(stage)
+        mine = [Event(row.at, "insert", {"row": at}) for at, row in enumerate(rows) if row.person == number]
+        mine += [
+            act
+            for act in schedule.acts
+            if act.how.get("person") == number or ("row" in act.how and rows[act.how["row"]].person == number)
+        ]
+        self._acts = sorted(mine, key=lambda act: act.at)
+        self._left = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is still something that they want to do."""
+        return self._thread.is_alive()
+
+    def join(self) -> None:
+        """Wait for the thread, if it was started."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        for act in self._acts:
+            time.sleep(max(0.0, self._notes.began + act.at - time.monotonic()))
+            if self._left:
+                return
+            try:
+                getattr(self, f"_{act.do}")(**{k: v for k, v in act.how.items() if k != "person"})
+            except Exception as error:  # noqa: BLE001  (whatever it is, the run must tell of it)
+                self._notes.complain(f"{self.name} could not {act.do} {act.how}: {error!r}")
+
+    # What they do.
+
+    def _insert(self, row: int) -> None:
+        self._put(self._plans[row])
+
+    def _put(self, plan: Row) -> None:
+        folder = f"{self._person.id}/{plan.id}-{plan.at:.3f}"
+        paths = []
+        for number, one in enumerate(plan.pictures, 1):
+            path = f"{folder}/photo {number}.{'png' if one[0] == 'png' else 'jpg'}"
+            self._until_done(lambda path=path, one=one: self._upload(path, picture(*one)))  # type: ignore[misc]
+            paths.append(path)
+        new = {"id": plan.id, "identity_name": plan.name, "image_paths": paths}
+        held = self._register.rows.get(plan.id)
+        self._register.rows[plan.id] = Inserted(
+            plan, self._person.id, incarnations=held.incarnations + 1 if held else 1
+        )
+        self._until_done(lambda: self._insert_once(new))
+        fit = "fit" if self._register.rows[plan.id].fit else "unfit"
+        self._notes.add(self.name, f"has inserted {plan.id}, {len(paths)} images, {fit} to be published")
+
+    def _upload(self, path: str, content: bytes) -> None:
+        kind = "image/png" if path.endswith("png") else "image/jpeg"
+        try:
+            self._person.client.storage.from_(BUCKET).upload(path, content, {"content-type": kind})
+        except StorageApiError as error:
+            if str(error.status) != "409":  # it is there: the answer to the first try was lost
+                raise
+
+    def _insert_once(self, new: dict[str, Any]) -> None:
+        try:
+            self._person.table.insert(new).execute()
+        except APIError as error:
+            if error.code != "23505":  # likewise
+                raise
+
+    def _delete(self, row: int) -> None:
+        """Delete a row, unless it is being published just then."""
+        self._delete_row(self._plans[row].id)
+
+    def _delete_row(self, identity: str) -> bool:
+        self._until_done(lambda: self._person.delete(identity))
+        gone = not self._until_done(lambda: self._person.table.select("id").eq("id", identity).execute().data)
+        self._register.rows[identity].deleted = gone
+        self._notes.add(self.name, f"deletes {identity}: {'gone' if gone else 'still there'}")
+        return gone
+
+    def _insert_again(self, row: int, again: Row) -> None:
+        """Delete a row and insert another one under its id."""
+        for _ in range(10):
+            if self._delete_row(self._plans[row].id):
+                self._put(again)
+                return
+            time.sleep(0.2)
+
+    def _retry_failed(self) -> None:
+        for row in self._until_done(self._person.rows):
+            if row["status"] == "failed":
+                changed = self._until_done(lambda row=row: self._person.retry(row["id"]))  # type: ignore[misc]
+                self._notes.add(self.name, f"retries {row['id']}: {[one['status'] for one in changed]}")
+
+    def _leave(self) -> None:
+        """Delete the account, as the app's server does."""
+        self._until_done(self._delete_account)
+        self._left = True
+        for inserted in self._register.rows.values():
+            if inserted.user == self._person.id:
+                inserted.deleted = True
+        self._notes.add(self.name, f"is deleted: {self._person.id}")
+
+    def _delete_account(self) -> None:
+        try:
+            self._stage.admin.auth.admin.delete_user(self._person.id)
+        except AuthError as error:
+            if error.status != 404:  # type: ignore[attr-defined]
+                raise
+
+    def _until_done(self, act: Callable[[], T]) -> T:
+        """Try until it is done: what fails meanwhile is the service, not what was asked of it."""
+        give_up = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return act()
+            except (httpx.HTTPError, APIError, StorageApiError, AuthError) as error:
+                refused = isinstance(error, APIError) and str(error.code) in {"23514", "42501"}
+                if refused or time.monotonic() > give_up:
+                    raise
+                self._notes.add(self.name, f"tries again: {error!r}"[:200])
+                time.sleep(0.3)

@@ -1,0 +1,163 @@
+"""A Hub or a disk that takes nothing for a while, or a Hub that never does: who pays for it, and what is said."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.acceptance.places import outcomes
+from tests.acceptance.repo import audit
+from tests.acceptance.running import Watcher
+from watcher.sandbox.faults import Answer
+
+from .figure import Figure, Measured, Numbers
+from .scene import Scene, scene, until
+
+_LASTS = 15.0
+
+
+def _outages() -> Measured:
+    numbers: Numbers = {}
+    words: list[str] = []
+    with scene() as here:
+        hub, token = here.sandbox.hub, here.sandbox.hub_token
+        numbers["token"] = _outage(here, lambda: hub.access.revoke(token), lambda: hub.access.restore(token))
+        numbers["quota"] = _outage(
+            here, lambda: hub.knobs.limit_storage(0), lambda: hub.knobs.limit_storage(None)
+        )
+        with _small_disk(here.stage.folder / "small") as disk:
+            if disk.how:
+                numbers["spool"] = _outage(here, disk.fill, disk.empty, WATCHER_SPOOL=str(disk.folder))
+    for name, found in numbers.items():
+        words.append(
+            f"{name}: {found['spent']} spent, {found['failed']} failed, said {found['said']}×, "
+            f"goes on after {found['resumed']:.1f} s"
+        )
+    kept = all(
+        (found["spent"], found["failed"], found["said"], found["over"]) == (0, 0, 1, 1)
+        for found in numbers.values()
+    )
+    words.append(f"spool: {disk.how}" if disk.how else "spool: not measured, as nothing may be mounted here")
+    return Measured(kept, "; ".join(words), numbers)
+
+
+def _outage(here: Scene, begin: Callable[[], object], end: Callable[[], object], **settings: str) -> Numbers:
+    """One that meets three rows in flight, and four more that come while it lasts."""
+    kept = here.keep("fetch")
+    with Watcher(here.stage, **settings) as watcher:
+        watcher.ready()
+        rows = here.insert(3)
+        until(lambda: len(watcher.said("claimed")) == 3)
+        begin()
+        here.sandbox.faults.remove(kept)
+        rows += here.insert(4)
+        watcher.wait_for("outage")
+        time.sleep(_LASTS)
+        spent = sum(here.stage.story(row)["spent"] for row in rows)
+        failed = sum(row["status"] == "failed" for row in here.person.rows())
+        end()
+        resumed = until(lambda: watcher.said("outage_over"), within=60)
+        here.all_become(rows, "published", within=60)
+        watcher.stop()
+        said, over = len(watcher.said("outage")), len(watcher.said("outage_over"))
+    for row in rows:
+        audit(here.stage, here.person.row(row))
+        assert set(outcomes(here.stage, row)) <= {"released", "published"}
+    return {"spent": spent, "failed": failed, "said": said, "over": over, "resumed": round(resumed, 1)}
+
+
+@dataclass(frozen=True)
+class _Disk:
+    """A folder, and how it is made to take nothing; `how` is empty where nothing does."""
+
+    how: str
+    folder: Path
+    fill: Callable[[], object]
+    empty: Callable[[], object]
+
+
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[_Disk]:
+    """A disk of 80 MiB for whoever may mount one; for others a folder that can be closed, which root cannot."""
+    folder.mkdir()
+    filler = folder / "filler"
+
+    def fill() -> None:
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(2**16))
+
+    def chmod(mode: int) -> None:
+        for one in folder.iterdir():
+            one.chmod(mode)
+
+    mount = ["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(folder)]
+    mounted = (
+        shutil.which("mount") and subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    )
+    try:
+        if mounted:
+            yield _Disk("a tmpfs of 80 MiB that is full", folder, fill, filler.unlink)
+        elif os.geteuid() != 0:
+            yield _Disk("a folder that is closed", folder, lambda: chmod(0o500), lambda: chmod(0o700))
+        else:
+            yield _Disk("", folder, fill, filler.unlink)
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _eight() -> Measured:
+    """A Hub that answers 500 to everything; and one that does so to commits alone, and can be asked."""
+    with scene() as here, Watcher(here.stage, WATCHER_POLL_ALIVE="0.3") as watcher:
+        watcher.ready()
+        found = {
+            name: _always_500(here, path) for name, path in (("all", None), ("commits", "/commit/main$"))
+        }
+        watcher.stop()
+    kept = all(
+        one["attempts"] == 8 and one["code"] == "attempts_exhausted" and one["words"] and one["replayed"]
+        for one in found.values()
+    )
+    words = "; ".join(
+        f"500 to {name}: {one['attempts']} attempts, {one['code']}, “{one['message']}”, "
+        f"replay {'made it whole' if one['replayed'] else 'did not help'}"
+        for name, one in found.items()
+    )
+    return Measured(kept, words, found)
+
+
+def _always_500(here: Scene, path: str | None) -> Numbers:
+    # Patience for longer than an attempt has, so that each one ends at the first answer.
+    trouble = here.sandbox.faults.add(
+        Answer(500, "trouble", {"Retry-After": "20"}), service="hub", path=path, times=None
+    )
+    [row] = here.insert()
+    until(lambda: here.fall_due() or here.stage.story(row)["status"] == "failed", within=60)
+    failed = here.person.row(row)
+    attempts = sum(not attempt["look_only"] for attempt in here.attempts(row))
+    here.sandbox.faults.remove(trouble)
+    here.stage.rpc("watcher_replay", ids=[row])
+    here.all_become([row], "published")
+    audit(here.stage, here.person.row(row))
+    return {
+        "attempts": attempts,
+        "code": failed["error_code"],
+        "message": failed["error_message"],
+        "words": failed["error_message"].startswith(
+            "Gave up after 8 attempts. The last one: The Hub could not"
+        ),
+        "replayed": True,
+    }
+
+
+FIGURES = [
+    Figure(
+        "outages", "token, quota, spool: nothing spent or failed, said once, goes on", _outages, waits=True
+    ),
+    Figure("eight", "a Hub that always answers 500: exhausted after 8, in words; replay", _eight),
+]

@@ -1,0 +1,99 @@
+"""A sandbox for one figure, somebody to insert rows there, and moments by the database's clock."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.acceptance.person import Person
+from tests.acceptance.places import at
+from tests.acceptance.stage import Stage, opened
+from watcher.sandbox import Sandbox
+from watcher.sandbox.faults import Hold, Rule
+from watcher.sandbox.realtime.timing import Timing
+
+Attempt = dict[str, Any]
+
+
+class Scene:
+    """One sandbox and what happens in it. Thrown away afterwards, so nothing is cleared."""
+
+    def __init__(self, stage: Stage, database: psycopg.Connection[Any]) -> None:
+        assert stage.sandbox is not None
+        self.stage = stage
+        self.sandbox: Sandbox = stage.sandbox
+        self.database = database
+        self.person = Person(stage)
+        self.paths = self.person.photos()
+
+    def now(self) -> datetime:
+        """This moment by the database's clock."""
+        return self.one("select clock_timestamp()")
+
+    def one(self, query: str, **parameters: Any) -> Any:
+        """The one value that a query, asked as the superuser, has for an answer."""
+        [(value,)] = self.database.execute(query.encode(), parameters).fetchall()
+        return value
+
+    def insert(self, count: int = 1, person: Person | None = None) -> list[str]:
+        """Insert rows with three photos each, and return their ids."""
+        if person is None:
+            return [self.person.insert("Ada", self.paths) for _ in range(count)]
+        paths = person.photos()
+        return [person.insert("Ada", paths) for _ in range(count)]
+
+    def keep(self, place: str, times: int | None = None) -> Rule:
+        """Keep every request at a place, or so many, until the rule is removed or released."""
+        return self.sandbox.faults.add(Hold("before"), **at(place), times=times)
+
+    def attempts(self, identity: str) -> list[Attempt]:
+        """The attempts on a row, with moments for their times; none if the row is gone."""
+        story = self.stage.rpc("watcher_story", id=identity) or {"attempts": []}
+        for attempt in story["attempts"]:
+            for name in ("started_at", "ended_at"):
+                attempt[name] = attempt[name] and datetime.fromisoformat(attempt[name])
+        attempts: list[Attempt] = story["attempts"]
+        return attempts
+
+    def claimed(self, identity: str, number: int = 1, within: float = 30) -> Attempt:
+        """The row's `number`th attempt, once there is one."""
+        until(lambda: len(self.attempts(identity)) >= number, within)
+        return self.attempts(identity)[number - 1]
+
+    def waited(self, identity: str) -> float:
+        """Seconds from a row's insert to its first claim."""
+        created = datetime.fromisoformat(self.stage.story(identity)["created_at"])
+        return (self.attempts(identity)[0]["started_at"] - created).total_seconds()
+
+    def all_become(self, identities: Sequence[str], status: str, within: float = 30) -> None:
+        """Return when every row has a status."""
+        until(lambda: all(self.stage.story(one)["status"] == status for one in identities), within)
+
+    def fall_due(self) -> None:
+        """Let every row that waits for its time fall due now, as nobody waits half an hour for a figure."""
+        self.database.execute(
+            "update public.trained_identities set next_attempt_at = now() where next_attempt_at > now()"
+        )
+
+
+@contextmanager
+def scene() -> Iterator[Scene]:
+    """A migrated sandbox with one user; Realtime takes the time that the real one takes."""
+    with tempfile.TemporaryDirectory(prefix="figures-") as folder, opened(Path(folder), Timing()) as stage:
+        assert stage.sandbox is not None, "Figures are measured in the sandbox: unset SUPABASE_URL."
+        with psycopg.connect(stage.sandbox.admin_db_url, autocommit=True) as database:
+            yield Scene(stage, database)
+
+
+def until(true: Callable[[], object], within: float = 30) -> float:
+    """Return, once it is true, after how many seconds it was."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < within, f"It did not come true within {within} s."
+        time.sleep(0.02)
+    return time.monotonic() - began

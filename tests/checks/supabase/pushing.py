@@ -1,0 +1,117 @@
+"""The migrations in the hands of the real Supabase CLI, beside an app's own."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.running import environment
+from tests.checks.supabase.node import FOLDER, PACKAGES, node, run
+from tests.checks.supabase.verdict import Wrong, expect
+from tests.migrations.test_migrations import schema
+from tests.support.database import Database
+from watcher import migrate
+from watcher.sandbox import Postgres
+
+_CLI = FOLDER / "node_modules" / "supabase" / "dist" / "supabase.js"
+# Nothing is told to anybody, nothing asked of anybody, nothing kept outside of the folder.
+_QUIET = {
+    "DO_NOT_TRACK": "1",
+    "SUPABASE_TELEMETRY_DISABLED": "1",
+    "SUPABASE_NO_UPDATE_NOTIFIER": "1",
+    "SUPABASE_NO_KEYRING": "1",
+}
+_OURS = [file.name for file in migrate.files()]
+_NOTHING = "Nothing to do: the database has every migration."
+_NOTES = (
+    "create table public.notes (id bigint primary key); alter table public.notes enable row level security;"
+)
+_OPEN = "create table public.{0} (id bigint primary key); grant select on public.{0} to anon;"
+
+
+class App:
+    """An app's folder and its database, and what its developer types there."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.database = database
+        self._folder = folder / database.name
+        self.migrations = self._folder / "supabase" / "migrations"
+        self.migrations.mkdir(parents=True)
+
+    def supabase(self, *arguments: str) -> dict[str, Any]:
+        """Run the CLI on the database and return its answer; raises Wrong."""
+        given = [*arguments, f"--remote={self.database.dsn()}", "--output-format", "json", "--agent", "no"]
+        done = node([_CLI, *given, "--workdir", str(self._folder)], cwd=self._folder, **_QUIET)
+        answer = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
+        if done.returncode != 0 or "error" in answer:
+            raise Wrong(f"supabase {' '.join(arguments)} failed: {answer.get('error') or done.stderr}")
+        return answer
+
+    def push(self, *flags: str) -> list[str]:
+        """`supabase db push`; the files that were pushed."""
+        return list(self.supabase("db", "push", "--yes", *flags)["migrations"])
+
+    def advisors(self) -> list[str]:
+        """`supabase db advisors`; the names of what they found, and where."""
+        found = self.supabase("db", "advisors", "--level", "warn")["results"]
+        return [f"{one['name']} ({one['metadata']['schema']}.{one['metadata']['name']})" for one in found]
+
+    def migrate(self, *arguments: str) -> list[str]:
+        """`watcher migrate`; what it said."""
+        own = environment({"SUPABASE_DB_URL": self.database.dsn()}, self._folder)
+        command = [sys.executable, "-m", "watcher", "migrate", *arguments]
+        done = run(command, cwd=self._folder, env=own, within=60)
+        if done.returncode != 0:
+            raise Wrong(f"watcher migrate {' '.join(arguments)} failed: {done.stderr}")
+        return done.stdout.splitlines()
+
+    def adds(self, name: str, text: str) -> str:
+        """Add a migration of the app's own."""
+        (self.migrations / name).write_text(text)
+        return name
+
+
+def check(folder: Path) -> Iterator[str]:
+    """Yield a line for each order of things that went as it should; raises Wrong."""
+    cli = f"Supabase CLI {PACKAGES['supabase']}"
+    with Postgres() as postgres:
+        for name, auto_expose in (("new_project", False), ("old_project", True)):
+            postgres.create(name, auto_expose=auto_expose)
+            with closing(Database(postgres, name)) as database:
+                yield f"{cli}, {name.replace('_', ' ')}: {_push_first(App(folder, database))}"
+        postgres.create("by_url")
+        with closing(Database(postgres, "by_url")) as database:
+            yield f"{cli}, migrated by URL: {_url_first(App(folder, database))}"
+
+
+def _push_first(app: App) -> str:
+    notes = app.adds("20250101000000_notes.sql", _NOTES)
+    expect("The push of the app's own", app.push(), [notes])
+    app.migrate("--into", "supabase/migrations")
+    expect("The push of what --into wrote", app.push("--include-all"), _OURS)
+    expect("What the advisors find", app.advisors(), [])
+    expect("`watcher migrate` after the push", app.migrate(), [_NOTHING])
+    # A door left open by the app: the advisors must be seen to see.
+    later = app.adds("20270101000000_open.sql", _OPEN.format("open_door"))
+    expect("The push of the app's next", app.push(), [later])
+    expect("What the advisors find then", app.advisors(), ["rls_disabled_in_public (public.open_door)"])
+    return f"pushed {len(_OURS)}, advisors at warn: 0 findings, migrate by URL: nothing to do, the app's next: pushed"
+
+
+def _url_first(app: App) -> str:
+    notes = app.adds("20250101000000_notes.sql", _NOTES)
+    expect("The push of the app's own", app.push(), [notes])
+    expect("`watcher migrate`", app.migrate(), [f"Applied {name.partition('_')[0]}" for name in _OURS])
+    later = app.adds("20270101000000_later.sql", _OPEN.format("later"))
+    expect("The push of the app's next, in a folder without ours", app.push(), [later])
+    before = schema(app.database)
+    app.migrate("--into", "supabase/migrations")
+    expect("The push of what --into wrote", app.push("--include-all"), _OURS)
+    if schema(app.database) != before:
+        raise Wrong("The push of migrations that had been applied by URL changed the schema.")
+    last = app.adds("20270102000000_last.sql", _OPEN.format("last"))
+    expect("The push of the app's last", app.push(), [last])
+    expect("A push of nothing", app.push(), [])
+    return f"the app's next pushed, then --into and push of {len(_OURS)}: nothing changed, the app's last: pushed"

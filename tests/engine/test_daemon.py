@@ -1,0 +1,446 @@
+"""The daemon's life as its operator sees it: settings in, signals in, rows published, a word where one is due."""
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.database import Worker
+from tests.support.scene import PICTURES, Scene, until
+from tests.support.watching import free_address, get
+from watcher import app
+from watcher.engine import probes
+from watcher.errors import Misconfigured
+from watcher.sandbox.faults import Answer, Hang, Hold
+from watcher.settings import settings
+from watcher.supabase.verbs import Verbs
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:ConnectionClosed.(code|reason) is deprecated:DeprecationWarning"),
+]
+
+Running = Callable[..., AbstractAsyncContextManager[asyncio.Task[None]]]
+Said = list[MutableMapping[str, Any]]
+
+
+@pytest.fixture
+def said() -> Iterator[Said]:
+    """What the daemon logs."""
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as said:
+        yield said
+
+
+def count(said: Said) -> Counter[str]:
+    return Counter(line["event"] for line in said)
+
+
+def tell_to_stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def running(scene: Scene, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """Run the daemon with these settings until the block ends."""
+
+    @asynccontextmanager
+    async def run(*, ready: bool = True, **more: object) -> AsyncIterator[asyncio.Task[None]]:
+        small = {"WATCHER_LEASE": 3, "WATCHER_RENEWAL": 0.5, "WATCHER_POLL": 0.2, "WATCHER_POLL_ALIVE": 0.2}
+        named = {f"WATCHER_{name.upper()}": value for name, value in more.items()}
+        own = {"WATCHER_SPOOL": tmp_path, "WATCHER_INSTANCE": "test"}
+        for name, value in (scene.sandbox.settings() | small | own | named).items():
+            monkeypatch.setenv(name, str(value))
+        task = asyncio.create_task(app.run(settings.load()))
+        try:
+            if ready:
+                await until(lambda: task.done() or count(said)["ready"])
+            yield task
+        finally:
+            while not task.done():
+                tell_to_stop()
+                await asyncio.wait([task], timeout=0.1)
+            task.exception()
+
+    return run
+
+
+async def test_a_row_is_published_as_soon_as_it_is_inserted(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    async with running(poll=60, poll_alive=600):
+        await until(lambda: count(said)["feed_alive"])
+        row = await asyncio.to_thread(scene.insert)
+        await until(lambda: scene.database.status(row) == "published", 5)
+
+
+async def test_a_row_is_published_also_when_realtime_is_away(scene: Scene, running: Running) -> None:
+    scene.sandbox.realtime.refuse(503, times=99)
+    async with running():
+        row = await asyncio.to_thread(scene.insert)
+        await until(lambda: scene.database.status(row) == "published", 5)
+
+
+async def test_no_more_rows_are_claimed_than_there_are_slots(scene: Scene, running: Running) -> None:
+    rows = [scene.insert() for _ in range(5)]
+    held = scene.sandbox.faults.add(Hold("before"), service="storage", times=None)
+
+    def statuses() -> Counter[str]:
+        return Counter(scene.database.status(row) for row in rows)
+
+    async with running(slots=2):
+        await until(lambda: held.reached >= 6)
+        await asyncio.sleep(0.6)
+        assert statuses() == {"publishing": 2, "pending": 3}
+        held.release()
+        await until(lambda: statuses() == {"published": 5}, 15)
+    assert all(scene.database.outcomes(row) == ["published"] for row in rows)
+
+
+async def test_rows_of_a_dead_predecessor_are_taken_over_at_once(
+    scene: Scene, verbs: Verbs, running: Running
+) -> None:
+    row = scene.insert()
+    dead: dict[str, Any] = {
+        "instance": "test",
+        "run": str(uuid4()),
+        "slots": {"publish": 1},
+        "lease": 600,
+        "holding": [],
+    }
+    await verbs.claim(**dead, predecessor_is_dead=False)
+    async with running():
+        await until(lambda: scene.database.status(row) == "published", 5)
+    assert scene.database.outcomes(row) == ["crashed", "published"]
+
+
+async def test_who_is_told_to_stop_finishes_what_runs_and_claims_no_more(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    row = scene.insert()
+    held = scene.sandbox.faults.add(Hold("after"), service="hub", path="/commit/")
+    async with running(slots=1) as task:
+        await asyncio.to_thread(held.wait_reached)
+        tell_to_stop()
+        later = await asyncio.to_thread(scene.insert)
+        await asyncio.sleep(0.5)
+        assert not task.done()
+        held.release()
+        await asyncio.wait_for(task, 5)
+    assert (scene.database.status(row), scene.database.status(later)) == ("published", "pending")
+    assert count(said)["stopped"] == 1
+
+
+async def stuck(scene: Scene) -> UUID:
+    """Insert a row whose images never come, and return when it is being worked on."""
+    hung = scene.sandbox.faults.add(Hang(), service="storage", method="GET", times=None)
+    row = await asyncio.to_thread(scene.insert)
+    await asyncio.to_thread(hung.wait_reached)
+    return row
+
+
+async def test_what_does_not_finish_within_the_grace_is_given_back_unspent(
+    scene: Scene, running: Running
+) -> None:
+    async with running(grace=2) as task:
+        row = await stuck(scene)
+        began = asyncio.get_running_loop().time()
+        tell_to_stop()
+        await asyncio.wait_for(task, 4)
+        assert 0.5 < asyncio.get_running_loop().time() - began < 2.5
+    assert (scene.database.status(row), scene.database.line(row)["spent"]) == ("pending", 0)
+
+
+async def test_a_second_signal_gives_everything_back_now(scene: Scene, running: Running) -> None:
+    async with running(grace=60) as task:
+        row = await stuck(scene)
+        tell_to_stop()
+        await asyncio.sleep(0.2)
+        assert not task.done()
+        tell_to_stop()
+        await asyncio.wait_for(task, 3)
+    assert scene.database.outcomes(row) == ["released"]
+
+
+async def test_a_claim_whose_answer_comes_after_the_stop_is_given_back(
+    scene: Scene, running: Running
+) -> None:
+    async with running() as task:
+        before = scene.sandbox.faults.add(Hold("after"), service="rest", path="watcher_claim$")
+        await asyncio.to_thread(before.wait_reached)
+        row = await asyncio.to_thread(scene.insert)
+        held = scene.sandbox.faults.add(Hold("after"), service="rest", path="watcher_claim$")
+        before.release()
+        await asyncio.to_thread(held.wait_reached)
+        assert scene.database.status(row) == "publishing"
+        tell_to_stop()
+        await asyncio.sleep(0.1)
+        held.release()
+        await asyncio.wait_for(task, 5)
+    assert (scene.database.status(row), scene.database.line(row)["spent"]) == ("pending", 0)
+    assert scene.database.outcomes(row) == ["released"]
+
+
+async def test_an_outage_is_said_once_pauses_the_claims_and_ends_by_itself(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    async with running():
+        scene.sandbox.hub.access.revoke(scene.sandbox.hub_token)
+        rows = [await asyncio.to_thread(scene.insert) for _ in range(2)]
+        await until(lambda: count(said)["outage"])
+        await asyncio.sleep(2.5)
+        assert {scene.database.status(row) for row in rows} == {"pending"}
+        assert count(said)["outage"] == 1
+        assert sum(len(scene.database.attempts(row)) for row in rows) <= 4
+        assert 1 <= len(scene.seen("GET", "whoami")) <= 4
+        scene.sandbox.hub.access.restore(scene.sandbox.hub_token)
+        await until(lambda: {scene.database.status(row) for row in rows} == {"published"}, 10)
+        assert count(said)["outage_over"] == 1
+    for row in rows:
+        assert set(scene.database.outcomes(row)[:-1]) <= {"released"}, "Not the row's fault."
+
+
+async def test_a_supabase_that_is_away_for_a_while_is_said_once_each_way(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    async with running():
+        away = scene.sandbox.faults.add(Answer(503), service="rest", path="watcher_claim$", times=4)
+        await until(lambda: away.reached == 4 and count(said)["reachable"])
+        row = await asyncio.to_thread(scene.insert)
+        await until(lambda: scene.database.status(row) == "published")
+    assert (count(said)["unreachable"], count(said)["reachable"]) == (1, 1)
+
+
+@pytest.mark.parametrize("path", ["watcher_version$", "/api/whoami-v2"])
+async def test_what_is_away_at_the_start_is_waited_for_and_said_once(
+    scene: Scene, running: Running, said: Said, path: str
+) -> None:
+    scene.sandbox.faults.add(Answer(503, {"message": "upstream"}), path=path, times=2)
+    async with running():
+        assert (count(said)["unreachable"], count(said)["ready"]) == (1, 1)
+
+
+async def test_who_is_told_to_stop_while_the_start_hangs_stops(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    hung = scene.sandbox.faults.add(Hang(), service="hub", path="whoami")
+    async with running(ready=False) as task:
+        await asyncio.to_thread(hung.wait_reached)
+        tell_to_stop()
+        await asyncio.wait_for(task, 3)
+    assert count(said)["ready"] == 0
+
+
+@pytest.mark.parametrize("refused", ["token", "key", "schema", "instance"])
+async def test_what_is_refused_at_the_first_look_is_said_in_a_sentence(
+    scene: Scene, running: Running, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if refused == "token":
+        scene.sandbox.hub.access.revoke(scene.sandbox.hub_token)
+    elif refused == "key":
+        scene.sandbox.faults.add(Answer(401, {"message": "Invalid API key"}), service="rest")
+    elif refused == "schema":
+        scene.sandbox.faults.add(
+            Answer(404, {"code": "PGRST202", "message": "Could not find"}), service="rest"
+        )
+    async with running() as task:
+        if refused == "instance":
+            with pytest.raises(Misconfigured, match="Another watcher runs as instance test"):
+                await app.run(settings.load())
+        else:
+            with pytest.raises(Misconfigured):
+                await task
+
+
+Series = tuple[str, frozenset[str]]
+
+
+async def scraped(address: str) -> dict[Series, float]:
+    """What Prometheus would read: a number for each series, by its name and the values of its labels."""
+    text = (await asyncio.to_thread(get, address, "/metrics")).text
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {(one.name, frozenset(one.labels.values())): one.value for one in samples}
+
+
+def of(name: str, *labels: str) -> Series:
+    return name, frozenset(labels)
+
+
+async def test_what_it_does_is_counted(scene: Scene, running: Running, said: Said) -> None:
+    address = free_address()
+    async with running(metrics_address=address):
+        await until(lambda: count(said)["feed_alive"])
+        before = await scraped(address)
+        good = await asyncio.to_thread(scene.insert)
+        bad = await asyncio.to_thread(scene.insert, [b"GIF89a" + bytes(99)] * 3)
+        await until(
+            lambda: (scene.database.status(good), scene.database.status(bad)) == ("published", "failed")
+        )
+        await asyncio.sleep(0.6)  # a renewal
+        after = await scraped(address)
+
+    def grown(name: str, *labels: str) -> float:
+        return after[of(name, *labels)] - before[of(name, *labels)]
+
+    assert grown("watcher_attempts_total", "published", "") == 1
+    assert grown("watcher_attempts_total", "failed", "image_not_jpeg_or_png") == 1
+    sizes = sum(len(picture) for picture in PICTURES)
+    assert grown("watcher_bytes_total", "uploaded") == sizes
+    assert sizes < grown("watcher_bytes_total", "fetched") <= sizes + 6 * 105
+    for stage, least in {"wait": 2, "fetch": 4, "look": 1, "upload": 1, "commit": 1, "complete": 1}.items():
+        assert grown("watcher_stage_seconds_count", stage) >= least, stage
+    assert after[of("watcher_ready")] == after[of("watcher_feed_alive")] == 1
+    assert after[of("watcher_slots", "free")] == 4
+    assert after[of("watcher_outage", "refused")] == after[of("watcher_outage", "unreachable")] == 0
+
+
+async def test_the_tables_rows_are_counted_and_absent_while_it_does_not_answer(
+    scene: Scene, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "_ROWS_EVERY", 0.0)
+    monkeypatch.setattr(probes, "_ROWS_WITHIN", 0.3)
+    address = free_address()
+    async with running(metrics_address=address, slots=2) as task:
+        bad = await asyncio.to_thread(scene.insert, [b"GIF89a" + bytes(99)] * 3)
+        await until(lambda: scene.database.status(bad) == "failed")
+        await stuck(scene)
+        found = await scraped(address)
+        statuses = ("pending", "deferred", "publishing", "failed", "published")
+        assert [found[of("watcher_rows", status)] for status in statuses] == [0, 0, 1, 1, 0]
+        assert found[of("watcher_failed_rows", "image_not_jpeg_or_png")] == 1
+        assert of("watcher_oldest_row_seconds", "pending") not in found
+        assert found[of("watcher_slots", "busy")] == found[of("watcher_slots", "free")] == 1
+        scene.sandbox.faults.add(Hang(), service="rest", path="watcher_status$", times=None)
+        found = await scraped(address)
+        assert not {name for name, _ in found} & {"watcher_rows", "watcher_failed_rows"}
+        assert found[of("watcher_ready")] == 1, "Nobody waits for that but who asked."
+        tell_to_stop()
+        tell_to_stop()
+        await asyncio.wait_for(task, 3)
+
+
+async def test_a_row_that_was_replayed_waits_since_then_and_not_since_it_was_inserted(
+    scene: Scene, running: Running
+) -> None:
+    address = free_address()
+    worker = Worker(scene.database)
+    row = await asyncio.to_thread(scene.insert)
+    worker.fail(worker.claim_one(), "hub_refused", "The Hub refuses the card.")
+    scene.database.pass_time(7200)
+    async with running(metrics_address=address, slots=1):
+        await stuck(scene)
+        scene.database.run(
+            "update public.trained_identities set status = 'pending', error_code = null, error_message = null where id = %s",
+            (row,),
+        )
+        found = await scraped(address)
+        assert found[of("watcher_rows", "pending")] == 1
+        assert 0 <= found[of("watcher_oldest_row_seconds", "pending")] < 60
+        tell_to_stop()
+        tell_to_stop()
+
+
+async def test_the_table_is_not_counted_more_often_than_every_few_seconds(
+    scene: Scene, running: Running
+) -> None:
+    address = free_address()
+    async with running(metrics_address=address):
+        await asyncio.gather(*(scraped(address) for _ in range(4)))
+        assert len(scene.seen("POST", "watcher_status")) == 1
+
+
+async def test_the_hubs_budget_is_shown_once_the_hub_has_told_it(scene: Scene, running: Running) -> None:
+    address = free_address()
+    async with running(metrics_address=address):
+        assert of("watcher_hub_requests", "remaining") not in await scraped(address)
+        scene.sandbox.hub.knobs.limit_requests(1000)
+        row = await asyncio.to_thread(scene.insert)
+        await until(lambda: scene.database.status(row) == "published")
+        found = await scraped(address)
+    assert found[of("watcher_hub_requests", "limit")] == 1000
+    assert 980 < found[of("watcher_hub_requests", "remaining")] < 1000
+
+
+async def test_probes_are_told_what_is_away_and_when_it_is_back(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    address = free_address()
+
+    async def probed(path: str) -> tuple[int, str]:
+        answer = await asyncio.to_thread(get, address, path)
+        return answer.status_code, answer.text.strip()
+
+    scene.sandbox.faults.add(Answer(503), service="hub", path="whoami", times=1)
+    async with running(ready=False, metrics_address=address):
+        await until(lambda: count(said)["unreachable"])
+        status, why = await probed("/readyz")
+        assert (status, why[:7]) == (503, "The Hub")
+        assert await probed("/healthz") == (200, "ok")
+        await until(lambda: count(said)["ready"])
+        assert await probed("/readyz") == (200, "ok")
+        scene.sandbox.hub.access.revoke(scene.sandbox.hub_token)
+        await asyncio.to_thread(scene.insert)
+        await until(lambda: count(said)["outage"])
+        status, why = await probed("/readyz")
+        assert (status, "refused the token" in why) == (503, True)
+        assert await probed("/healthz") == (200, "ok")
+        assert (await scraped(address))[of("watcher_outage", "refused")] == 1
+        scene.sandbox.hub.access.restore(scene.sandbox.hub_token)
+        await until(lambda: count(said)["outage_over"])
+        assert (await probed("/readyz"))[0] == 200
+
+
+async def test_each_claim_has_one_line_that_says_how_it_ended(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    async with running(grace=60) as task:
+        bad = await asyncio.to_thread(scene.insert, [b"GIF89a" + bytes(99)] * 3)
+        good = await asyncio.to_thread(scene.insert)
+        await until(
+            lambda: (scene.database.status(good), scene.database.status(bad)) == ("published", "failed")
+        )
+        busy = Answer(503, "busy", {"retry-after": "600"})
+        scene.sandbox.faults.add(busy, service="hub", path="/api/repos/create", times=1)
+        later = await asyncio.to_thread(scene.insert)
+        await until(lambda: scene.database.outcomes(later) == ["deferred"])
+        back = await stuck(scene)
+        tell_to_stop()
+        tell_to_stop()
+        await asyncio.wait_for(task, 3)
+    ends = {"published", "failed", "deferred", "released", "lease_lost"}
+    assert {
+        str(row): [
+            line["event"] for line in said if line.get("identity") == str(row) and line["event"] in ends
+        ]
+        for row in (good, bad, later, back)
+    } == {str(good): ["published"], str(bad): ["failed"], str(later): ["deferred"], str(back): ["released"]}
+    assert all("attempt" in line for line in said if "identity" in line)
+
+
+async def test_a_predecessors_row_that_was_locked_just_then_is_taken_a_moment_later(
+    scene: Scene, verbs: Verbs, running: Running
+) -> None:
+    row = scene.insert()
+    dead: dict[str, Any] = {
+        "instance": "test",
+        "run": str(uuid4()),
+        "slots": {"publish": 1},
+        "lease": 600,
+        "holding": [],
+    }
+    await verbs.claim(**dead, predecessor_is_dead=False)
+    with psycopg.connect(scene.database.dsn()) as somebody:
+        somebody.execute("select from public.trained_identities where id = %s for update", [row])
+        async with running():
+            await asyncio.sleep(0.5)
+            somebody.rollback()
+            await until(lambda: scene.database.status(row) == "published", 5)

@@ -1,0 +1,512 @@
+"""Who may do what, door by door, in SQL: each role against each table, column, function and image.
+
+What the migrations make and this page does not name makes a test fail.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from tests.migrations.catalogue import FILE, of
+from tests.support.database import Connection, Database, Worker, run, sign_in
+
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.parametrize("auto_expose", [False, True], ids=["new project", "old project"]),
+]
+
+API = ("anon", "authenticated", "service_role")
+
+# Every column, and what authenticated may do with it beside SELECT.
+COLUMNS = {
+    "id": {"INSERT"},
+    "user_id": {"INSERT"},
+    "identity_name": {"INSERT"},
+    "image_paths": {"INSERT"},
+    "num_training_images": set[str](),
+    "status": {"INSERT", "UPDATE"},
+    "model_id": set[str](),
+    "images_published": set[str](),
+    "training_config": set[str](),
+    "next_attempt_at": set[str](),
+    "huggingface_repo_url": set[str](),
+    "commit_sha": set[str](),
+    "published_at": set[str](),
+    "error_code": set[str](),
+    "error_message": set[str](),
+    "created_at": set[str](),
+    "updated_at": set[str](),
+}
+PULSE = ("id", "beats", "beaten_at")
+PRIVATE_TABLES = {"migrations", "work", "attempts", "names"}
+
+# Every verb with a call of it.
+VERBS = {
+    "watcher_claim": "public.watcher_claim('host', gen_random_uuid(), '{}', 20)",
+    "watcher_renew": "public.watcher_renew('{}', 20)",
+    "watcher_reserve": "public.watcher_reserve(1, 'acme', 'ada')",
+    "watcher_complete": "public.watcher_complete(1, 'u', 'c', '{}')",
+    "watcher_fail": "public.watcher_fail(1, 'x', 'X.')",
+    "watcher_defer": "public.watcher_defer(1, 'Later.')",
+    "watcher_release": "public.watcher_release(1, 'Stopping.')",
+    "watcher_replay": "public.watcher_replay()",
+    "watcher_beat": "public.watcher_beat()",
+    "watcher_version": "public.watcher_version()",
+    "watcher_status": "public.watcher_status()",
+    "watcher_story": "public.watcher_story(gen_random_uuid())",
+    "watcher_names": "public.watcher_names()",
+    "watcher_catalogue": "public.watcher_catalogue()",
+}
+# The checks of the table run as whoever inserts; without the right to use the schema nobody can call them.
+CHECKS = {
+    "watcher.name_error(text)",
+    "watcher.paths_error(uuid,text[])",
+    "watcher.image_label(bigint,text)",
+}
+
+
+def refused(
+    database: Database, query: str, parameters: Any = (), *, role: str, user: UUID | None = None
+) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        database.run(query, parameters, role=role, user=user)
+
+
+# The catalogue, whole.
+
+
+def test_each_role_has_the_table_privileges_named_here_and_no_other(database: Database) -> None:
+    rights = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"]
+    if database.value("select current_setting('server_version_num')::int") >= 170000:
+        rights.append("MAINTAIN")
+    granted = database.run(
+        """
+        select role, c.oid::regclass::text as name, privilege
+        from unnest(%s::text[]) role, unnest(%s::text[]) privilege, pg_class c
+        where c.relnamespace in ('public'::regnamespace, 'watcher'::regnamespace) and c.relkind in ('r', 'v', 'm', 'f', 'p')
+          and has_table_privilege(role, c.oid, privilege)
+        """,
+        [list(API), rights],
+    )
+    assert {(row["role"], row["name"], row["privilege"]) for row in granted} == {
+        ("authenticated", "trained_identities", "SELECT"),
+        ("authenticated", "trained_identities", "DELETE"),
+        ("service_role", "trained_identities", "SELECT"),
+        ("service_role", "watcher_pulse", "SELECT"),
+    }
+
+
+def test_each_role_has_the_column_privileges_named_here_and_no_other(database: Database) -> None:
+    granted = database.run(
+        """
+        select role, c.oid::regclass::text as name, a.attname, privilege
+        from unnest(%s::text[]) role, unnest('{SELECT,INSERT,UPDATE,REFERENCES}'::text[]) privilege,
+          pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+        where c.relnamespace in ('public'::regnamespace, 'watcher'::regnamespace) and c.relkind in ('r', 'v', 'm', 'f', 'p')
+          and has_column_privilege(role, c.oid, a.attnum, privilege)
+        """,
+        [list(API)],
+    )
+    expected = {("service_role", "watcher_pulse", column, "SELECT") for column in PULSE}
+    for column, rights in COLUMNS.items():
+        expected |= {
+            (role, "trained_identities", column, "SELECT") for role in ("authenticated", "service_role")
+        }
+        expected |= {("authenticated", "trained_identities", column, right) for right in rights}
+    assert {(row["role"], row["name"], row["attname"], row["privilege"]) for row in granted} == expected
+
+
+def test_every_column_is_named_here(database: Database) -> None:
+    columns = database.run(
+        "select table_name, column_name from information_schema.columns where table_schema = 'public'"
+    )
+    assert {(row["table_name"], row["column_name"]) for row in columns} == {
+        *(("trained_identities", column) for column in COLUMNS),
+        *(("watcher_pulse", column) for column in PULSE),
+    }
+
+
+def test_every_function_is_named_here_and_open_to_whom_it_is_for(database: Database) -> None:
+    granted = database.run(
+        """
+        select f.oid::regprocedure::text as name, coalesce(array_agg(role) filter (where
+          has_function_privilege(role, f.oid, 'execute')), '{}') as roles
+        from pg_proc f, unnest(%s::text[]) role
+        where f.pronamespace in ('public'::regnamespace, 'watcher'::regnamespace)
+        group by f.oid
+        """,
+        [list(API)],
+    )
+    verbs = {
+        row["name"].split("(")[0]: row["roles"] for row in granted if not row["name"].startswith("watcher.")
+    }
+    assert verbs == {verb: ["service_role"] for verb in VERBS}
+    inner = {row["name"]: row["roles"] for row in granted if row["name"].startswith("watcher.")}
+    assert {name for name, roles in inner.items() if roles} == CHECKS
+    assert all(inner[name] == ["authenticated"] for name in CHECKS)
+
+
+def test_every_function_has_one_signature(database: Database) -> None:
+    twice = "select proname from pg_proc where pronamespace = 'public'::regnamespace group by 1 having count(*) > 1"
+    assert database.run(twice) == []
+
+
+def test_every_function_finds_its_names_whatever_the_caller_has_set(database: Database) -> None:
+    loose = database.run(
+        """
+        select oid::regprocedure from pg_proc
+        where pronamespace in ('public'::regnamespace, 'watcher'::regnamespace)
+          and (proowner <> 'postgres'::regrole or not coalesce(proconfig, '{}') @> array['search_path=""'])
+        """
+    )
+    assert loose == []
+
+
+def test_everybody_has_row_security_and_the_policies_named_here(database: Database) -> None:
+    guarded = database.run(
+        "select relname from pg_class where relkind = 'r' and relrowsecurity and relnamespace = 'public'::regnamespace"
+    )
+    assert {row["relname"] for row in guarded} == {"trained_identities", "watcher_pulse"}
+    policies = database.run("select tablename, cmd, roles::text[] from pg_policies order by 1, 2")
+    assert [(row["tablename"], row["cmd"], row["roles"]) for row in policies] == [
+        ("objects", "DELETE", ["authenticated"]),
+        ("objects", "INSERT", ["authenticated"]),
+        ("objects", "SELECT", ["authenticated"]),
+        ("trained_identities", "DELETE", ["authenticated"]),
+        ("trained_identities", "INSERT", ["authenticated"]),
+        ("trained_identities", "SELECT", ["authenticated"]),
+        ("trained_identities", "UPDATE", ["authenticated"]),
+        ("watcher_pulse", "SELECT", ["service_role"]),
+    ]
+
+
+# The private schema.
+
+
+@pytest.mark.parametrize("role", API)
+def test_nobody_sees_the_private_schema(database: Database, role: str) -> None:
+    assert {
+        row["relname"]
+        for row in database.run(
+            "select relname from pg_class where relnamespace = 'watcher'::regnamespace and relkind = 'r'"
+        )
+    } == PRIVATE_TABLES
+    for table in PRIVATE_TABLES:
+        refused(database, f"select * from watcher.{table}", role=role)
+        refused(database, f"delete from watcher.{table}", role=role)
+    for call in ("watcher.name_error('x')", "watcher.check_open_rows(null)", "watcher.find_unqueued()"):
+        refused(database, f"select {call}", role=role)
+    refused(database, "select nextval('watcher.attempts_number_seq')", role=role)
+    refused(database, "create table watcher.mine (id int)", role=role)
+
+
+# The verbs.
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_is_for_the_watcher_alone(database: Database, verb: str) -> None:
+    user = database.user()
+    database.insert(user)
+    before = (
+        database.run("select * from public.trained_identities"),
+        database.run("select * from watcher.attempts"),
+    )
+    refused(database, f"select {VERBS[verb]}", role="anon")
+    refused(database, f"select {VERBS[verb]}", role="authenticated", user=user)
+    after = (
+        database.run("select * from public.trained_identities"),
+        database.run("select * from watcher.attempts"),
+    )
+    assert after == before
+    database.run(f"select {VERBS[verb]}", role="service_role")
+
+
+# Rows.
+
+
+def test_a_user_sees_their_own_rows_whole_and_nobody_elses(database: Database) -> None:
+    owner, stranger = database.user(), database.user()
+    identity = database.insert(owner)
+    assert database.run("select * from public.trained_identities", role="authenticated", user=owner) == [
+        database.row(identity)
+    ]
+    for someone in (stranger, None):
+        look = "select * from public.trained_identities"
+        assert database.run(look, role="authenticated", user=someone) == []
+        assert database.run(f"{look} where id = %s", [identity], role="authenticated", user=someone) == []
+    refused(database, "select id from public.trained_identities", role="anon")
+
+
+def test_the_service_role_sees_every_row_and_writes_none(database: Database) -> None:
+    identity = database.insert(database.user())
+    [row] = database.run("select * from public.trained_identities", role="service_role")
+    assert row == database.row(identity)
+    refused(database, "delete from public.trained_identities", role="service_role")
+    refused(database, "update public.trained_identities set status = 'failed'", role="service_role")
+    refused(database, "insert into public.trained_identities default values", role="service_role")
+    refused(database, "truncate public.trained_identities cascade", role="service_role")
+
+
+def test_the_pulse_is_for_the_watcher_alone(database: Database) -> None:
+    assert len(database.run("select * from public.watcher_pulse", role="service_role")) == 1
+    refused(database, "update public.watcher_pulse set beats = 0", role="service_role")
+    refused(database, "select * from public.watcher_pulse", role="anon")
+    refused(database, "select * from public.watcher_pulse", role="authenticated", user=database.user())
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_user_changes_no_column_but_the_status(database: Database, column: str) -> None:
+    user = database.user()
+    database.insert(user)
+    worker = Worker(database)
+    worker.fail(worker.claim_one())
+    value = "'pending'" if column == "status" else "default"
+    query = f"update public.trained_identities set {column} = {value} returning id"
+    if column == "status":
+        assert len(database.run(query, role="authenticated", user=user)) == 1
+    else:
+        refused(database, query, role="authenticated", user=user)
+    refused(database, query, role="anon")
+
+
+def test_nobody_inserts_without_signing_in(database: Database) -> None:
+    user = database.user()
+    values = "(user_id, identity_name, image_paths) values (%s, 'Ada', %s)"
+    query = f"insert into public.trained_identities {values}"
+    refused(database, query, [user, database.upload(user)], role="anon")
+    refused(database, query, [user, database.upload(user)], role="authenticated")
+
+
+def test_an_upsert_changes_nobodys_row(database: Database) -> None:
+    owner, stranger = database.user(), database.user()
+    identity = database.insert(owner)
+    worker = Worker(database)
+    worker.fail(worker.claim_one())
+    before = database.row(identity)
+    paths = database.upload(stranger)
+    insert = "insert into public.trained_identities (id, identity_name, image_paths) values (%s, 'Eve', %s) on conflict (id)"
+    for change in (
+        "identity_name = excluded.identity_name",
+        "image_paths = excluded.image_paths",
+        "status = 'pending'",
+    ):
+        refused(
+            database,
+            f"{insert} do update set {change}",
+            [identity, paths],
+            role="authenticated",
+            user=stranger,
+        )
+    assert (
+        database.run(
+            f"{insert} do nothing returning *", [identity, paths], role="authenticated", user=stranger
+        )
+        == []
+    )
+    assert database.row(identity) == before
+
+
+def test_a_token_without_a_user_can_do_nothing(database: Database) -> None:
+    user = database.user()
+    identity = database.insert(user)
+    worker = Worker(database)
+    worker.fail(worker.claim_one())
+    for query in (
+        "select id from public.trained_identities",
+        "update public.trained_identities set status = 'pending' returning id",
+        "delete from public.trained_identities returning id",
+    ):
+        assert database.run(query, role="authenticated") == []
+    assert database.status(identity) == "failed"
+
+
+def test_a_deleted_id_can_be_inserted_again_only_as_ones_own(database: Database) -> None:
+    owner, stranger = database.user(), database.user()
+    identity = database.insert(owner)
+    database.run("delete from public.trained_identities", role="authenticated", user=owner)
+    assert database.insert(stranger, id=identity) == identity
+    assert database.run("select * from public.trained_identities", role="authenticated", user=owner) == []
+
+
+# Images, as Storage asks for them: under the caller's role.
+
+FIND = "select name from storage.objects where bucket_id = 'identity-images'"
+STORE = "insert into storage.objects (bucket_id, name, owner_id) values (%s, %s, %s)"
+
+
+def remove(database: Database, user: UUID, names: list[str]) -> set[str]:
+    """Delete objects as Storage does for a user; those that went."""
+    connection = database.connect("authenticated", user)
+    connection.execute("select set_config('storage.allow_delete_query', 'true', false)")
+    gone = run(connection, "delete from storage.objects where name = any (%s) returning name", [names])
+    return {row["name"] for row in gone}
+
+
+def test_the_bucket_is_private_and_takes_photos_of_20_mebibytes(database: Database) -> None:
+    [bucket] = database.run("select * from storage.buckets where id = 'identity-images'")
+    assert (bucket["public"], bucket["file_size_limit"]) == (False, 20 * 1024 * 1024)
+    assert bucket["allowed_mime_types"] == ["image/jpeg", "image/png"]
+
+
+def test_a_user_finds_their_own_images_and_nobody_elses(database: Database) -> None:
+    owner, stranger = database.user(), database.user()
+    paths = database.upload(owner)
+    assert {row["name"] for row in database.run(FIND, role="authenticated", user=owner)} == set(paths)
+    assert database.run(FIND, role="authenticated", user=stranger) == []
+    assert database.run(FIND, role="authenticated") == []
+    assert database.run(FIND, role="anon") == []
+
+
+def test_a_user_uploads_to_their_own_folder_only(database: Database) -> None:
+    user, other = database.user(), database.user()
+    database.run(STORE, ["identity-images", f"{user}/a.jpg", user], role="authenticated", user=user)
+    for name in (
+        "a.jpg",
+        f"{other}/a.jpg",
+        f"{str(user).upper()}/a.jpg",
+        f"/{user}/a.jpg",
+        f"x/{user}/a.jpg",
+        f"{user}",
+    ):
+        refused(database, STORE, ["identity-images", name, user], role="authenticated", user=user)
+    refused(database, STORE, ["identity-images", f"{user}/b.jpg", user], role="anon")
+    refused(database, STORE, ["identity-images", f"{user}/b.jpg", user], role="authenticated")
+    database.run(
+        "insert into storage.buckets (id, name) values ('avatars', 'avatars')", role="supabase_admin"
+    )
+    refused(database, STORE, ["avatars", f"{user}/a.jpg", user], role="authenticated", user=user)
+    database.overwrite("delete from storage.buckets where id = 'avatars'")
+
+
+def test_an_image_is_neither_replaced_nor_moved(database: Database) -> None:
+    user = database.user()
+    [path, *_] = database.upload(user)
+    for change in (
+        "metadata = '{}'",
+        f"name = '{user}/b.jpg'",
+        "version = 'x'",
+        "bucket_id = 'identity-images'",
+    ):
+        changed = f"update storage.objects set {change} where name = %s returning name"
+        assert database.run(changed, [path], role="authenticated", user=user) == []
+    upsert = STORE + " on conflict (bucket_id, name) do update set metadata = '{}'"
+    refused(database, upsert, ["identity-images", path, user], role="authenticated", user=user)
+
+
+@pytest.mark.parametrize(
+    ("end", "kept"),
+    [
+        (None, True),
+        (Worker.renew, True),
+        (Worker.defer, True),
+        (Worker.release, True),
+        (Worker.complete, False),
+        (Worker.fail, False),
+    ],
+)
+def test_an_image_can_be_deleted_unless_its_row_is_open(
+    database: Database, end: Callable[..., Any] | None, kept: bool
+) -> None:
+    user = database.user()
+    used, unused = database.upload(user), database.upload(user)
+    database.insert(user, used)
+    if end is not None:
+        worker = Worker(database)
+        attempt = worker.claim_one()
+        end(worker, [attempt] if end is Worker.renew else attempt)
+    assert remove(database, user, [*used, *unused]) == set(unused if kept else [*used, *unused])
+
+
+def test_an_image_of_two_rows_stays_while_one_of_them_is_open(database: Database) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    database.insert(user, paths)
+    worker = Worker(database)
+    worker.complete(worker.claim_one())
+    database.insert(user, paths)
+    assert remove(database, user, paths) == set()
+
+
+def test_nobody_deletes_anothers_images_and_nobodys_row_protects_them(database: Database) -> None:
+    owner, stranger = database.user(), database.user()
+    paths = database.upload(owner)
+    assert remove(database, stranger, paths) == set()
+    assert remove(database, owner, paths) == set(paths)
+
+
+# What doctor is told.
+
+
+def catalogue(connection: Connection) -> Any:
+    connection.execute("set local role service_role")
+    [row] = run(connection, "select public.watcher_catalogue() as answer")
+    connection.execute("reset role")
+    return row["answer"]
+
+
+def test_what_doctor_compares_with_is_what_the_migrations_make(database: Database) -> None:
+    """Where they differ: python -m tests.migrations.catalogue."""
+    assert json.loads(FILE.read_text()) == of(database)
+
+
+def test_doctor_is_told_of_everything_that_matters(database: Database) -> None:
+    connection = database.connect()
+    with connection.transaction():
+        answer = catalogue(connection)
+    assert answer["published_events"] == {"insert": True, "update": True}
+    assert "b_queue_new_row" in answer["triggers"]
+    assert answer["row_security"] == {"trained_identities": True, "watcher_pulse": True, "objects": True}
+    assert answer["published_tables"] == ["trained_identities", "watcher_pulse"]
+    assert len(answer["policies"]) == 8
+    assert answer["bucket"] == {
+        "public": False, "file_size_limit": 20971520, "allowed_mime_types": ["image/jpeg", "image/png"],
+    }  # fmt: skip
+    expected = {f"service_role EXECUTE on {verb}" for verb in VERBS}
+    expected |= {
+        f"service_role SELECT on public.{table}" for table in ("trained_identities", "watcher_pulse")
+    }
+    expected |= {f"authenticated {right} on public.trained_identities" for right in ("SELECT", "DELETE")}
+    for column, rights in COLUMNS.items():
+        expected |= {f"authenticated {right} ({column}) on public.trained_identities" for right in rights}
+    assert set(answer["grants"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("grant select on public.trained_identities to public", "public SELECT on public.trained_identities"),
+        (
+            "grant insert (model_id) on public.trained_identities to public",
+            "public INSERT (model_id) on public.trained_identities",
+        ),
+        ("grant update on public.watcher_pulse to anon", "anon UPDATE on public.watcher_pulse"),
+        (
+            "grant select (beats) on public.watcher_pulse to anon",
+            "anon SELECT (beats) on public.watcher_pulse",
+        ),
+        ("grant execute on function public.watcher_beat() to public", "public EXECUTE on watcher_beat"),
+        (
+            "create function public.watcher_new() returns int language sql return 1",
+            "public EXECUTE on watcher_new",
+        ),
+    ],
+)
+def test_doctor_is_told_of_a_door_that_somebody_opened(database: Database, change: str, line: str) -> None:
+    connection = database.connect()
+    with connection.transaction(force_rollback=True):
+        before: list[str] = catalogue(connection)["grants"]
+        connection.execute(change.encode())
+        assert line not in before
+        assert line in catalogue(connection)["grants"]
+
+
+def test_a_malformed_user_in_a_token_is_an_error_and_opens_nothing(database: Database) -> None:
+    database.insert(database.user())
+    connection = database.connect("authenticated", uuid4())
+    sign_in(connection, "authenticated", None, sub="not a uuid")
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+        run(connection, "select * from public.trained_identities")

@@ -1,0 +1,312 @@
+"""Two at once on one row: it ends as if one had come after the other, and nobody waits in a ring.
+
+What passes over locked rows may instead find nothing there, and say so.
+"""
+
+import random
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from tests.support.database import Connection, Database, Worker, sign_in
+
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(300)]
+
+INSERT = "insert into public.trained_identities (identity_name, image_paths) values ('Ada', %s)"
+RETRY = "update public.trained_identities set status = 'pending' where status = 'failed'"
+DELETE = "delete from public.trained_identities where status <> 'publishing'"
+LEAVE = "delete from auth.users where id = %s"
+
+
+@dataclass
+class Row:
+    """The row that is fought over."""
+
+    user: UUID
+    identity: UUID
+    attempt: int
+    """The one that was claimed first; whether it still holds the row is the question."""
+
+
+class Side:
+    """One of the two: whoever it is, on connections of its own."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self.worker = Worker(database, name, own_connection=True)
+        self.user = database.connect("authenticated")
+        self.auth = database.connect("supabase_auth_admin")
+
+    def connection(self, verb: str) -> Connection:
+        return {"retry": self.user, "delete": self.user, "leave": self.auth}.get(verb, self.worker.connection)
+
+    def act(self, verb: str, row: Row) -> Any:
+        """Do it, and say what the answer comes to."""
+        worker = self.worker
+        match verb:
+            case "claim":
+                return len(worker.claim())
+            case "renew":
+                return {state: len(which) for state, which in worker.renew([row.attempt], [2], 90).items()}
+            case "reserve":
+                return worker.reserve(row.attempt) is not None
+            case "replay":
+                return worker.replay()["replayed"]
+            case "retry":
+                return self.user.execute(RETRY).rowcount
+            case "delete":
+                return self.user.execute(DELETE).rowcount
+            case "leave":
+                return self.auth.execute(LEAVE, [row.user]).rowcount
+            case _:
+                return getattr(worker, verb)(row.attempt)
+
+
+VERBS = (
+    "claim",
+    "renew",
+    "reserve",
+    "complete",
+    "fail",
+    "defer",
+    "release",
+    "replay",
+    "retry",
+    "delete",
+    "leave",
+)
+# What each says of a row that it passes over.
+PASSED_OVER = {"claim": 0, "renew": {"held": 0, "busy": 1}, "replay": 0}
+STATES = ("held", "run out", "failed")
+
+LEFT = """
+select (select jsonb_agg(jsonb_build_array(t.status, t.model_id is null, t.images_published, t.error_code,
+    t.next_attempt_at is null)) from public.trained_identities t) as rows,
+  (select jsonb_agg(jsonb_build_array(w.spent, w.crashes, w.last_reason, w.turn_at is null)) from watcher.work w)
+    as lines,
+  (select jsonb_agg(jsonb_build_array(a.instance, a.outcome, round(extract(epoch from a.lease_expires_at - now()), -1))
+    order by a.number) from watcher.attempts a) as attempts,
+  (select count(*) from watcher.names) as names
+"""
+
+
+class Fight:
+    """One row in one state, and two who want it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.sides = Side(database, "one"), Side(database, "two")
+
+    def begin(self, state: str) -> Row:
+        database = self.database
+        database.overwrite("delete from watcher.names")
+        database.overwrite("delete from watcher.attempts")
+        database.run("delete from auth.users")
+        user = database.user()
+        row = Row(user, database.insert(user), Worker(database, "first").claim_one())
+        for side in self.sides:
+            sign_in(side.user, "authenticated", user)
+        if state == "run out":
+            database.pass_time(31)
+        if state == "failed":
+            Worker(database, "first").fail(row.attempt)
+        return row
+
+    def left(self) -> Any:
+        [left] = self.database.run(LEFT)
+        return left
+
+    def one_after_the_other(self, state: str, *steps: tuple[int, str]) -> tuple[list[Any], Any]:
+        """Each by its side, in a transaction of its own; the answers in the order of the sides."""
+        row = self.begin(state)
+        said = {side: self.sides[side].act(verb, row) for side, verb in steps}
+        return [said[side] for side in sorted(said)], self.left()
+
+    def at_once(self, state: str, first: str, second: str, *, commit: bool) -> tuple[list[Any], Any]:
+        """The second begins when the first has done it and not yet committed it, or will roll it back."""
+        row = self.begin(state)
+        one, two = self.sides
+        with ThreadPoolExecutor(1) as thread:
+            with one.connection(first).transaction(force_rollback=not commit):
+                said = one.act(first, row)
+                answer = thread.submit(two.act, second, row)
+                self.wait_until_done_or_blocked(answer, two.connection(second))
+            return [said, answer.result(10)], self.left()
+
+    def wait_until_done_or_blocked(self, answer: "Future[Any]", connection: Connection) -> None:
+        deadline = time.monotonic() + 10
+        blocked = "select cardinality(pg_blocking_pids(%s)) > 0"
+        while not answer.done() and not self.database.value(blocked, [connection.info.backend_pid]):
+            assert time.monotonic() < deadline, "It neither ends nor waits for a lock."
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize("first", VERBS)
+def test_two_verbs_on_one_row_end_as_one_after_the_other(database: Database, first: str) -> None:
+    fight = Fight(database)
+    for state, second in product(STATES, VERBS):
+        of_users_or_operators = {first, second} & {"replay", "retry", "delete", "leave"}
+        if state == "failed" and not of_users_or_operators:
+            continue  # all of them have lost
+        answers, left = fight.at_once(state, first, second, commit=True)
+        allowed = [
+            fight.one_after_the_other(state, (0, first), (1, second)),
+            fight.one_after_the_other(state, (1, second), (0, first)),
+        ]
+        if second in PASSED_OVER:
+            [said], alone = fight.one_after_the_other(state, (0, first))
+            allowed.append(([said, PASSED_OVER[second]], alone))
+        assert (answers, left) in allowed, f"{first}, then {second} on a row that is {state}"
+
+
+@pytest.mark.parametrize("first", VERBS)
+def test_a_verb_that_is_rolled_back_was_never_there(database: Database, first: str) -> None:
+    fight = Fight(database)
+    for state, second in product(STATES[:2], VERBS):
+        (_, answer), left = fight.at_once(state, first, second, commit=False)
+        [said], alone = fight.one_after_the_other(state, (1, second))
+        allowed = [(said, alone)]
+        if second in PASSED_OVER:
+            allowed.append((PASSED_OVER[second], fight.one_after_the_other(state)[1]))
+        assert (answer, left) in allowed, f"{first} rolled back, then {second} on a row that is {state}"
+
+
+@pytest.mark.parametrize("first", VERBS)
+def test_two_verbs_that_wait_in_the_middle_both_come_to_an_end(database: Database, first: str) -> None:
+    fight = Fight(database)
+    somebody = database.connect("supabase_admin")
+    for second in VERBS:
+        row = fight.begin("run out")
+        with ThreadPoolExecutor(2) as threads:
+            answers = []
+            with somebody.transaction():
+                somebody.execute("select from watcher.attempts for update")
+                for side, verb in zip(fight.sides, (first, second), strict=True):
+                    answers.append(threads.submit(side.act, verb, row))
+                    fight.wait_until_done_or_blocked(answers[-1], side.connection(verb))
+            try:
+                for answer in answers:
+                    answer.result(10)
+            except psycopg.errors.DeadlockDetected as error:
+                error.add_note(f"{first} and {second}")
+                raise
+        [holding] = database.run("select count(*) as n from watcher.attempts where ended_at is null")
+        assert holding["n"] <= 1
+
+
+# Many rows in one statement, in whatever order the planner likes.
+
+
+@pytest.mark.parametrize("who", ["the user", "the account"])
+@pytest.mark.parametrize("change", [RETRY, DELETE])
+def test_a_user_who_changes_all_rows_does_not_stop_the_deletion_of_the_account(
+    database: Database, change: str, who: str
+) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    rows = [database.insert(user, paths) for _ in range(5)]
+    for number, identity in enumerate(reversed(rows)):
+        # By one index they come in the order in which they were made, by the other in the order in which they failed.
+        database.overwrite(
+            "update public.trained_identities set status = 'failed', error_code = 'x', error_message = 'X.', "
+            "updated_at = now() + make_interval(secs => %s) where id = %s",
+            [number, identity],
+        )
+    frontend, auth, somebody = (
+        database.connect("authenticated", user),
+        database.connect("supabase_auth_admin"),
+        database.connect(),
+    )
+    for connection in (frontend, auth):
+        connection.execute("set enable_seqscan = off")
+        connection.execute("set enable_bitmapscan = off")
+    statements = [(frontend, change, None), (auth, LEAVE, [user])]
+    with ThreadPoolExecutor() as threads:
+        with somebody.transaction():
+            somebody.execute("select from public.trained_identities where id = %s for update", [rows[2]])
+            answers = []
+            for connection, statement, parameters in statements if who == "the user" else statements[::-1]:
+                answers.append(threads.submit(connection.execute, statement.encode(), parameters))
+                database.wait_until_blocked(connection)
+        for answer in answers:
+            answer.result(10)
+    assert database.value("select count(*) from public.trained_identities") == 0
+
+
+def test_a_user_who_inserts_does_not_stop_an_app_that_lets_them_delete_their_account(
+    database: Database,
+) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    for _ in range(2):
+        database.insert(user, paths)
+    leaving, owner = database.connect("postgres"), database.connect("authenticated", user)
+    # As a function of the app's own does it: as its owner, with the caller's token.
+    sign_in(leaving, "authenticated", user)
+    with ThreadPoolExecutor() as threads:
+        with leaving.transaction():
+            leaving.execute("select from auth.users where id = %s for update", [user])
+            insert = threads.submit(owner.execute, INSERT, [paths])
+            database.wait_until_blocked(owner)
+            leaving.execute(LEAVE, [user])
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            insert.result(10)
+    assert database.value("select count(*) from public.trained_identities") == 0
+
+
+def test_sixty_accounts_are_deleted_while_their_users_and_two_daemons_are_busy(database: Database) -> None:
+    users = [database.user() for _ in range(60)]
+    paths = {user: database.upload(user) for user in users}
+    for user in users:
+        for _ in range(3):
+            database.insert(user, paths[user])
+    gone = threading.Event()
+
+    def publish(number: int) -> None:
+        worker = Worker(database, f"host {number}", own_connection=True)
+        while not gone.is_set():
+            attempts = [claim["attempt"] for claim in worker.claim(4)]
+            worker.renew(attempts, [1] * len(attempts))
+            for attempt, end in zip(attempts, ("fail", "fail", "complete", "release"), strict=False):
+                getattr(worker, end)(attempt)
+            worker.replay()
+
+    def play(number: int) -> None:
+        chance = random.Random(number)
+        frontend = database.connect("authenticated")
+        while not gone.is_set():
+            user = chance.choice(users)
+            sign_in(frontend, "authenticated", user)
+            match chance.randrange(3):
+                case 0:
+                    frontend.execute(RETRY)
+                case 1:
+                    frontend.execute(DELETE)
+                case 2:
+                    with suppress(psycopg.errors.CheckViolation, psycopg.errors.ForeignKeyViolation):
+                        frontend.execute(INSERT, [paths[user]])
+
+    def leave() -> None:
+        auth = database.connect("supabase_auth_admin")
+        for user in users:
+            auth.execute(LEAVE, [user])
+
+    with ThreadPoolExecutor(5) as threads:
+        busy = [threads.submit(publish, number) for number in range(2)]
+        busy += [threads.submit(play, number) for number in range(2)]
+        try:
+            threads.submit(leave).result(60)
+        finally:
+            gone.set()
+        for done in busy:
+            done.result(60)
+    running = "watcher.attempts where ended_at is null"
+    for table in ("auth.users", "public.trained_identities", "watcher.work", running):
+        assert database.value(f"select count(*) from {table}") == 0

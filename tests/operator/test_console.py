@@ -1,0 +1,292 @@
+"""The operator's commands as a person meets them: what they print, ask and answer."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from uuid import UUID, uuid4
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.support.database import Worker
+from tests.support.scene import Scene
+from watcher.cli import cli
+from watcher.sandbox.faults import Answer
+from watcher.settings.settings import environment
+
+
+def watcher(scene: Scene, *arguments: str, columns: int | None = 100) -> Result:
+    """Run a command without a terminal."""
+    width = None if columns is None else str(columns)
+    return CliRunner().invoke(cli, arguments, env={**scene.sandbox.settings(), "COLUMNS": width})
+
+
+def failed(scene: Scene, message: str = "Image 2 (beach.jpg) is gone.", code: str = "image_missing") -> UUID:
+    row = scene.insert(name="Ada")
+    Worker(scene.database).fail(Worker(scene.database).claim_one(), code, message)
+    return row
+
+
+def test_an_empty_queue_is_four_lines(scene: Scene) -> None:
+    lines = watcher(scene, "status").output.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["Pending", "0"],
+        ["Publishing", "0"],
+        ["Published", "0"],
+        ["Failed", "0"],
+    ]
+
+
+def test_status_names_who_waits_who_works_and_what_failed_and_why(scene: Scene) -> None:
+    worker = Worker(scene.database, "attic")
+    gone = failed(scene)
+    late = scene.insert(name="Bob")
+    worker.defer(worker.claim_one(), "The Hub is away.")
+    running = scene.insert(name="Eve")
+    worker.renew([worker.claim_one()], [2])
+    new = scene.insert(name="Zoë")
+    output = watcher(scene, "status", columns=200).output
+
+    def line(about: UUID) -> str:
+        [found] = [line for line in output.splitlines() if str(about) in line]
+        return " ".join(found.split())
+
+    assert "1 image_missing" in output
+    assert "1 deferred" in output
+    assert line(gone).startswith("Ada ")
+    assert line(gone).endswith("Image 2 (beach.jpg) is gone.")
+    assert line(late).endswith("The Hub is away.")
+    assert line(running).startswith("Eve ")
+    assert line(running).endswith("2 of 3 attic")
+    assert line(new).endswith("due queued")
+    assert "watcher doctor" not in output
+    scene.database.pass_time(600)
+    assert "Due rows have waited for 10 min: run `watcher doctor`" in watcher(scene, "status").output
+
+
+def test_status_says_how_many_there_are_where_it_shows_only_some(scene: Scene) -> None:
+    for _ in range(12):
+        failed(scene)
+    output = watcher(scene, "status").output
+    assert "Failed, the last 10 of 12" in output
+    assert len([line for line in output.splitlines() if line.startswith("Ada")]) == 10
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_nothing_is_wider_than_the_terminal_and_no_id_is_cut(scene: Scene, columns: int) -> None:
+    row = failed(
+        scene, "Image 2 (a very long name of a photo of a face on a beach.jpg) is text; " + "x" * 300
+    )
+    for command in (("status",), ("show", str(row))):
+        output = watcher(scene, *command, columns=columns).output
+        assert str(row) in output
+        assert max(map(len, output.splitlines())) <= columns
+
+
+def test_without_a_terminal_there_is_no_colour_and_room_for_a_row_on_one_line(scene: Scene) -> None:
+    row = failed(scene)
+    output = watcher(scene, "status", columns=None).output
+    assert "\x1b" not in output
+    [line] = [line for line in output.splitlines() if str(row) in line]
+    assert line.endswith("Image 2 (beach.jpg) is gone.")
+    assert all(line == line.rstrip() for line in output.splitlines())
+
+
+def test_a_long_name_leaves_room_for_the_reason_and_is_whole_on_its_own_screen(scene: Scene) -> None:
+    name = "日本語の名前" * 16
+    row = scene.insert(name=name)
+    Worker(scene.database).fail(
+        Worker(scene.database).claim_one(), "image_missing", "Image 2 (beach.jpg) is gone."
+    )
+    output = watcher(scene, "status", columns=80).output
+    assert name[:5] in output
+    assert len(output.splitlines()) < 14
+    assert name in watcher(scene, "show", str(row), columns=250).output
+
+
+def test_show_names_the_object_of_the_image_at_fault(scene: Scene) -> None:
+    row = failed(scene)
+    path = scene.database.value("select image_paths[2] from public.trained_identities where id = %s", (row,))
+    output = watcher(scene, "show", str(row), columns=200).output
+    [line] = [line.split() for line in output.splitlines() if line.startswith("image 2")]
+    assert line[2:] == path.split()
+
+
+def test_what_others_wrote_cannot_command_the_terminal(scene: Scene) -> None:
+    row = failed(scene, "\x1b[2J[bold]gone\x1b]0;title\x07")
+    for command in (("status",), ("show", str(row))):
+        output = watcher(scene, *command, columns=200).output
+        assert "\x1b" not in output
+        assert "[bold]gone" in output
+
+
+def test_show_tells_every_attempt_and_what_to_do(scene: Scene) -> None:
+    worker = Worker(scene.database, "attic")
+    row = scene.insert(name="Ada")
+    first = worker.claim_one()
+    name = worker.reserve(first)
+    worker.defer(first, "The Hub is away.")
+    scene.database.pass_time(10)
+    worker.fail(worker.claim_one(), "hub_refused", "The Hub refuses the card.")
+    output = watcher(scene, "show", str(row), columns=200).output
+    assert f"Ada  {row}" in output
+    assert "The Hub refuses the card. (hub_refused)" in output
+    assert name in output
+    attempts = [" ".join(line.split()) for line in output.splitlines() if "attic" in line]
+    ends = ("attic deferred The Hub is away.", "attic failed The Hub refuses the card.")
+    assert [line.endswith(end) for line, end in zip(attempts, ends, strict=True)] == [True, True]
+    assert f"watcher replay {row}" in output
+
+
+def test_show_of_no_row_ends_with_1(scene: Scene) -> None:
+    ended = watcher(scene, "show", str(uuid4()))
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert "There is no row" in ended.stderr
+
+
+def test_json_is_what_the_database_told(scene: Scene) -> None:
+    row = failed(scene)
+    assert json.loads(watcher(scene, "status", "--json").output)["failed"] == {"image_missing": 1}
+    assert json.loads(watcher(scene, "show", str(row), "--json").output)["id"] == str(row)
+    assert json.loads(watcher(scene, "replay", "--failed", "--dry-run", "--json").output)["replayed"] == 1
+    assert json.loads(watcher(scene, "replay", "--failed", "--yes", "--json").stdout)["codes"] == {
+        "image_missing": 1
+    }
+    assert scene.database.status(row) == "pending"
+
+
+def test_replay_needs_to_be_told_which_rows_and_that_it_is_meant(scene: Scene) -> None:
+    row = failed(scene)
+    for arguments in (
+        [],
+        ["--failed"],
+        ["--yes"],
+        ["--since", "soon"],
+        ["--since", "2026-11-22T10:00"],
+        ["x"],
+    ):
+        assert watcher(scene, "replay", *arguments).exit_code == 2
+    assert scene.database.status(row) == "failed"
+    for sure in ([], ["--yes"]):
+        dry = watcher(scene, "replay", "--failed", "--dry-run", *sure)
+        assert (dry.exit_code, dry.output) == (0, "Would replay 1 failed row: 1 image_missing.\n")
+        assert scene.database.status(row) == "failed"
+    zoneless = watcher(scene, "replay", "--since", "2026-11-22", "--dry-run")
+    assert "write 2026-11-22T00:00Z for UTC" in zoneless.stderr
+
+
+def test_replay_says_what_it_took_what_it_left_alone_and_what_is_not_there(scene: Scene) -> None:
+    first, second, waiting = failed(scene), failed(scene, code="hub_refused"), scene.insert()
+    done = watcher(scene, "replay", str(first), str(waiting), str(uuid4()), "--yes")
+    assert done.output.splitlines() == [
+        "Replayed 1 failed row: 1 image_missing.",
+        "Left alone: 1 pending.",
+        "Not found, or not matching: 1 of the 3 given.",
+    ]
+    assert [scene.database.status(row) for row in (first, second)] == ["pending", "failed"]
+
+
+def test_replay_chooses_by_the_time_of_the_failure(scene: Scene) -> None:
+    old = failed(scene)
+    scene.database.pass_time(7200)
+    new = failed(scene)
+    assert "Replayed 1 failed row" in watcher(scene, "replay", "--since", "1h", "--yes").output
+    assert [scene.database.status(row) for row in (old, new)] == ["failed", "pending"]
+    assert "Replayed 1 failed row" in watcher(scene, "replay", "--since", "2020-01-01T00:00Z", "--yes").output
+
+
+def test_a_thousand_rows_are_one_call(scene: Scene) -> None:
+    failed(scene)
+    scene.database.overwrite(
+        "insert into public.trained_identities (user_id, identity_name, image_paths, status, error_code, error_message) "
+        "select user_id, identity_name, image_paths, status, error_code, error_message "
+        "from public.trained_identities, generate_series(1, 999)"
+    )
+    assert "Replayed 1,000 failed rows" in watcher(scene, "replay", "--failed", "--yes").output
+    assert len(scene.seen("POST", "/rpc/watcher_replay")) == 1
+
+
+def test_a_supabase_that_is_away_ends_with_1_and_a_missing_setting_with_78(scene: Scene) -> None:
+    settings = scene.sandbox.settings()
+    scene.sandbox.faults.add(Answer(503), service="rest", times=None)
+    away = run(["status"], settings)
+    assert away.returncode == 1
+    assert "Supabase could not be reached" in away.stderr
+    assert "Traceback" not in away.stderr
+    del settings["SUPABASE_URL"]
+    assert run(["status"], settings).returncode == 78
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_who_reads_only_the_first_line_is_not_told_of_a_failure(scene: Scene, command: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "watcher", command],
+        env=environment(**scene.sandbox.settings()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 0)
+
+
+def test_the_operator_needs_no_hub_token(scene: Scene) -> None:
+    settings = {name: value for name, value in scene.sandbox.settings().items() if not name.startswith("HF_")}
+    assert run(["status"], settings).returncode == 0
+
+
+@pytest.mark.parametrize(("answer", "code", "status"), [("y", 0, "pending"), ("n", 1, "failed")])
+def test_a_person_is_told_first_and_asked(scene: Scene, answer: str, code: int, status: str) -> None:
+    row = failed(scene)
+    terminal, its_end = pty.openpty()
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "watcher", "replay", "--failed"],
+            env=environment(**scene.sandbox.settings()),
+            stdin=its_end,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            os.write(terminal, f"{answer}\n".encode())
+            assert process.stdout is not None
+            said = process.stdout.read()
+    finally:
+        os.close(terminal)
+        os.close(its_end)
+    assert "Would replay 1 failed row: 1 image_missing.\n" in said
+    assert "Replay them? [y/N]" in said
+    assert (process.returncode, scene.database.status(row)) == (code, status)
+
+
+def test_watching_shows_what_changes_until_ctrl_c(scene: Scene) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "watcher", "status", "--watch", "--json"],
+        env=environment(**scene.sandbox.settings()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["pending"] == 0
+        scene.insert()
+        assert json.loads(process.stdout.readline())["pending"] == 1
+        process.send_signal(2)
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def run(arguments: list[str], settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "watcher", *arguments],
+        env={"PATH": environment()["PATH"], "HOME": "/nonexistent"} | settings,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )

@@ -1,0 +1,341 @@
+"""A working set-up is broken in one way after the other: doctor names the cause first, and its remedy mends it."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from shutil import disk_usage
+
+import httpx
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from tests.support.database import Database, Worker
+from tests.support.scene import Scene
+from watcher.cli import cli
+from watcher.operator.doctor import Finding, as_json, examine, exit_code
+from watcher.operator.doctor.supabase import clock
+from watcher.photos.spool import Spool
+from watcher.sandbox import Sandbox
+from watcher.sandbox.faults import Answer
+from watcher.settings import settings
+
+Look = Callable[..., list[Finding]]
+
+
+@pytest.fixture
+def look(scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Look:
+    """What doctor finds, with the settings as they are or as they are given."""
+
+    def found(**given: str) -> list[Finding]:
+        own = {"WATCHER_SPOOL": str(tmp_path / "spool"), "WATCHER_INSTANCE": "attic"}
+        for name, value in (scene.sandbox.settings() | own | given).items():
+            monkeypatch.setenv(name, value)
+
+        async def all_of_it() -> list[Finding]:
+            return [finding async for finding in examine(settings.load())]
+
+        return asyncio.run(all_of_it())
+
+    return found
+
+
+def bad(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.state in {"warning", "error"}]
+
+
+def sql(scene: Scene, statements: str) -> None:
+    """As somebody does who has the SQL editor open."""
+    with psycopg.connect(scene.sandbox.db_url, autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+def test_what_works_is_said_to_work(look: Look) -> None:
+    findings = look()
+    assert bad(findings) == []
+    assert {finding.state for finding in findings} == {"ok"}
+    assert exit_code(findings) == 0
+    assert len({finding.sentence for finding in findings}) == len(findings) >= 16
+
+
+OBJECTS = "storage.objects"
+BREAKS = {
+    "a policy is dropped": (
+        'drop policy "Users see their own identities" on public.trained_identities',
+        "is missing",
+    ),
+    "a policy is loosened": (
+        'alter policy "Users see their own identities" on public.trained_identities using (true)',
+        "was changed",
+    ),
+    "a policy of the bucket is dropped": (
+        f'drop policy "Users upload their own identity images" on {OBJECTS}',
+        "is missing",
+    ),
+    "a policy opens every bucket": (
+        f"create policy everything on {OBJECTS} for select to anon using (true)",
+        "additional policy grants access",
+    ),
+    "a function grant is lost": (
+        "revoke execute on function public.watcher_claim from service_role",
+        "A grant is missing: service_role EXECUTE on watcher_claim",
+    ),
+    "a function is opened to all": (
+        "grant execute on function public.watcher_status to anon",
+        "additional grant: anon EXECUTE on watcher_status",
+    ),
+    "the table is opened to all": (
+        "grant update on public.trained_identities to authenticated",
+        "additional grant: authenticated UPDATE on public.trained_identities",
+    ),
+    "a column cannot be written any more": (
+        "revoke insert (image_paths) on public.trained_identities from authenticated",
+        "A grant is missing: authenticated INSERT (image_paths)",
+    ),
+    "the watcher cannot ask for the schema": (
+        "revoke execute on function public.watcher_version from service_role",
+        "may not call watcher_version",
+    ),
+    "the watcher cannot ask for the catalogue": (
+        "revoke execute on function public.watcher_catalogue from service_role",
+        "may not call watcher_catalogue",
+    ),
+    "the table is dropped from the publication": (
+        "alter publication supabase_realtime drop table public.trained_identities",
+        "public.trained_identities is not in the publication",
+    ),
+    "the pulse is dropped from the publication": (
+        "alter publication supabase_realtime drop table public.watcher_pulse",
+        "public.watcher_pulse is not in the publication",
+    ),
+    "the publication is dropped": ("drop publication supabase_realtime", "supabase_realtime is missing"),
+    "the publication leaves out inserts": (
+        "alter publication supabase_realtime set (publish = 'update')",
+        "omits inserts or updates",
+    ),
+    "the pulse has no row": ("delete from public.watcher_pulse", "watcher_pulse has no row"),
+    "the bucket is public": (
+        "update storage.buckets set public = true where id = 'identity-images'",
+        "is public",
+    ),
+    "the bucket's limit is lowered": (
+        "update storage.buckets set file_size_limit = 1048576 where id = 'identity-images'",
+        "accepts files of 1 MiB, not 20 MiB",
+    ),
+    "the bucket takes anything": (
+        "update storage.buckets set allowed_mime_types = null where id = 'identity-images'",
+        "accepts files of any type, not image/jpeg, image/png",
+    ),
+    "row-level security is off": (
+        "alter table public.trained_identities disable row level security",
+        "Row-level security is off on public.trained_identities",
+    ),
+    "a trigger is off": (
+        "alter table public.trained_identities disable trigger b_queue_new_row",
+        "The trigger b_queue_new_row",
+    ),
+    "a trigger is dropped": (
+        "drop trigger b_queue_changed_row on public.trained_identities",
+        "The trigger b_queue_changed_row",
+    ),
+    "the watcher's role sees no bucket": (
+        "alter role service_role nobypassrls",
+        "Storage hides the bucket identity-images from the secret key, although it exists",
+    ),
+}
+
+
+@pytest.mark.parametrize(("harm", "sentence"), BREAKS.values(), ids=BREAKS)
+def test_the_cause_comes_first_and_its_remedy_mends_it(
+    scene: Scene, look: Look, harm: str, sentence: str
+) -> None:
+    sql(scene, harm)
+    try:
+        first = bad(look())[0]
+        assert (first.state, sentence in first.sentence) == ("error", True), first
+    finally:
+        sql(scene, first.remedy)
+    assert bad(look()) == []
+
+
+def test_a_bucket_that_is_gone_is_made_anew_with_its_limits(scene: Scene, look: Look) -> None:
+    key = scene.sandbox.keys.secret
+    scene.http.delete(
+        f"{scene.sandbox.supabase_url}/storage/v1/bucket/identity-images",
+        headers={"apikey": key, "Authorization": f"Bearer {key}"},
+    ).raise_for_status()
+    first, storage = bad(look())
+    sql(scene, first.remedy)
+    assert first.sentence == "The bucket identity-images is missing."
+    assert storage.remedy == "Fix the errors above first."
+    assert bad(look()) == []
+
+
+def only(findings: list[Finding], state: str = "error") -> Finding:
+    [finding] = bad(findings)
+    assert finding.state == state
+    assert finding.remedy
+    return finding
+
+
+def test_a_revoked_key_is_the_one_thing_that_is_wrong(look: Look) -> None:
+    finding = only(look(SUPABASE_SECRET_KEY="sb_secret_revoked"))
+    assert finding.sentence == "Supabase refuses the key."
+
+
+def test_a_public_key_is_a_setting_that_is_wrong(scene: Scene) -> None:
+    for key in (scene.sandbox.keys.anon_jwt, scene.sandbox.keys.publishable):
+        ended = CliRunner().invoke(
+            cli, ["doctor"], env=scene.sandbox.settings() | {"SUPABASE_SECRET_KEY": key}
+        )
+        assert ended.exit_code == 2
+        assert "✗ SUPABASE_SECRET_KEY is the" in ended.output
+
+
+def test_a_supabase_that_is_nowhere_and_one_that_is_in_trouble(scene: Scene, look: Look) -> None:
+    assert "Nothing answers at http://127.0.0.1:9" in only(look(SUPABASE_URL="http://127.0.0.1:9")).sentence
+    for service, name in (("auth", "Supabase"), ("rest", "REST"), ("storage", "Storage")):
+        scene.sandbox.faults.add(Answer(503, {"message": "No server."}), service=service, times=None)
+        finding = only(look())
+        assert finding.sentence == f"{name} has a problem: HTTP 503, No server."
+        assert finding.remedy.startswith("Wait")
+        scene.sandbox.faults.clear()
+
+
+def test_a_project_that_is_paused_or_restricted_is_not_waited_for(scene: Scene, look: Look) -> None:
+    scene.sandbox.faults.add(Answer(540, "paused"), service="auth", times=None)
+    assert (only(look()).sentence, "dashboard" in only(look()).remedy) == ("The project is paused.", True)
+    scene.sandbox.faults.clear()
+    scene.sandbox.faults.add(Answer(402, {"message": "exceed_egress_quota"}), service="auth", times=None)
+    assert only(look()).sentence == "Supabase restricts the project: HTTP 402, exceed_egress_quota."
+    scene.sandbox.faults.clear()
+
+
+@pytest.mark.parametrize("path", ["/rest/v1", "/dashboard/project/abc"])
+def test_a_url_that_is_not_the_projects_own_is_not_waited_for(scene: Scene, look: Look, path: str) -> None:
+    finding = only(look(SUPABASE_URL=scene.sandbox.supabase_url + path))
+    assert finding.sentence.endswith(f"{path} is not a Supabase project (HTTP 404).")
+    assert "without a path" in finding.remedy
+
+
+def test_tls_that_fails_is_not_taken_for_silence(scene: Scene, look: Look) -> None:
+    finding = only(look(SUPABASE_URL=scene.sandbox.supabase_url.replace("http://", "https://")))
+    assert finding.sentence.startswith("TLS failed with")
+
+
+def test_a_schema_that_is_missing_older_or_too_new(scene: Scene, look: Look, project: Database) -> None:
+    with Sandbox(postgres=project.postgres, database=project.name) as bare:
+        finding = only(look(SUPABASE_URL=bare.supabase_url, SUPABASE_SECRET_KEY=bare.keys.secret))
+        assert "lacks the watcher's tables" in finding.sentence
+        assert "watcher migrate" in finding.remedy
+    sql(
+        scene,
+        "begin; update watcher.migrations set version = '20261122100199' where version = '20261122100300'; commit",
+    )
+    assert "this version needs 20261122100300" in only(look()).sentence
+    sql(scene, "update watcher.migrations set version = '20261122100300' where version = '20261122100199'")
+    definition = scene.database.value("select pg_get_functiondef('public.watcher_version'::regproc)")
+    sql(scene, definition.replace("0.1.0", "9.0.0").replace("max(version)", "'20990101000000'"))
+    assert "upgrade the watcher" in only(look()).sentence
+    sql(scene, definition)
+    assert bad(look()) == []
+
+
+def test_realtime_that_is_down_and_realtime_that_is_deaf(scene: Scene, look: Look) -> None:
+    scene.sandbox.realtime.refuse(502, times=1000)
+    down = only(look())
+    assert "Realtime accepts no subscription" in down.sentence
+    assert down.remedy.startswith("Wait")
+    scene.sandbox.realtime.refuse(403, times=1000)
+    assert only(look()).remedy.startswith("Enable Realtime")
+    scene.sandbox.realtime.refuse(502, times=0)
+    scene.sandbox.realtime.drop_events(1)
+    assert "did not deliver the pulse" in only(look()).sentence
+
+
+def test_a_hub_that_is_down_and_tokens_that_are_not_enough(scene: Scene, look: Look) -> None:
+    token = scene.sandbox.hub_token
+    assert "belongs to sandbox" in only(look(HF_NAMESPACE="somebody-else")).sentence
+    assert "refused the token" in only(look(HF_NAMESPACE="sandbox", HF_TOKEN="hf_none")).sentence
+    scene.sandbox.hub.access.take_writing(token)
+    assert "read-only" in only(look(HF_TOKEN=token)).sentence
+    scene.sandbox.hub.access.restore(token)
+    scene.sandbox.faults.add(Answer(503), service="hub", times=None)
+    assert "HTTP 503" in only(look()).sentence
+    scene.sandbox.faults.clear()
+    scene.sandbox.hub.knobs.limit_requests(2, window=300)
+    assert bad(look()) == []
+    assert "rate limit is nearly used up: 0 requests left" in only(look(), "warning").sentence
+
+
+def test_a_spool_that_cannot_be_written_to_and_a_disk_that_is_full(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    assert "file is not a folder" in only(look(WATCHER_SPOOL=str(tmp_path / "file" / "spool"))).sentence
+    monkeypatch.setattr("watcher.operator.doctor.host.os.access", lambda *_: False)
+    assert "is not writable" in only(look(WATCHER_SPOOL=str(tmp_path))).sentence
+    monkeypatch.undo()
+    usage = disk_usage(tmp_path)
+    monkeypatch.setattr("watcher.operator.doctor.host.disk_usage", lambda _: usage._replace(free=2**30))
+    assert "4 slots" in only(look(WATCHER_SPOOL=str(tmp_path)), "warning").sentence
+    monkeypatch.setattr("watcher.operator.doctor.host.disk_usage", lambda _: usage._replace(free=2**20))
+    assert "0.0 GiB free" in only(look()).sentence
+
+
+def test_looking_leaves_nothing_behind_and_sees_who_runs(look: Look, tmp_path: Path) -> None:
+    assert "No watcher runs on this host as attic" in look()[-1].sentence
+    assert list(tmp_path.iterdir()) == []
+    spool = Spool(tmp_path / "spool" / "attic")
+    with spool.locked():
+        assert "A watcher runs on this host as attic" in look()[-1].sentence
+    assert "No watcher runs" in look()[-1].sentence
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_is_off_is_told(hours: int) -> None:
+    told = datetime.now(UTC) - timedelta(hours=hours)  # noqa: TID251  (what doctor compares with)
+    finding = clock(httpx.Response(200, headers={"Date": format_datetime(told, usegmt=True)}))
+    assert finding is not None
+    assert finding.sentence == f"This host's clock is 2 h {'fast' if hours > 0 else 'slow'}."
+    assert (finding.state, "timedatectl" in finding.remedy) == ("warning", True)
+
+
+def test_rows_that_nobody_takes_and_two_watchers_of_one_name(scene: Scene, look: Look) -> None:
+    first, second = Worker(scene.database, "attic"), Worker(scene.database, "attic")
+    for worker in (first, second):
+        scene.insert()
+        worker.claim_one()
+    assert "Two watchers are named attic" in only(look()).sentence
+    scene.insert()
+    scene.database.pass_time(600)
+    assert "no watcher claims them" in only(look(), "warning").sentence
+
+
+def test_json_has_every_check_and_the_exit_code(scene: Scene, look: Look) -> None:
+    sql(scene, "update storage.buckets set public = true where id = 'identity-images'")
+    findings = look()
+    sql(scene, bad(findings)[0].remedy)
+    told = json.loads(json.dumps(as_json(findings)))
+    assert told["exit"] == 2
+    assert [check["check"] for check in told["checks"] if check["state"] == "error"] == ["bucket"]
+    assert len(told["checks"]) == len(findings)
+
+
+def test_missing_settings_are_told_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "SUPABASE_URL",
+        "SUPABASE_SECRET_KEY",
+        "SUPABASE_SERVICE_ROLE_KEY",
+        "HF_TOKEN",
+        "HUGGINGFACE_TOKEN",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    ended = CliRunner().invoke(cli, ["doctor", "--json"])
+    assert ended.exit_code == 2
+    [check] = json.loads(ended.output)["checks"]
+    for name in ("SUPABASE_URL", "SUPABASE_SECRET_KEY", "HF_TOKEN"):
+        assert f"{name} is not set" in check["sentence"]
