@@ -278,7 +278,7 @@ def publish(url: str, recording: Recording, folder: Path) -> tuple[str, str]:
 async def test_no_route_that_the_daemon_uses_is_left_out(site: Site) -> None:
     hub = DaemonsHub(endpoint=site.url, token="hf_alice", namespace=None)
     try:
-        await hub.first_look()
+        await hub.check_token()
         await hub.create("alice/a")
         look = await hub.look("alice/a", "row")
         operations = [CommitOperationAdd("a.jpg", image(1)), CommitOperationAdd("README.md", CARD)]
