@@ -258,7 +258,7 @@ def test_realtime_that_is_down_and_realtime_that_is_deaf(scene: Scene, look: Loo
 
 def test_a_hub_that_is_down_and_tokens_that_are_not_enough(scene: Scene, look: Look) -> None:
     token = scene.sandbox.hub_token
-    assert "sandbox is not a member of it" in only(look(HF_NAMESPACE="somebody-else")).sentence
+    assert "user sandbox is not a member" in only(look(HF_NAMESPACE="somebody-else")).sentence
     assert "refused the token" in only(look(HF_NAMESPACE="sandbox", HF_TOKEN="hf_none")).sentence
     scene.sandbox.hub.access.take_writing(token)
     assert "read-only" in only(look(HF_TOKEN=token)).sentence
