@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.database import Database, migrate
 from tests.support.scene import Scene, staged
+from tests.support.waiting import PATIENCE
 from watcher.engine.retry import Retry
 from watcher.hub.repos import Hub
 from watcher.photos.fetch import Photos
@@ -129,7 +130,7 @@ def sandbox(scene: Scene) -> Sandbox:
 
 @pytest.fixture
 async def rpc(sandbox: Sandbox) -> AsyncIterator[Rpc]:
-    async with httpx.AsyncClient(timeout=5) as http:
+    async with httpx.AsyncClient(timeout=PATIENCE) as http:
         yield Rpc(supabase_client(sandbox.supabase_url, sandbox.keys.secret, http))
 
 
@@ -153,7 +154,7 @@ def quick() -> Retry:
 
 @pytest.fixture
 async def photos(sandbox: Sandbox, quick: Retry) -> AsyncIterator[Photos]:
-    async with httpx.AsyncClient(timeout=5) as http:
+    async with httpx.AsyncClient(timeout=PATIENCE) as http:
         yield Photos(
             Storage(http, url=sandbox.supabase_url, key=sandbox.keys.secret),
             fetches=4,
@@ -189,7 +190,7 @@ def _nothing_stays_running(request: pytest.FixtureRequest) -> Iterator[None]:
     for thread in set(threading.enumerate()) - before:
         if {"scene", "site"} & set(request.fixturenames) and thread.name.startswith(_OF_THE_SANDBOX):
             continue
-        thread.join(1)  # on its way out, as an event loop's helpers are
+        thread.join(PATIENCE)  # on its way out, as an event loop's helpers are
         assert not thread.is_alive(), f"The test left {thread} behind."
 
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.scene import Scene
+from tests.support.waiting import PATIENCE
 from watcher import __version__
 from watcher.cli import cli
 from watcher.settings.settings import environment
@@ -25,7 +26,7 @@ def watcher(*arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -173,6 +174,6 @@ def test_sigterm_ends_a_running_daemon_with_0_and_json_lines_told_its_life(
         lines = [process.stderr.readline()]
         process.send_signal(signal.SIGTERM)
         lines += process.stderr.readlines()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
     assert '"event": "ready"' in lines[0]
     assert '"event": "stopped"' in lines[-1]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.waiting import PATIENCE
 from watcher.process import metrics
 
 FOLDER = Path(__file__).parent.parent / "systemd"
@@ -20,7 +21,7 @@ analyzed = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="a
 
 def analyze(*arguments: str) -> str:
     done = subprocess.run(
-        ["systemd-analyze", *arguments], capture_output=True, text=True, check=True, timeout=20
+        ["systemd-analyze", *arguments], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     return done.stdout + done.stderr
 

@@ -14,6 +14,7 @@ import pytest
 from tests.acceptance.person import Person
 from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage, elsewhere, opened
+from tests.support.waiting import PATIENCE
 from watcher.sandbox import Sandbox
 
 
@@ -58,8 +59,8 @@ def sandbox(stage: Stage) -> Sandbox:
 
 @pytest.fixture(scope="module")
 def daemon(services: Stage) -> Iterator[Watcher]:
-    """One daemon for all tests of a file, for those that do it no harm; it tells of progress often."""
-    with Watcher(services, WATCHER_RENEWAL="1") as running:
+    """One daemon for all tests of a file, for those that do it no harm. It shows progress often, and hardly polls."""
+    with Watcher(services, WATCHER_RENEWAL="1", WATCHER_POLL_ALIVE="600") as running:
         yield running.ready()
         running.stop()
 
@@ -83,5 +84,5 @@ def _nothing_stays_running() -> Iterator[None]:
     yield
     for thread in set(threading.enumerate()) - before:
         if thread.name != "AnyIO worker thread":
-            thread.join(1)
+            thread.join(PATIENCE)
             assert not thread.is_alive(), f"The test left {thread} behind."

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.acceptance.stage import Stage, unique
 from tests.support.pictures import jpeg
+from tests.support.waiting import PATIENCE
 
 BUCKET = "identity-images"
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
@@ -68,7 +69,7 @@ class Person:
         assert isinstance(row, dict)
         return row
 
-    def wait_until(self, identity: str, fits: Callable[[Row], bool], within: float = 20) -> Row:
+    def wait_until(self, identity: str, fits: Callable[[Row], bool], within: float = PATIENCE) -> Row:
         """Look at a row until it fits."""
         deadline = time.monotonic() + within
         while not fits(row := self.row(identity)):
@@ -76,6 +77,6 @@ class Person:
             time.sleep(0.05)
         return row
 
-    def wait_for(self, identity: str, status: str, within: float = 20) -> Row:
+    def wait_for(self, identity: str, status: str, within: float = PATIENCE) -> Row:
         """Look at a row until it has a status."""
         return self.wait_until(identity, lambda row: row["status"] == status, within)

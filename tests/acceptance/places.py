@@ -5,11 +5,12 @@ from typing import Any, Literal
 from tests.acceptance.person import Person
 from tests.acceptance.stage import Stage
 from tests.support.pictures import jpeg
+from tests.support.waiting import wait_until
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Hold, Rule
 
 PHOTOS = [jpeg(seed=n) for n in range(3)]
-SHORT_LEASE = {"WATCHER_LEASE": "2", "WATCHER_RENEWAL": "0.5"}
+SHORT_LEASE = {"WATCHER_LEASE": "3", "WATCHER_RENEWAL": "0.5"}
 _PLACES = {
     "claim": ("rest", "POST", "/rpc/watcher_claim$"),
     "reserve": ("rest", "POST", "/rpc/watcher_reserve$"),
@@ -39,3 +40,13 @@ def inserted(person: Person, name: str = "Ada") -> str:
 def outcomes(stage: Stage, identity: str) -> list[str]:
     """How the attempts on a row ended, in their order."""
     return [attempt["outcome"] for attempt in stage.story(identity)["attempts"]]
+
+
+def until_a_lease_has_been_outlasted(stage: Stage, identity: str) -> None:
+    """Return when renewals have kept the row's newest attempt alive for longer than SHORT_LEASE."""
+
+    def outlasted() -> bool:
+        attempt = stage.story(identity)["attempts"][-1]
+        return bool(attempt["seconds"] > float(SHORT_LEASE["WATCHER_LEASE"]) and attempt["lease_seconds"] > 0)
+
+    wait_until(outlasted)

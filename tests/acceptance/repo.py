@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.acceptance.person import Row
 from tests.acceptance.stage import Stage
+from tests.support.waiting import PATIENCE
 from watcher.settings import settings
 
 
@@ -22,7 +23,9 @@ def hf(stage: Stage, *arguments: str, token: bool = True) -> "subprocess.Complet
         **({"HF_TOKEN": stage.token} if token else {}),
     }
     command = [str(Path(sys.executable).parent / "hf"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
 
 
 def download(stage: Stage, model_id: str) -> dict[str, bytes]:

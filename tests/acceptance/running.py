@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.acceptance.stage import Stage, unique
+from tests.support.waiting import PATIENCE
 from watcher.settings.settings import environment as inherited
 
 Line = dict[str, Any]
@@ -65,7 +66,7 @@ class Watcher:
         wanted = {"event": event, **fields}.items()
         return [line for line in parsed if wanted <= line.items()]
 
-    def wait_for(self, event: str, *, count: int = 1, within: float = 20, **fields: Any) -> Line:
+    def wait_for(self, event: str, *, count: int = 1, within: float = PATIENCE, **fields: Any) -> Line:
         """Return the `count`th line of an event, once it is said."""
         deadline = time.monotonic() + within
         with self._news:
@@ -101,14 +102,14 @@ class Watcher:
         self.process.kill()
         self.process.wait()
 
-    def wait(self, within: float = 20) -> int:
+    def wait(self, within: float = PATIENCE) -> int:
         """Return the exit code."""
         return self.process.wait(within)
 
-    def stop(self, within: float = 20) -> None:
+    def stop(self) -> None:
         """Ask it to stop, and see that it does so in good order."""
         self.send(signal.SIGTERM)
-        assert self.wait(within) == 0, self.text
+        assert self.wait() == 0, self.text
 
     def __enter__(self) -> Self:
         return self

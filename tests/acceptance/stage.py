@@ -12,6 +12,7 @@ from huggingface_hub import HfApi, close_session, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 from supabase import Client, ClientOptions, create_client
 
+from tests.support.waiting import PATIENCE
 from watcher import migrate
 from watcher.sandbox import Sandbox
 from watcher.sandbox.realtime.timing import Timing
@@ -61,7 +62,7 @@ class Stage:
 
     def client(self, key: str) -> Client:
         """A client of its own, closed with the stage."""
-        http = self._opened.enter_context(httpx.Client(timeout=60))
+        http = self._opened.enter_context(httpx.Client(timeout=PATIENCE))
         return create_client(
             self.url, key, ClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
         )
@@ -76,10 +77,11 @@ class Stage:
         assert isinstance(story, dict)
         return story
 
-    def sql(self, query: str, *parameters: Any) -> None:
-        """Run a statement as the schema's owner: for what no other door lets anybody do."""
+    def sql(self, query: str, *parameters: Any) -> list[Any]:
+        """Run a statement as the schema's owner, for what no other door lets anybody do; the first row it answers."""
         with psycopg.connect(self.settings["SUPABASE_DB_URL"]) as connection:
-            connection.execute(query.encode(), parameters)
+            cursor = connection.execute(query.encode(), parameters)
+            return list(cursor.fetchone() or ()) if cursor.description else []
 
     def names(self) -> dict[str, str]:
         """Every repo's name that was ever reserved for a row of ours, and the row's id."""

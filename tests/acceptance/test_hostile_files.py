@@ -81,18 +81,18 @@ def test_every_file_has_its_verdict_in_little_memory_and_no_row_hangs(
         published.append((large, person, person.insert("Ada", [person.upload(photo) for photo in large])))
         with without_limit(sandbox):
             too_large = [*person.photos(2), person.upload(large[0] + b"\0", "large.jpg")]
-        row = person.wait_for(person.insert("Ada", too_large), "failed", within=60)
+        row = person.wait_for(person.insert("Ada", too_large), "failed")
         assert row["error_code"] == "image_too_large"
         assert "Image 3 (large.jpg)" in row["error_message"]
         for name, code, words, somebody, identity in failed:
-            row = somebody.wait_for(identity, "failed", within=60)
+            row = somebody.wait_for(identity, "failed")
             assert row["error_code"] == code, (name, row)
             assert row["error_message"].startswith("Image 3 (photo.jpg) "), (name, row)
             assert row["error_message"].endswith("."), (name, row)
             assert words in row["error_message"], (name, row)
             assert row["model_id"] is None or not stage.api.repo_exists(row["model_id"]), name
         for photos, somebody, identity in published:
-            audit(stage, somebody.wait_for(identity, "published", within=60), photos)
+            audit(stage, somebody.wait_for(identity, "published"), photos)
         peak = watcher.peak()
         watcher.stop()
     print(f"{peak / 10**6:.0f} MB")  # noqa: T201  (a figure)

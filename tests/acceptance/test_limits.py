@@ -14,6 +14,7 @@ from tests.acceptance.person import BUCKET, Person
 from tests.acceptance.repo import audit
 from tests.acceptance.stage import Stage
 from tests.support.pictures import jpeg, photo, png, saved
+from tests.support.waiting import PATIENCE
 
 _FORGED = "42501"
 
@@ -199,7 +200,7 @@ def test_the_bucket_is_ones_own_folder_and_nothing_is_replaced(people: Callable[
     with pytest.raises(StorageApiError):
         mine.move(path, f"{person.id}/moved.jpg")
     assert mine.download(path) == jpeg()
-    public = httpx.get(f"{mine.get_public_url(path)}", timeout=10)
+    public = httpx.get(f"{mine.get_public_url(path)}", timeout=PATIENCE)
     assert public.status_code in {400, 404}
 
 

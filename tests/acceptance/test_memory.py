@@ -10,6 +10,7 @@ from PIL import Image
 from tests.acceptance.person import Person
 from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage
+from tests.support.waiting import PATIENCE
 
 _MEGABYTE = 10**6
 
@@ -34,7 +35,7 @@ def test_forty_images_of_twenty_megabytes_go_through_under_two_hundred(stage: St
     paths = [person.upload(_another(photo, number)) for number in range(40)]
     with Watcher(stage) as watcher:
         watcher.ready()
-        row = person.wait_for(person.insert("Ada", paths), "published", within=100)
+        row = person.wait_for(person.insert("Ada", paths), "published", within=5 * PATIENCE)
         peak = watcher.peak()
         watcher.stop()
     print(f"{peak / _MEGABYTE:.0f} MB")  # noqa: T201  (a figure)

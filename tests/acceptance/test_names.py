@@ -67,7 +67,7 @@ def test_a_photo_that_is_gone_for_fifteen_seconds_fails_the_row_and_leaves_no_re
     identity = inserted(person)
     stage.admin.storage.from_(BUCKET).remove([person.row(identity)["image_paths"][2]])
     with Watcher(stage) as watcher:
-        row = person.wait_for(identity, "failed", within=30)
+        row = person.wait_for(identity, "failed")
         watcher.stop()
     assert row["error_code"] == "image_missing"
     assert "Image 3 (photo.jpg)" in row["error_message"]

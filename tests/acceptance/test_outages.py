@@ -11,7 +11,7 @@ from tests.acceptance.repo import audit
 from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage
 from watcher.sandbox import Sandbox
-from watcher.sandbox.faults import Answer, Cut
+from watcher.sandbox.faults import Answer, Cut, Delay
 
 _PATIENTLY = {"Retry-After": "20"}  # longer than an attempt waits, so each one ends at the first answer
 
@@ -35,7 +35,7 @@ def test_a_token_revoked_for_a_while_costs_no_attempt(stage: Stage, sandbox: San
         finally:
             sandbox.hub.access.restore(sandbox.hub_token)
         for waiting in (identity, later):
-            audit(stage, person.wait_for(waiting, "published", within=30), PHOTOS)
+            audit(stage, person.wait_for(waiting, "published"), PHOTOS)
         assert len(watcher.said("outage")) == len(watcher.said("outage_over")) == 1
         assert len(outcomes(stage, identity)) <= 3
         watcher.stop()
@@ -53,7 +53,7 @@ def test_a_full_quota_costs_no_attempt_and_leaves_one_repo(
             person.wait_for(identity, "pending")
             assert stage.story(identity)["spent"] == 0
             sandbox.hub.knobs.limit_storage(None)
-            audit(stage, person.wait_for(identity, "published", within=30), PHOTOS)
+            audit(stage, person.wait_for(identity, "published"), PHOTOS)
             assert len(watcher.said("outage")) == 1
             watcher.stop()
     finally:
@@ -76,7 +76,7 @@ def test_a_supabase_key_refused_for_a_while_is_waited_for(
         watcher.wait_for("outage")
         time.sleep(1.5)
         sandbox.faults.remove(refused)
-        audit(stage, person.wait_for(identity, "published", within=30), PHOTOS)
+        audit(stage, person.wait_for(identity, "published"), PHOTOS)
         assert len(watcher.said("outage")) == len(watcher.said("outage_over")) == 1
         watcher.stop()
 
@@ -84,11 +84,11 @@ def test_a_supabase_key_refused_for_a_while_is_waited_for(
 def test_without_realtime_a_row_is_found_by_looking(stage: Stage, sandbox: Sandbox, person: Person) -> None:
     sandbox.realtime.refuse(503, times=10**6)
     try:
-        with Watcher(stage) as watcher:
+        with Watcher(stage, WATCHER_POLL_ALIVE="600") as watcher:
             watcher.wait_for("ready")
             for _ in range(3):
                 identity = inserted(person)
-                watcher.wait_for("claimed", identity=identity, within=2.5)
+                watcher.wait_for("claimed", identity=identity)
                 audit(stage, person.wait_for(identity, "published"), PHOTOS)
             assert len(watcher.said("feed_lost")) == 1
             watcher.stop()
@@ -100,7 +100,7 @@ def test_without_realtime_a_row_is_found_by_looking(stage: Stage, sandbox: Sandb
 def test_a_realtime_that_ends_the_channel_is_subscribed_to_again(
     stage: Stage, sandbox: Sandbox, person: Person, trouble: str
 ) -> None:
-    with Watcher(stage) as watcher:
+    with Watcher(stage, WATCHER_POLL_ALIVE="600") as watcher:
         watcher.ready()
         said = len(watcher.lines)
         if trouble == "accept_then_drop":
@@ -112,10 +112,10 @@ def test_a_realtime_that_ends_the_channel_is_subscribed_to_again(
             sandbox.realtime.close_all(1012)
         # Lost as it is, it is found by the next look.
         identity = inserted(person)
-        audit(stage, person.wait_for(identity, "published", within=5), PHOTOS)
+        audit(stage, person.wait_for(identity, "published"), PHOTOS)
         watcher.wait_for("feed_alive", count=2)
         later = inserted(person)
-        watcher.wait_for("claimed", identity=later, within=2)
+        watcher.wait_for("claimed", identity=later)
         levels = [json.loads(line)["level"] for line in watcher.lines[said:]]
         assert levels.count("warning") == 1
         assert "error" not in levels
@@ -125,16 +125,18 @@ def test_a_realtime_that_ends_the_channel_is_subscribed_to_again(
 def test_a_realtime_that_says_nothing_more_is_noticed_and_replaced(
     stage: Stage, sandbox: Sandbox, person: Person
 ) -> None:
-    with Watcher(stage, WATCHER_PULSE="2", WATCHER_PULSE_ANSWER="1") as watcher:
+    settings = {"WATCHER_PULSE": "0.5", "WATCHER_PULSE_ANSWER": "5", "WATCHER_POLL_ALIVE": "600"}
+    with Watcher(stage, **settings) as watcher:
         watcher.ready()
         sandbox.realtime.mute()
-        watcher.wait_for("feed_lost", within=4)
+        watcher.wait_for("feed_lost")
         watcher.wait_for("feed_alive", count=2)
         identity = inserted(person)
-        watcher.wait_for("claimed", identity=identity, within=2)
+        watcher.wait_for("claimed", identity=identity)
         person.wait_for(identity, "published")
         # Alive and idle, it stays: the pulse is answered.
-        time.sleep(4)
+        beat = sandbox.faults.add(Delay(0), service="rest", path="/rpc/watcher_beat$", times=None)
+        beat.wait_reached(count=3)
         assert len(watcher.said("feed_lost")) == 1
         watcher.stop()
 

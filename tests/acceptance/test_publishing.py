@@ -19,6 +19,7 @@ from tests.acceptance.repo import audit, download, hf
 from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage
 from tests.support.pictures import jpeg, png
+from tests.support.waiting import PATIENCE
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Rate
 
@@ -77,7 +78,7 @@ def test_the_model_card_is_one_that_the_hub_accepts(stage: Stage, person: Person
     row = person.wait_for(person.insert("`| [x](y) # 李雷 --- <b>"), "published")
     card = download(stage, row["model_id"])["README.md"].decode()
     answer = httpx.post(
-        f"{stage.endpoint}/api/validate-yaml", json={"content": card, "repoType": "model"}, timeout=30
+        f"{stage.endpoint}/api/validate-yaml", json={"content": card, "repoType": "model"}, timeout=PATIENCE
     )
     assert answer.status_code == 200, answer.text
     assert not answer.json().get("errors")
@@ -96,10 +97,10 @@ def test_without_the_token_the_repo_is_not_to_be_seen(stage: Stage, person: Pers
         f"/{model_id}/resolve/main/README.md",
         f"/{model_id}/resolve/main/images/image_001.jpg",
     ):
-        assert httpx.get(f"{stage.endpoint}{path}", timeout=30).status_code == 401, path
+        assert httpx.get(f"{stage.endpoint}{path}", timeout=PATIENCE).status_code == 401, path
     done = hf(stage, "download", model_id, token=False)
     assert done.returncode != 0
-    found = httpx.get(f"{stage.endpoint}/api/models", params={"author": stage.namespace}, timeout=30)
+    found = httpx.get(f"{stage.endpoint}/api/models", params={"author": stage.namespace}, timeout=PATIENCE)
     assert model_id not in found.text
 
 
@@ -135,11 +136,11 @@ def test_the_owner_sees_all_of_it_live_and_nobody_else_does(
         async with _told(stage, owner) as mine, _told(stage, other) as others:
             identity = await asyncio.to_thread(owner.insert, "Ada", paths)
             # Rows are looked at when the news goes out, so not to be told of what is deleted at once is right.
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await mine.published.wait()
             await asyncio.to_thread(owner.delete, identity)
             # Both are told of the deletion, and it comes last.
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(mine.deleted.wait(), others.deleted.wait())
             return mine.changes, others.changes
 
@@ -176,7 +177,7 @@ class _Told:
 async def _told(stage: Stage, person: Person) -> AsyncIterator[_Told]:
     """Listen as a browser does, from now on."""
     told, subscribed = _Told(), asyncio.Event()
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with httpx.AsyncClient(timeout=PATIENCE) as http:
         options = AsyncClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
         client = AsyncClient(stage.url, stage.public_key, options)
         await client.auth.sign_in_with_password({"email": person.email, "password": person.password})
@@ -186,7 +187,7 @@ async def _told(stage: Stage, person: Person) -> AsyncIterator[_Told]:
         )
         channel.on_system(lambda _: subscribed.set())
         await channel.subscribe()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             await subscribed.wait()
         try:
             yield told
@@ -226,7 +227,7 @@ def test_many_rows_at_once_are_all_published(stage: Stage, people: Callable[[], 
     photos = [jpeg(seed=n) for n in range(3)]
     paths = [someone.upload(photo) for photo in photos]
     identities = [someone.insert(f"Person {n}", paths) for n in range(8)]
-    rows = [someone.wait_for(identity, "published", within=30) for identity in identities]
+    rows = [someone.wait_for(identity, "published") for identity in identities]
     assert len({row["model_id"] for row in rows}) == 8
     for row in rows[:2]:
         audit(stage, row, photos)

@@ -18,6 +18,7 @@ from tests.acceptance.person import Person
 from tests.acceptance.places import PHOTOS, at
 from tests.acceptance.running import Watcher, environment
 from tests.acceptance.stage import Stage, unique
+from tests.support.waiting import PATIENCE
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer, Cut, Hold, LoseAnswer
 from watcher.sandbox.faults.actions import Action
@@ -72,7 +73,7 @@ def run(stage: Stage, *arguments: str, **settings: str) -> "subprocess.Completed
         {**stage.settings, "WATCHER_SPOOL": str(stage.folder / "spool"), **settings}, stage.folder
     )
     command = [sys.executable, "-m", "watcher", *arguments]
-    return subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=given, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def titles(watcher: Watcher) -> str:
@@ -128,7 +129,7 @@ class Day:
         """Insert a row, which meets the faults in force, and see what becomes of it."""
         identity = self.insert()
         row = self._person.wait_until(
-            identity, lambda row: row["status"] == status and bool(row["next_attempt_at"]) == later, within=30
+            identity, lambda row: row["status"] == status and bool(row["next_attempt_at"]) == later
         )
         assert row["error_code"] == code
         self.seen.append(json.dumps(row))
@@ -136,7 +137,7 @@ class Day:
     def asked(self) -> None:
         """Keep what the pages say."""
         pages = ("metrics", "healthz", "readyz")
-        self.seen += [httpx.get(f"http://{self.address}/{page}", timeout=10).text for page in pages]
+        self.seen += [httpx.get(f"http://{self.address}/{page}", timeout=PATIENCE).text for page in pages]
 
     def of_a_start(self) -> None:
         """A Realtime that refuses the key in the URL, and services in trouble."""
@@ -163,7 +164,7 @@ class Day:
         self._fault("rest", "watcher_version", Answer(401, {"message": self._told}))
         identity = self.insert()
         self.asked()
-        self._person.wait_for(identity, "published", within=30)
+        self._person.wait_for(identity, "published")
 
     def of_the_network(self) -> None:
         """What is tried again at once."""

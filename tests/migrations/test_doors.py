@@ -21,7 +21,8 @@ from tests.migrations.doors import (
     of_the_tables,
 )
 from tests.support.database import Database
-from tests.support.scene import Scene, staged, until
+from tests.support.scene import Scene, staged
+from tests.support.waiting import until
 from watcher.sandbox import Postgres
 
 MAY_READ = {"owner", "stranger", "service"}

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from tests.support.database import MIGRATIONS, Database, Row, Worker, migrate
+from tests.support.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.postgres,
@@ -79,7 +80,7 @@ def test_each_file_can_run_again_by_itself_in_any_order(project: Database) -> No
 def test_two_migrations_at_once_do_no_harm(project: Database) -> None:
     with ThreadPoolExecutor(4) as threads:
         for done in [threads.submit(migrate, project.dsn()) for _ in range(4)]:
-            done.result(60)
+            done.result(PATIENCE)
     assert [
         row["version"] for row in project.run("select version from watcher.migrations order by 1")
     ] == VERSIONS

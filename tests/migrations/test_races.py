@@ -5,7 +5,6 @@ What passes over locked rows may instead find nothing there, and say so.
 
 import random
 import threading
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ import psycopg
 import pytest
 
 from tests.support.database import Connection, Database, Worker, sign_in
+from tests.support.waiting import PATIENCE, wait_until
 
-pytestmark = [pytest.mark.postgres, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.postgres
 
 INSERT = "insert into public.trained_identities (identity_name, image_paths) values ('Ada', %s)"
 RETRY = "update public.trained_identities set status = 'pending' where status = 'failed'"
@@ -138,14 +138,10 @@ class Fight:
                 said = one.act(first, row)
                 answer = thread.submit(two.act, second, row)
                 self.wait_until_done_or_blocked(answer, two.connection(second))
-            return [said, answer.result(10)], self.left()
+            return [said, answer.result(PATIENCE)], self.left()
 
     def wait_until_done_or_blocked(self, answer: "Future[Any]", connection: Connection) -> None:
-        deadline = time.monotonic() + 10
-        blocked = "select cardinality(pg_blocking_pids(%s)) > 0"
-        while not answer.done() and not self.database.value(blocked, [connection.info.backend_pid]):
-            assert time.monotonic() < deadline, "It neither ends nor waits for a lock."
-            time.sleep(0.001)
+        wait_until(lambda: answer.done() or self.database.is_blocked(connection), pause=0.001)
 
 
 @pytest.mark.parametrize("first", VERBS)
@@ -193,7 +189,7 @@ def test_two_verbs_that_wait_in_the_middle_both_come_to_an_end(database: Databas
                     fight.wait_until_done_or_blocked(answers[-1], side.connection(verb))
             try:
                 for answer in answers:
-                    answer.result(10)
+                    answer.result(PATIENCE)
             except psycopg.errors.DeadlockDetected as error:
                 error.add_note(f"{first} and {second}")
                 raise
@@ -236,7 +232,7 @@ def test_a_user_who_changes_all_rows_does_not_stop_the_deletion_of_the_account(
                 answers.append(threads.submit(connection.execute, statement.encode(), parameters))
                 database.wait_until_blocked(connection)
         for answer in answers:
-            answer.result(10)
+            answer.result(PATIENCE)
     assert database.value("select count(*) from public.trained_identities") == 0
 
 
@@ -257,7 +253,7 @@ def test_a_user_who_inserts_does_not_stop_an_app_that_lets_them_delete_their_acc
             database.wait_until_blocked(owner)
             leaving.execute(LEAVE, [user])
         with pytest.raises(psycopg.errors.ForeignKeyViolation):
-            insert.result(10)
+            insert.result(PATIENCE)
     assert database.value("select count(*) from public.trained_identities") == 0
 
 
@@ -302,11 +298,11 @@ def test_sixty_accounts_are_deleted_while_their_users_and_two_daemons_are_busy(d
         busy = [threads.submit(publish, number) for number in range(2)]
         busy += [threads.submit(play, number) for number in range(2)]
         try:
-            threads.submit(leave).result(60)
+            threads.submit(leave).result(PATIENCE)
         finally:
             gone.set()
         for done in busy:
-            done.result(60)
+            done.result(PATIENCE)
     running = "watcher.attempts where ended_at is null"
     for table in ("auth.users", "public.trained_identities", "watcher.work", running):
         assert database.value(f"select count(*) from {table}") == 0

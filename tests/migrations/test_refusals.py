@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.support.database import Database, Worker, insertion, run
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.postgres
 
@@ -537,7 +538,7 @@ def test_the_second_of_two_at_once_waits_and_counts_the_first(database: Database
             late = threads.submit(second.execute, MANY.encode(), [paths, 1])
             database.wait_until_blocked(second)
         with pytest.raises(psycopg.errors.CheckViolation, match="20 identities"):
-            late.result(10)
+            late.result(PATIENCE)
 
 
 def test_one_users_insert_does_not_wait_for_anothers(database: Database) -> None:
@@ -579,7 +580,7 @@ def test_a_retry_and_an_insert_at_once_keep_the_limit(database: Database) -> Non
             late = threads.submit(second.execute, RETRY.encode())
             database.wait_until_blocked(second)
         with pytest.raises(psycopg.errors.CheckViolation, match="20 identities"):
-            late.result(10)
+            late.result(PATIENCE)
 
 
 def test_the_operators_replay_is_not_bound_by_the_limit(database: Database) -> None:

@@ -1,6 +1,7 @@
 """Any order of claims, write-backs, kills, users and hours: the model says what may be, and Postgres is held to it.
 
-Each step is one transaction, so that what was before, what a verb answered and what is after share one now().
+Each step is one transaction, so that what was before, what a verb answered and what is after share one now(). Between
+two steps the stored times are moved along with the clock, so how long the machine takes over a step decides nothing.
 Always the same examples; with EXAMPLES=2000 in the environment so many others.
 """
 
@@ -24,12 +25,13 @@ from hypothesis.stateful import (
 )
 
 from tests.migrations.model import ENDS, LEASE, LIMIT, MINUTE, OPEN, STATE, Attempt, Model, Run, State
-from tests.support.database import Database, Worker
+from tests.support.database import Database, Worker, move_times
 from watcher.settings.settings import environment
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(0)]
 
-# No sum of these comes near a lease, a back-off's end or a minute, so that a step's own milliseconds decide nothing.
+# No sum of these, and of a tick for each step, comes near a lease, the end of a back-off or a minute.
+TICK = 0.001
 HOPS = (3.1, 9.7, 21.3, 64.9, 1300.3)
 ANY = st.integers(0, 1000)
 INSERT = """
@@ -55,6 +57,8 @@ class Machine(RuleBasedStateMachine):
         # Nothing is left to chance, not even ids and the jitter of back-offs: a failure comes again.
         self.connection.execute("select setseed(0)")
         self.ids = (UUID(int=number) for number in numbers(1))
+        self.clock: float | None = None
+        """The last step's now(), in seconds."""
         self.model = Model()
         self.runs: list[Run] = []
         self.knows: dict[Run, list[int]] = {}
@@ -83,6 +87,7 @@ class Machine(RuleBasedStateMachine):
         token = {"role": role, **({"sub": user} if user else {})}
         try:
             with self.connection.transaction():
+                clock = self.hold_the_clock()
                 self.before = self.state()
                 self.connection.execute(
                     "select set_config('request.jwt.claims', %s, true)", [json.dumps(token)]
@@ -93,7 +98,17 @@ class Machine(RuleBasedStateMachine):
                 self.after = self.state()
         except psycopg.errors.CheckViolation as error:
             raise Refused(str(error)) from error
+        self.clock = clock
         return answer
+
+    def hold_the_clock(self) -> float:
+        """Undo what has gone by since the last step, but for a tick; this step's now()."""
+        [row] = self.connection.execute("select extract(epoch from now())::float8 as seconds").fetchall()
+        if self.clock is not None:
+            self.connection.execute("set local session_replication_role = replica")
+            move_times(self.connection, row["seconds"] - self.clock - TICK)
+            self.connection.execute("set local session_replication_role = origin")
+        return float(row["seconds"])
 
     def run_as(self, user: str, query: str, *parameters: Any) -> list[str]:
         """Run a user's statement; the ids it answers."""
@@ -226,8 +241,11 @@ class Machine(RuleBasedStateMachine):
         limit=st.integers(0, 5),
         lost=st.sampled_from([None, None, None, 0.0, *HOPS[:3]]),
         verbs=st.lists(st.sampled_from(["", *ENDS]), min_size=5, max_size=5),
+        again=st.booleans(),
     )
-    def a_daemon_claims(self, who: int, limit: int, lost: float | None, verbs: list[str]) -> None:
+    def a_daemon_claims(
+        self, who: int, limit: int, lost: float | None, verbs: list[str], again: bool
+    ) -> None:
         """And ends some of what it got. If the answer is lost, it asks again some seconds later."""
         run = pick(self.runs, who)
         if lost is not None:
@@ -236,6 +254,8 @@ class Machine(RuleBasedStateMachine):
         for number, verb in zip(self.claim(run, limit), verbs, strict=False):
             if verb:
                 self.end(number, verb)
+        if again:
+            self.claim(run, limit)
 
     def claim(self, run: Run, limit: int, *, heard: bool = True) -> list[int]:
         """Claim, and hold the answer against what was due; unless `heard`, the answer is lost."""
@@ -263,13 +283,18 @@ class Machine(RuleBasedStateMachine):
         if alone:
             assert not holding
             assert len(claims) == 1
+            assert answer["more_due"]
         elif len(claims) < limit and not held_alone:
             # Nothing stays behind but what goes alone, or what makes way for it after a minute.
             waiting = [one for one in left if one.alone]
             assert not left or (waiting and (holding or claims)), f"Left behind: {left}"
             assert not left or answer["more_due"]
             assert waiting == left or max(one.since for one in waiting) > MINUTE
-        passed = [one for one in left if not one.alone]
+            assert answer["more_due"] == bool(left)
+        elif limit and not held_alone:
+            assert answer["more_due"], "As many as were asked for: there may be more."
+        # What goes alone and has waited for a minute lets nothing pass that comes after it.
+        passed = [one for one in left if not one.alone or one.since > MINUTE]
         if handled and passed:
             assert max(one.order for one in handled) <= min(one.order for one in passed), "Out of turn."
         # In the order of the answer: rows that became due at the same moment may come in any.
@@ -278,6 +303,7 @@ class Machine(RuleBasedStateMachine):
         for claim in claims.values():
             lease = self.after["attempts"][str(claim["attempt"])]["left"]
             assert lease == LEASE
+            assert self.after["rows"][claim["identity_id"]]["images_published"] == 0
         self.agree()
         self.next_due(answer["next_due_seconds"], run)
         numbers = [claim["attempt"] for claim in answer["claims"]]
@@ -413,11 +439,12 @@ class Machine(RuleBasedStateMachine):
         return list(dict.fromkeys(pick(rows, number) for number in sorted(which))) if rows else []
 
     def an_attempt(self, which: int) -> int:
-        """Most often one that holds its row, else any that was ever given out lately, or none."""
-        holding = [number for number, attempt in self.model.attempts.items() if attempt.outcome is None]
-        if holding and which % 3:
-            return pick(holding, which // 3)
-        return self.model.highest - which % 13 if which < 900 else which
+        """One that holds its row or one that comes too late, as often; now and then one that never was."""
+        if which >= 950:
+            return which
+        attempts = self.model.attempts.items()
+        chosen = [number for number, attempt in attempts if (attempt.outcome is None) == bool(which % 2)]
+        return pick(chosen or [self.model.highest], which // 2)
 
 
 def pick(choices: Any, number: int) -> Any:

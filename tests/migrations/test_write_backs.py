@@ -11,6 +11,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.support.database import Database, Worker
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.postgres
 
@@ -541,11 +542,11 @@ def test_two_hundred_accounts_are_deleted_while_their_rows_are_published(databas
         deletions = [threads.submit(delete, users[half::2]) for half in range(2)]
         try:
             for deletion in deletions:
-                deletion.result(60)
+                deletion.result(PATIENCE)
         finally:
             gone.set()
         for done in workers:
-            done.result(60)
+            done.result(PATIENCE)
     assert database.value("select count(*) from auth.users") == 0
     assert database.value("select count(*) from public.trained_identities") == 0
     assert database.value("select count(*) from watcher.work") == 0
@@ -566,7 +567,7 @@ def test_an_account_is_deleted_while_a_write_back_is_under_way(database: Databas
             call(worker, second)
             deletion = threads.submit(auth.execute, "delete from auth.users where id = %s", [user])
             database.wait_until_blocked(auth)
-        deletion.result(10)
+        deletion.result(PATIENCE)
     assert database.value("select count(*) from watcher.attempts where ended_at is null") == 0
     refused(worker, verb, first)
 
@@ -584,11 +585,11 @@ def test_a_write_back_waits_for_the_deletion_and_then_has_lost(database: Databas
             auth.execute("delete from auth.users where id = %s", [user])
             answer = threads.submit(call, worker, attempt)
             if verb == "renew":  # which never waits
-                assert answer.result(5) == {"held": [], "busy": [attempt]}
+                assert answer.result(PATIENCE) == {"held": [], "busy": [attempt]}
             else:
                 database.wait_until_blocked(worker.connection)
         if verb != "renew":
-            assert answer.result(10) == lost
+            assert answer.result(PATIENCE) == lost
     refused(worker, verb, attempt)
 
 
@@ -607,7 +608,7 @@ def test_users_who_retry_at_once_do_not_deadlock(database: Database) -> None:
             waiting = threads.submit(second.execute, retry, [two])
             database.wait_until_blocked(second)
             first.execute(retry, [two])
-        waiting.result(10)
+        waiting.result(PATIENCE)
     assert {database.status(row) for row in (one, two)} == {"pending"}
 
 
@@ -636,9 +637,9 @@ def test_a_row_that_comes_while_its_account_is_deleted_is_not_left_behind(
             database.wait_until_blocked(two)
         if first == "the deletion":
             with pytest.raises(psycopg.errors.ForeignKeyViolation):
-                late.result(10)
+                late.result(PATIENCE)
         else:
-            late.result(10)
+            late.result(PATIENCE)
     assert database.value("select count(*) from public.trained_identities") == 0
     assert database.value("select count(*) from watcher.work") == 0
 
@@ -653,7 +654,7 @@ def test_a_row_that_is_claimed_while_its_user_deletes_it_stays(database: Databas
             attempt = worker.claim_one()
             deletion = threads.submit(frontend.execute, "delete from public.trained_identities")
             database.wait_until_blocked(frontend)
-        assert deletion.result(10).rowcount == 0
+        assert deletion.result(PATIENCE).rowcount == 0
     assert worker.complete(attempt) == "done"
     assert database.status(identity) == "published"
 
@@ -681,6 +682,6 @@ def test_a_retry_and_a_replay_at_once_are_one(database: Database) -> None:
                 frontend.execute, "update public.trained_identities set status = 'pending' returning id"
             )
             database.wait_until_blocked(frontend)
-        assert retry.result(10).fetchall() == []
+        assert retry.result(PATIENCE).fetchall() == []
     assert database.status(identity) == "pending"
     assert len(worker.claim(4)) == 1

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from tests.support.database import Worker
 from tests.support.scene import Scene
+from tests.support.waiting import PATIENCE
 from watcher.cli import cli
 from watcher.sandbox.faults import Answer
 from watcher.settings.settings import environment
@@ -276,7 +277,7 @@ def test_watching_shows_what_changes_until_ctrl_c(scene: Scene) -> None:
         scene.insert()
         assert json.loads(process.stdout.readline())["pending"] == 1
         process.send_signal(2)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
 
@@ -287,6 +288,6 @@ def run(arguments: list[str], settings: dict[str, str]) -> subprocess.CompletedP
         env={"PATH": environment()["PATH"], "HOME": "/nonexistent"} | settings,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )

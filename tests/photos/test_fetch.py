@@ -13,7 +13,8 @@ import pytest
 from httpcore._async import http11
 
 from tests.support.pictures import PNG_SIGNATURE, jpeg, png
-from tests.support.scene import PICTURES, Scene, until
+from tests.support.scene import PICTURES, Scene
+from tests.support.waiting import until
 from watcher.engine.retry import Retry
 from watcher.errors import Outage, Permanent, Transient
 from watcher.identity import Identity

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tests.support.pictures import jpeg
-from tests.support.scene import PICTURES, Scene, claim, until
+from tests.support.scene import PICTURES, Scene, claim
+from tests.support.waiting import until
 from watcher.engine.lease import Leases
 from watcher.errors import LeaseLost, Outage, Permanent, Transient
 from watcher.identity import Claim, Publication

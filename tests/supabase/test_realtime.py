@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.support.scene import QUICK, Scene, claim, until
+from tests.support.scene import QUICK, Scene, claim
+from tests.support.waiting import until
 from watcher.sandbox.faults import Answer
 from watcher.supabase.realtime import Feed
 from watcher.supabase.verbs import Verbs
@@ -58,7 +59,7 @@ async def rings_for_a_row(scene: Scene, feed: Feed, bell: Listening) -> None:
     await until(lambda: feed.alive)
     before = bell.rings
     await asyncio.to_thread(scene.insert)
-    await until(lambda: bell.rings > before, 3)
+    await until(lambda: bell.rings > before)
 
 
 async def test_it_is_alive_only_once_postgres_is_subscribed_to_and_rings_then(
@@ -124,7 +125,7 @@ async def test_a_channel_that_went_deaf_is_noticed_by_its_pulse_and_built_anew(
     async with listening(scene, verbs, pulse=0.3) as (feed, bell):
         await until(lambda: feed.alive)
         scene.sandbox.realtime.mute()
-        await until(lambda: not feed.alive, 2)
+        await until(lambda: not feed.alive)
         assert scene.seen("POST", "watcher_beat")
         await rings_for_a_row(scene, feed, bell)
 

@@ -1,7 +1,6 @@
 """A test's own database, reached as the API reaches it: a role, the claims of a token, one transaction."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from tests.support.waiting import wait_until
 from watcher.sandbox import Postgres
 
 MIGRATIONS = sorted((Path(__file__).parents[2] / "migrations").glob("*.sql"))
@@ -153,15 +153,7 @@ class Database:
     def pass_time(self, seconds: float) -> None:
         """Move every stored time back, as if `seconds` had gone by."""
         with self._as_a_restore() as connection:
-            for table, columns in {
-                "public.trained_identities": ["next_attempt_at", "published_at", "created_at", "updated_at"],
-                "watcher.work": ["turn_at", "next_at", "created_at"],
-                "watcher.attempts": ["started_at", "lease_expires_at", "ended_at"],
-            }.items():
-                moved = ", ".join(
-                    f"{column} = {column} - make_interval(secs => %(ago)s)" for column in columns
-                )
-                connection.execute(f"update {table} set {moved}".encode(), {"ago": seconds})
+            move_times(connection, -seconds)
 
     def overwrite(self, query: str, parameters: Sequence[Any] = ()) -> None:
         """Run a statement with triggers off, as a restore does."""
@@ -170,10 +162,12 @@ class Database:
 
     def wait_until_blocked(self, connection: Connection) -> None:
         """Return when what runs on `connection` in another thread waits for somebody's lock."""
-        deadline = time.monotonic() + 10
-        while not self.value("select cardinality(pg_blocking_pids(%s)) > 0", [connection.info.backend_pid]):
-            assert time.monotonic() < deadline, "It waits for nobody."
-            time.sleep(0.005)
+        wait_until(lambda: self.is_blocked(connection))
+
+    def is_blocked(self, connection: Connection) -> bool:
+        """Whether what runs on `connection` in another thread waits for somebody's lock."""
+        query = "select cardinality(pg_blocking_pids(%s)) > 0"
+        return bool(self.value(query, [connection.info.backend_pid]))
 
     def _connect(self, role: str, user: UUID | None = None, **claims: Any) -> Connection:
         logs_in = role in {"postgres", "supabase_admin", "supabase_auth_admin"}
@@ -196,6 +190,17 @@ class Database:
         with connection.transaction():
             connection.execute("set local session_replication_role = replica")
             yield connection
+
+
+def move_times(connection: Connection, seconds: float) -> None:
+    """Move every stored time by so many seconds; with triggers off."""
+    for table, columns in {
+        "public.trained_identities": ["next_attempt_at", "published_at", "created_at", "updated_at"],
+        "watcher.work": ["turn_at", "next_at", "created_at"],
+        "watcher.attempts": ["started_at", "lease_expires_at", "ended_at"],
+    }.items():
+        moved = ", ".join(f"{column} = {column} + make_interval(secs => %(by)s)" for column in columns)
+        connection.execute(f"update {table} set {moved}".encode(), {"by": seconds})
 
 
 class Worker:

@@ -1,8 +1,6 @@
 """A migrated project in its sandbox, and what a frontend, an operator and a stranger on the Hub do there."""
 
-import asyncio
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -120,11 +118,3 @@ async def claim(verbs: Verbs, *, lease: float = 20) -> Claim:
     )
     [claim] = answer.claims
     return claim
-
-
-async def until(true: Callable[[], object], within: float = 10) -> None:
-    """Return when it is true."""
-    deadline = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < deadline, "It did not come true."
-        await asyncio.sleep(0.01)

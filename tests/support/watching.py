@@ -11,6 +11,8 @@ from typing import Self
 
 import httpx
 
+from tests.support.waiting import PATIENCE
+
 
 @dataclass(frozen=True)
 class Message:
@@ -42,9 +44,9 @@ class Manager:
         """What it was told that begins like this."""
         return [message for message in self.messages if message.line.startswith(start)]
 
-    def wait_for(self, start: str, *, count: int = 1, within: float = 15) -> Message:
+    def wait_for(self, start: str, *, count: int = 1) -> Message:
         """Return the `count`th message that begins like this, once it has come."""
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + PATIENCE
         while len(found := self.told(start)) < count:
             assert time.monotonic() < deadline, f"It was not told {start}, but {self.messages}"
             time.sleep(0.01)
@@ -78,4 +80,4 @@ def free_address() -> str:
 
 def get(address: str, path: str) -> httpx.Response:
     """Ask the daemon, as a probe would."""
-    return httpx.get(f"http://{address}{path}", timeout=10)
+    return httpx.get(f"http://{address}{path}", timeout=PATIENCE)

@@ -46,7 +46,7 @@ class Rule:
         with self._changed:
             return self._open
 
-    def wait_reached(self, timeout: float = 10.0, count: int = 1) -> None:
+    def wait_reached(self, timeout: float = 60.0, count: int = 1) -> None:
         """Block until `count` requests have reached the fault; TimeoutError after `timeout` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._reached >= count, timeout):
