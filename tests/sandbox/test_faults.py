@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -40,6 +43,7 @@ from watcher.sandbox.faults import (
     Faults,
     Hang,
     Hold,
+    Late,
     LoseAnswer,
     Rate,
     RoundTrip,
@@ -291,6 +295,89 @@ def test_a_request_that_hangs_is_dropped_when_the_rule_is_cleared(
     assert work.done == ["after"]
 
 
+@pytest.mark.parametrize("ended_by", ["its time", "release", "removal"])
+def test_a_late_request_is_processed_whole_after_its_connection_was_cut(
+    faults: Faults, work: Work, hub: httpx.Client, ended_by: str
+) -> None:
+    rule = faults.add(Late(0.3 if ended_by == "its time" else None), path="/file")
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
+        hub.put("/file", content=b"x" * 1_000_000)
+    assert rule.reached == 1
+    if ended_by != "its time":
+        assert hub.get("/after").status_code == 200
+        assert work.done == ["after"]
+        (rule.release if ended_by == "release" else faults.clear)()
+    rule.wait_finished()
+    assert work.received == 1_000_000
+    assert work.done[-1] == "file"
+
+
+def test_a_late_request_that_hangs_is_processed_although_its_caller_has_gone(
+    faults: Faults, work: Work, server: Server, hub: httpx.Client
+) -> None:
+    rule = faults.add(Late(None, "hang"))
+    with socket.create_connection((HOST, server.ports["hub"])) as connection:
+        connection.sendall(b"POST /commit HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        rule.wait_reached()
+    assert hub.post("/after").status_code == 200
+    assert work.done == ["after"]
+    rule.release()
+    rule.wait_finished()
+    assert work.done == ["after", "commit"]
+
+
+def test_a_late_request_that_hangs_is_never_answered(faults: Faults, work: Work, hub: httpx.Client) -> None:
+    rule = faults.add(Late(0, "hang"))
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(hub.post, "/commit")
+        rule.wait_finished()
+        assert (work.done, asking.done()) == (["commit"], False)
+        faults.clear()
+        assert isinstance(asking.exception(), httpx.RemoteProtocolError)
+    [seen] = faults.log()
+    assert seen.status is None
+
+
+async def test_a_request_whose_caller_goes_before_all_of_it_is_sent_is_not_processed_late(
+    faults: Faults, work: Work
+) -> None:
+    rule = faults.add(Late(0))
+    messages: list[Message] = [
+        {"type": "http.request", "body": b"x", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    scope: Scope = {"type": "http", "method": "PUT", "path": "/", "query_string": b"", "headers": []}
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    await faults.wrap(work.app, "hub")(scope, receive, send)
+    assert (rule.reached, rule.finished, work.done) == (0, 0, [])
+
+
+def test_what_is_late_when_the_server_stops_is_dropped(
+    faults: Faults, work: Work, server: Server, hub: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = [faults.add(Late(60), path="/a"), faults.add(Late(60, "hang"), path="/b")]
+    with ThreadPoolExecutor() as pool:
+        asking = [pool.submit(hub.get, path) for path in ("/a", "/b")]
+        for rule in rules:
+            rule.wait_reached()
+        server.stop()
+        assert all(isinstance(one.exception(), httpx.TransportError) for one in asking)
+    faults.clear()
+    assert work.done == []
+    assert not caplog.records
+
+
+def test_waiting_for_a_late_request_that_is_not_processed_times_out(faults: Faults) -> None:
+    with pytest.raises(TimeoutError, match=r"0 late requests of fault 1 were processed in 0.01 s, not 1"):
+        faults.add(Late()).wait_finished(0.01)
+
+
 def test_waiting_for_a_rule_that_no_request_reaches_times_out(faults: Faults) -> None:
     with pytest.raises(TimeoutError, match=r"fault 1 was reached 0 times in 0.01 s, not 1"):
         faults.add(Hold("before")).wait_reached(0.01)
@@ -373,7 +460,8 @@ def test_another_process_can_add_see_release_and_remove_rules(
         assert not asking.done()
         assert control.post(f"/holds/{hold['id']}/release").json()["released"] is True
         assert asking.result().status_code == 200
-    assert control.get("/holds/2?wait=0.01").json()["reached"] == 1
+    held = control.get("/holds/2?wait=0.01").json()
+    assert (held["reached"], held["finished"]) == (1, 0)
     assert [rule["action"] for rule in control.get("/faults").json()] == ["Answer", "Hold"]
     assert control.delete(f"/faults/{added.json()['id']}").status_code == 204
     assert control.delete("/faults").status_code == 204
@@ -390,6 +478,7 @@ def test_another_process_can_add_see_release_and_remove_rules(
         ("POST /faults", b'{"action": "explode"}', 400, "action must be one of answer, delay"),
         ("POST /faults", b'{"action": "answer"}', 400, "status"),
         ("POST /faults", b'{"action": "hold", "when": "never"}', 400, "before, after, not 'never'"),
+        ("POST /faults", b'{"action": "late", "connection": "kept"}', 400, "cut, hang, not 'kept'"),
         ("POST /faults", b'{"action": "hang", "path": "("}', 400, "hang: missing )"),
         ("POST /faults", b"[]", 400, "the body must be a JSON object"),
         ("POST /faults", b"{", 400, "the body is not JSON"),
@@ -441,6 +530,7 @@ AT = {
     "upload": {"service": "storage", "method": "POST"},
     "select": {"service": "rest", "method": "GET"},
     "insert": {"service": "rest", "method": "POST"},
+    "delete": {"service": "hub", "method": "DELETE"},
 }
 """Where a fault has to be to meet each call of `Person`."""
 
@@ -494,6 +584,20 @@ class Person:
         answer = httpx.post(f"{self.scene.sandbox.control_url}/faults", json={**AT[call], **fault})
         assert answer.status_code == 201, answer.text
         return answer.json()
+
+    def wait_reached(self, fault: Any) -> None:
+        control = self.scene.sandbox.control_url
+        answer = httpx.get(f"{control}/holds/{fault['id']}?wait={PATIENCE}", timeout=2 * PATIENCE)
+        assert answer.json()["reached"] == 1
+
+    def finish(self, fault: Any) -> None:
+        """Let a late request be processed now, and wait until it is."""
+        control = f"{self.scene.sandbox.control_url}/holds/{fault['id']}"
+        assert httpx.post(f"{control}/release").json()["released"]
+        deadline = time.monotonic() + PATIENCE
+        while not httpx.get(control).json()["finished"]:
+            assert time.monotonic() < deadline, "The late request was not processed."
+            time.sleep(0.01)
 
 
 @pytest.fixture
@@ -558,6 +662,31 @@ def test_a_lost_answer_is_a_broken_connection_after_the_work(person: Person, cal
     assert person.done(call)
 
 
+@pytest.mark.parametrize("call", ["commit", "upload", "insert"])
+def test_a_late_request_is_a_broken_connection_before_the_work(person: Person, call: str) -> None:
+    late = person.ask(call, action="late")
+    with pytest.raises(BROKEN, match="without sending a response"):
+        getattr(person, call)()
+    assert not person.done(call)
+    person.finish(late)
+    assert person.done(call)
+
+
+def test_a_late_deletion_of_a_repo_is_done_after_its_client_was_killed(person: Person) -> None:
+    late = person.ask("delete", action="late", connection="hang")
+    sandbox = person.scene.sandbox
+    program = f"HfApi({sandbox.hub_url!r}, {sandbox.hub_token!r}).delete_repo({REPO!r})"
+    client = subprocess.Popen([sys.executable, "-c", f"from huggingface_hub import HfApi; {program}"])
+    try:
+        person.wait_reached(late)
+    finally:
+        client.kill()
+        client.wait()
+    assert person.scene.repos() == [REPO]
+    person.finish(late)
+    assert person.scene.repos() == []
+
+
 def test_a_truncated_image_looks_complete(person: Person) -> None:
     person.ask("download", action="truncate", after=100)
     assert person.download() == PHOTO[:100]
@@ -597,10 +726,7 @@ def test_a_held_request_goes_on_when_it_is_released(person: Person, call: str, w
     hold = person.ask(call, action="hold", when=when)
     with ThreadPoolExecutor() as pool:
         going = pool.submit(getattr(person, call))
-        assert (
-            httpx.get(f"{control}/holds/{hold['id']}?wait={PATIENCE}", timeout=2 * PATIENCE).json()["reached"]
-            == 1
-        )
+        person.wait_reached(hold)
         assert (going.done(), person.done(call)) == (False, when == "after")
         assert httpx.post(f"{control}/holds/{hold['id']}/release").json()["released"]
         going.result()

@@ -1,6 +1,7 @@
-"""What faults do to a request. Each action is between the server and the app, and buffers nothing."""
+"""What faults do to a request. Each action is between the server and the app, and only Late buffers a body."""
 
 import asyncio
+import contextlib
 import weakref
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -20,6 +21,9 @@ class Gate(Protocol):
 
     def reach(self) -> None:
         """Count a request that has reached the fault."""
+
+    def finish(self) -> None:
+        """Count a late request that the app has processed."""
 
     async def opened(self) -> None:
         """Wait until the rule is released or cleared."""
@@ -274,7 +278,47 @@ class Hold:
             await passage.go_on()
 
 
-Action = Answer | Delay | RoundTrip | Rate | Cut | Truncate | Hang | LoseAnswer | Hold
+@dataclass(frozen=True)
+class Late:
+    """Read the request whole, never answer it, and let the app process it so many seconds later.
+
+    It is processed whether or not its caller still lives; earlier if the rule is released or removed; and not at all
+    if the server is stopped before. `seconds` None: when the rule is released. The caller's connection is cut at once,
+    or hangs until the rule is released.
+    """
+
+    seconds: float | None = None
+    connection: Literal["cut", "hang"] = "cut"
+
+    def __post_init__(self) -> None:
+        _one_of("connection", self.connection, "cut", "hang")
+
+    async def __call__(self, passage: Passage) -> None:
+        """Keep the request, and pass it on later."""
+        messages = [await passage.receive()]
+        while messages[-1].get("more_body", False):
+            messages.append(await passage.receive())
+        if messages[-1]["type"] != "http.request":
+            return  # its caller has gone before all of it was here
+        passage.gate.reach()
+        if self.connection == "cut":
+            await passage.drop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(passage.gate.opened(), self.seconds)
+
+        async def kept_receive() -> Message:
+            if not messages:
+                await asyncio.Event().wait()  # to the app, the caller is still there
+            return messages.pop(0)
+
+        await passage.go_on(kept_receive, _discard)
+        passage.gate.finish()
+        if self.connection == "hang":
+            await passage.gate.opened()
+            await passage.drop()
+
+
+Action = Answer | Delay | RoundTrip | Rate | Cut | Truncate | Hang | LoseAnswer | Hold | Late
 
 
 def _middle(headers: Headers, after: int | None) -> int:

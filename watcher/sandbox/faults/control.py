@@ -33,6 +33,7 @@ from watcher.sandbox.faults.actions import (
     Delay,
     Hang,
     Hold,
+    Late,
     LoseAnswer,
     Rate,
     RoundTrip,
@@ -53,6 +54,7 @@ _ACTIONS = {
     "hang": Hang,
     "lose_answer": LoseAnswer,
     "hold": Hold,
+    "late": Late,
 }
 _MATCH = {"service", "method", "path", "times", "skip"}
 
@@ -188,5 +190,6 @@ def _rule_json(rule: Rule) -> dict[str, Any]:
         "method": rule.method,
         "path": rule.path,
         "reached": rule.reached,
+        "finished": rule.finished,
         "released": rule.released,
     }

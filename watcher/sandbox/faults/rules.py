@@ -31,6 +31,7 @@ class Rule:
         self._skip = skip
         self._changed = threading.Condition()
         self._reached = 0
+        self._finished = 0
         self._open = False
         self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
@@ -39,6 +40,12 @@ class Rule:
         """How many requests have reached the fault; for Hold("after") and LoseAnswer the app is done with them."""
         with self._changed:
             return self._reached
+
+    @property
+    def finished(self) -> int:
+        """How many late requests the app has processed."""
+        with self._changed:
+            return self._finished
 
     @property
     def released(self) -> bool:
@@ -54,8 +61,16 @@ class Rule:
                     f"fault {self.id} was reached {self._reached} times in {timeout} s, not {count}"
                 )
 
+    def wait_finished(self, timeout: float = 10.0, count: int = 1) -> None:
+        """Block until the app has processed `count` late requests; TimeoutError after `timeout` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._finished >= count, timeout):
+                raise TimeoutError(
+                    f"{self._finished} late requests of fault {self.id} were processed in {timeout} s, not {count}"
+                )
+
     def release(self) -> None:
-        """Release the requests that are held, and hold none from now on."""
+        """Release the requests that are held or late, and hold none from now on."""
         with self._changed:
             self._open = True
             for event, loop in self._waiting.items():
@@ -65,6 +80,12 @@ class Rule:
         """Count a request; for actions."""
         with self._changed:
             self._reached += 1
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Count a late request that the app has processed; for actions."""
+        with self._changed:
+            self._finished += 1
             self._changed.notify_all()
 
     async def opened(self) -> None:
