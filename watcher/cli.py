@@ -110,7 +110,8 @@ def migrate_(into: Path | None) -> None:
         click.echo("Next: supabase db push --include-all")
         return
     done = 0
-    for version in migrate.apply(settings.load_database().db_url.get_secret_value()):
+    db_url = settings.load_database().db_url.get_secret_value()
+    for version in migrate.apply(db_url, on_wait=lambda reason: click.echo(reason, err=True)):
         click.echo(f"Applied {version}")
         done += 1
     if not done:
