@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -72,6 +73,7 @@ def run() -> None:
     Exits with 78 if something is set up wrongly.
     """
     from watcher.app import run as run_app
+    from watcher.process.event_loop import EventLoop
 
     loaded = settings.load()
     configure(
@@ -83,14 +85,16 @@ def run() -> None:
     )
     # Where the watchdog ends us, say where we hung.
     faulthandler.enable()
-    asyncio.run(run_app(loaded, stopped=_close_soon))
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
+        runner.run(run_app(loaded, stopped=_close_soon))
 
 
 def _close_soon() -> None:
     """End within a second, whatever a library's task or thread makes of being closed: every row is given back."""
     end = threading.Timer(1, os._exit, (0,))
     end.daemon = True
-    end.start()
+    with suppress(RuntimeError):  # this host cannot start another thread
+        end.start()
 
 
 @cli.command("migrate")
