@@ -1,1 +1,1 @@
-"""What a row costs and how long it takes, measured beside what one would do without us."""
+"""Benchmarks: what a row costs and how long it takes, compared with alternatives."""

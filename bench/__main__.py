@@ -1,6 +1,6 @@
 """Runs benchmarks one after the other and prints a table for each, then all figures as one line of JSON.
 
-A figure that misses its goal is marked and changes nothing else: the exit code tells only whether all could be measured.
+A figure that misses its goal is only marked. The exit code is 1 if a benchmark could not be measured, else 0.
 """
 
 import json
@@ -21,7 +21,9 @@ _MARKS = {True: "✓", False: "✗", None: ""}
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(NAMES))
-@click.option("--here", is_flag=True, help="measure one in this process, and print its numbers last")
+@click.option(
+    "--here", is_flag=True, help="Measure one in this process, and print its numbers on the last line."
+)
 def main(names: tuple[str, ...], *, here: bool) -> None:
     """Run the named benchmarks, or all."""
     if here:
@@ -31,7 +33,7 @@ def main(names: tuple[str, ...], *, here: bool) -> None:
     found: dict[str, object] = {}
     failed = []
     for name in names or NAMES:
-        numbers = _measured_apart(name)
+        numbers = _measure_in_subprocess(name)
         if numbers is None:
             failed.append(name)
         else:
@@ -41,8 +43,8 @@ def main(names: tuple[str, ...], *, here: bool) -> None:
     sys.exit(1 if failed else 0)
 
 
-def _measured_apart(name: str) -> dict[str, object] | None:
-    """Measure in a process of its own, so that none finds the memory and the connections of another."""
+def _measure_in_subprocess(name: str) -> dict[str, object] | None:
+    """Measure in a separate process, so that no benchmark inherits another's memory and connections."""
     command = [sys.executable, "-m", "bench", "--here", name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -1,10 +1,10 @@
-"""What is spent again when an answer or the daemon is lost: image bytes and requests beyond those of a clean run."""
+"""What is repeated after a lost answer or a crash of the daemon: image bytes and requests beyond those of a clean run."""
 
 import time
 from collections.abc import Sequence
 
 from bench.photos import MEGABYTE, upload
-from bench.report import Bench, Found, Line, at_most, told
+from bench.report import Bench, Found, Line, at_most, info
 from bench.requests import by_the_daemon, image_bytes
 from tests.acceptance.person import Person
 from tests.acceptance.places import at
@@ -18,7 +18,7 @@ _SIZE = 2 * MEGABYTE
 
 
 class _Spent:
-    """What passed since the counts were last reset: image bytes down and up, and requests."""
+    """Image bytes down and up, and requests, since the counts were last reset."""
 
     def __init__(self, here: Scene) -> None:
         counts = here.sandbox.faults.counts()
@@ -35,10 +35,10 @@ def _measure() -> Found:
             clean = _clean(here, person, paths)
             same = _answer_lost(here, person, paths)
             watcher.stop()
-        landed, done_before = _killed_behind_the_commit(here, person, paths)
+        landed, first_run = _killed_after_commit(here, person, paths)
         half = _killed_half_way(here, person, paths)
     images = clean.down
-    assert clean.up == images, "Of a clean run every image comes down once and goes up once."
+    assert clean.up == images, "A clean run fetches and uploads every image once."
     same_bytes = same.down + same.up - 2 * images
     half_up, half_down = half.up - images, half.down - images
     half_requests = half.requests - clean.requests
@@ -53,14 +53,14 @@ def _measure() -> Found:
     }
     lines = [
         at_most("commit's answer lost, same attempt: image bytes again", same_bytes, 0, digits=0),
-        told("… requests beyond a clean run's", f"{same.requests - clean.requests} ({clean.requests} clean)"),
-        at_most("killed behind the commit, started again: image bytes up", landed.up, 0, digits=0),
+        info("… requests beyond a clean run's", f"{same.requests - clean.requests} ({clean.requests} clean)"),
+        at_most("killed after the commit, restarted: image bytes up", landed.up, 0, digits=0),
         Line("… image bytes down", str(landed.down), "0", landed.down == 0),
-        told("… requests of the second life", f"{landed.requests} (first {done_before.requests})"),
-        told("killed when half was uploaded: image bytes up again", _share(half_up, images)),
-        told("… image bytes down again", _share(half_down, images)),
-        told("… requests again", f"{half_requests} ({clean.requests} clean)"),
-        told(f"the row: {_COUNT} images, bytes", str(images)),
+        info("… requests of the second run", f"{landed.requests} (first {first_run.requests})"),
+        info("killed when half was uploaded: image bytes up again", _share(half_up, images)),
+        info("… image bytes down again", _share(half_down, images)),
+        info("… requests again", f"{half_requests} ({clean.requests} clean)"),
+        info(f"the row: {_COUNT} images, bytes", str(images)),
     ]
     return Found({"after_crash": again}, lines)
 
@@ -82,8 +82,8 @@ def _answer_lost(here: Scene, person: Person, paths: Sequence[str]) -> _Spent:
     return spent
 
 
-def _killed_behind_the_commit(here: Scene, person: Person, paths: Sequence[str]) -> tuple[_Spent, _Spent]:
-    """What the second life spent, and what the first one had."""
+def _killed_after_commit(here: Scene, person: Person, paths: Sequence[str]) -> tuple[_Spent, _Spent]:
+    """What the second run of the daemon spent, and what the first one did."""
     instance = unique("bench")
     here.sandbox.faults.reset()
     held = here.sandbox.faults.add(Hold("after"), **at("commit"))
@@ -99,7 +99,7 @@ def _killed_behind_the_commit(here: Scene, person: Person, paths: Sequence[str])
 
 
 def _killed_half_way(here: Scene, person: Person, paths: Sequence[str]) -> _Spent:
-    """What both lives spent. All images had come down when the first one ended, which is the dearest moment."""
+    """What both runs spent. The first is killed when all images are fetched, which is the most expensive moment."""
     instance = unique("bench")
     here.sandbox.faults.reset()
     held = here.sandbox.faults.add(Hold("before"), **at("upload"), skip=_COUNT // 2, times=None)
@@ -107,7 +107,7 @@ def _killed_half_way(here: Scene, person: Person, paths: Sequence[str]) -> _Spen
         row = person.insert("Ada", paths)
         until(lambda: _answered(here, "storage", "/object/authenticated/") == _COUNT)
         until(lambda: _answered(here, "hub", "/_lfs/put/") == _COUNT // 2)
-        time.sleep(0.5)  # the answers are read
+        time.sleep(0.5)  # for the daemon to read the answers
         watcher.kill()
     here.sandbox.faults.remove(held)
     _finish(here, person, row, instance)

@@ -1,6 +1,6 @@
-"""The two halves of a publication one after the other, with the daemon's own parts.
+"""Fetches all images of a row, then uploads them, with the daemon's own parts: the time without overlap.
 
-python -m bench.alone FOLDER    for each line on stdin, the row that is next; one line back: seconds of fetch and upload
+python -m bench.alone FOLDER    publishes the next row for each line on stdin, and prints the seconds of fetch and upload
 """
 
 import asyncio
@@ -31,13 +31,13 @@ _LEASE = 600.0
 
 
 class _Fetched(Photos):
-    """Images that are there already."""
+    """Images that have been fetched before."""
 
     def __init__(self, images: list[Image]) -> None:
         self._images = images
 
     async def fetch(self, identity: Identity, number: int, folder: Path) -> Image:  # noqa: ARG002
-        """Hand over an image under a name of its own, since it is deleted once it is uploaded."""
+        """Return a hard link to the image, since the publisher deletes the file once it is uploaded."""
         image = self._images[number - 1]
         own = folder / image.file.name
         own.hardlink_to(image.file)
@@ -45,7 +45,7 @@ class _Fetched(Photos):
 
 
 class Alone:
-    """Does the one half, then the other."""
+    """Publishes rows one after the other, first all fetches, then all uploads."""
 
     def __init__(self, settings: Settings, http: httpx.AsyncClient, hub: Hub, spool: Spool) -> None:
         key = settings.supabase_key.get_secret_value()
@@ -59,7 +59,7 @@ class Alone:
         self._spool = spool
 
     async def carry(self, folder: Path) -> tuple[float, float]:
-        """Publish the row that is next."""
+        """Publish the next row; returns the seconds of fetch and upload."""
         answer = await self._verbs.claim(
             instance="alone",
             run=str(uuid4()),

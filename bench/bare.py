@@ -1,6 +1,6 @@
-"""The calls of a publication and nothing else: no daemon, no lease, no feed, no log, no second try.
+"""A bare loop with the database calls of a publication and nothing else: no daemon, lease, Realtime, log or retry.
 
-`python -m bench.bare SLOTS LIMIT`, and a Supabase in the environment; ends when a claim brings nothing.
+`python -m bench.bare SLOTS LIMIT`, with the Supabase settings in the environment; ends when a claim is empty.
 """
 
 import asyncio

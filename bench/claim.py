@@ -1,7 +1,7 @@
-"""A claim of 8 rows while 100 thousand wait, as the table grows from a thousand finished rows to a million.
+"""A claim of 8 rows with 100 thousand pending, as the table grows from a thousand finished rows to a million.
 
 Two databases: one stays small, the other grows, and claims in the two alternate. In SQL each claim is rolled back; over
-REST it stays, and its rows are given back to the end of the queue before the next.
+REST it is committed, and its rows are released to the end of the queue before the next.
 """
 
 import json
@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 
-from bench.report import Bench, Found, Line, at_most, middle, percentiles, spread, told
+from bench.report import Bench, Found, Line, at_most, info, middle, percentiles, spread
 from tests.checks.figures.scene import Scene, scene
 
 _SMALL = 1_000
@@ -24,13 +24,14 @@ _WAITING = 100_000
 _RUNNING = 32
 _AT_ONCE = 100_000
 _WANTED = 8
-_WARMING_UP = 10
+_WARM_UP = 10
 _CLAIMS = 100
 _REST_CLAIMS = 40
 
 _CLAIM = "select public.watcher_claim('bench', %s, jsonb_build_object('publish', %s::integer), 20)"
 
-# Twenty rows a user, ten photos a row. What ended did so in the order it came, over the year up to two hours ago.
+# Twenty rows per user, ten photos per row. Finished rows ended in the order of their insertion, within the year that
+# ended two hours ago.
 _USERS = """
 insert into auth.users (id, email, is_sso_user)
 select md5('user ' || n)::uuid, n || '@example.com', false from generate_series({first} / 20, ({last} - 1) / 20) n
@@ -60,8 +61,8 @@ insert into watcher.attempts (work_id, kind, identity_id, instance, run_id, alon
 select -n, 'publish', id, 'bench', md5('run ' || n / 1000)::uuid, false, false, came, came + interval '1 minute',
   came + interval '1 minute', 'published' from made
 """
-# Every tenth waits for its time after an attempt; of these half are due. The others queue as their trigger has it: a user's
-# further rows each half a minute later. The first few are held by other daemons.
+# Every tenth is deferred after an attempt; half of these are due. The others are queued as the trigger does it: each
+# further row of a user half a minute later. The first few are held by other daemons.
 _OPEN = f"""
 with made as (
   select n, case when n < {{first}} + {_RUNNING} then 'publishing' else 'pending' end as status, n % 10 = 9 as deferred,
@@ -106,13 +107,13 @@ def _measure() -> Found:
         at_most("claim of 8 in SQL, 1 million finished: median", at_large, 5, " ms"),
         Line("… beside a thousand", _beside(last), f"≤ {allowed:.2f} ms", at_large <= allowed),
         *(
-            told(f"… {finished:,} finished", _beside(seconds))
+            info(f"… {finished:,} finished", _beside(seconds))
             for finished, seconds in list(found.items())[:-1]
         ),
-        told("… 95 of 100 within, 1 million and a thousand", _nearly_all(last)),
-        told("over REST, 1 million", _spread(rest_large)),
-        told("over REST, a thousand", _spread(rest_small)),
-        told(f"filling with {_WAITING:,} and {_GROWN[-1]:,} rows", f"{sum(took):.0f} s"),
+        info("… p95, 1 million and a thousand", _p95(last)),
+        info("over REST, 1 million", _spread(rest_large)),
+        info("over REST, a thousand", _spread(rest_small)),
+        info(f"filling with {_WAITING:,} and {_GROWN[-1]:,} rows", f"{sum(took):.0f} s"),
     ]
     numbers = {
         "1k": middle([1000 * one for one in last[0]]),
@@ -128,12 +129,12 @@ def _measure() -> Found:
 
 
 def fill(here: Scene, *, open_rows: int = 0, finished: int = 0, first: int = 0) -> float:
-    """Add rows as real life would have left them, in the state in which autovacuum leaves the tables; the seconds taken.
+    """Add rows as real use would have left them, then vacuum and analyze; returns the seconds taken.
 
     Finished rows are numbered from `first` on, open ones from 10 million.
     """
     began = time.monotonic()
-    with _unchecked(here):
+    with _without_checks(here):
         for statement, start, count in ((_FINISHED, first, finished), (_OPEN, 10_000_000, open_rows)):
             for at in range(start, start + count, _AT_ONCE):
                 part = {"first": at, "last": min(at + _AT_ONCE, start + count)}
@@ -145,8 +146,8 @@ def fill(here: Scene, *, open_rows: int = 0, finished: int = 0, first: int = 0) 
 
 
 @contextmanager
-def _unchecked(here: Scene) -> Iterator[None]:
-    """Without triggers and checks, which take a minute for a million rows; the checks hold for every change afterwards."""
+def _without_checks(here: Scene) -> Iterator[None]:
+    """Insert without triggers and checks, which take a minute per million rows; later changes are checked again."""
     checks = here.database.execute(
         "select conname, pg_get_constraintdef(oid) from pg_constraint "
         "where conrelid = 'public.trained_identities'::regclass and contype = 'c'"
@@ -164,7 +165,7 @@ def _unchecked(here: Scene) -> Iterator[None]:
 
 @contextmanager
 def session(here: Scene) -> Iterator[psycopg.Connection[Any]]:
-    """A session as the daemon's role has it, though allowed to load auto_explain."""
+    """A session with the daemon's role, that can also load auto_explain."""
     with psycopg.connect(here.sandbox.admin_db_url) as connection:
         connection.execute("set role service_role")
         connection.commit()
@@ -172,14 +173,14 @@ def session(here: Scene) -> Iterator[psycopg.Connection[Any]]:
 
 
 def _alternating(small: Scene, large: Scene) -> tuple[list[float], list[float]]:
-    """Seconds of each claim in the one and in the other."""
+    """Seconds of each claim in the small and in the large database."""
     with session(small) as one, session(large) as other:
-        both = [(claim_in_sql(one), claim_in_sql(other)) for _ in range(_WARMING_UP + _CLAIMS)][_WARMING_UP:]
+        both = [(claim_in_sql(one), claim_in_sql(other)) for _ in range(_WARM_UP + _CLAIMS)][_WARM_UP:]
     return [pair[0] for pair in both], [pair[1] for pair in both]
 
 
 def claim_in_sql(connection: psycopg.Connection[Any], limit: int = _WANTED) -> float:
-    """The seconds that a claim takes, which is rolled back."""
+    """The seconds of a claim, which is rolled back."""
     began = time.perf_counter()
     [(answer,)] = connection.execute(_CLAIM, [uuid4(), limit]).fetchall()
     seconds = time.perf_counter() - began
@@ -191,10 +192,10 @@ def claim_in_sql(connection: psycopg.Connection[Any], limit: int = _WANTED) -> f
 def _over_rest(small: Scene, large: Scene) -> tuple[list[float], list[float]]:
     found: tuple[list[float], list[float]] = ([], [])
     with httpx.Client() as http:
-        for _ in range(_WARMING_UP + _REST_CLAIMS):
+        for _ in range(_WARM_UP + _REST_CLAIMS):
             for here, seconds in zip((small, large), found, strict=True):
                 seconds.append(_claim_over_rest(here, http))
-    return found[0][_WARMING_UP:], found[1][_WARMING_UP:]
+    return found[0][_WARM_UP:], found[1][_WARM_UP:]
 
 
 def _claim_over_rest(here: Scene, http: httpx.Client) -> float:
@@ -218,10 +219,10 @@ def _claim_over_rest(here: Scene, http: httpx.Client) -> float:
 
 
 def _plans(here: Scene) -> list[str]:
-    """The plans of the claim's two large queries in the large table, as they are once the session has settled on them."""
+    """The plans of the claim's two large queries in the large database, once the session uses cached plans."""
     seen: list[dict[str, Any]] = []
     with session(here) as connection:
-        for _ in range(_WARMING_UP):
+        for _ in range(_WARM_UP):
             claim_in_sql(connection)
         connection.execute("reset role")
         try:
@@ -236,37 +237,37 @@ def _plans(here: Scene) -> list[str]:
         connection.execute("set client_min_messages = notice")
         connection.execute("set role service_role")
         connection.commit()
-        connection.add_notice_handler(lambda said: seen.append(_told_by(said.message_primary or "")))
+        connection.add_notice_handler(lambda notice: seen.append(_plan_in(notice.message_primary or "")))
         claim_in_sql(connection)
-    wanted = (("whose turn it is", ") candidates"), ("when the next falls due", ") times"))
+    wanted = (("which work is due", ") candidates"), ("when the next is due", ") times"))
     return [
-        "\n".join([f"{what} (1 million finished):", *_in_short(plan["Plan"])])
+        "\n".join([f"{what} (1 million finished):", *_summary(plan["Plan"])])
         for what, mark in wanted
         for plan in seen
         if mark in plan.get("Query Text", "")
     ]
 
 
-def _told_by(message: str) -> dict[str, Any]:
+def _plan_in(message: str) -> dict[str, Any]:
     _, brace, rest = message.partition("{")
-    told_there: dict[str, Any] = json.loads(brace + rest) if brace else {}
-    return told_there
+    plan: dict[str, Any] = json.loads(brace + rest) if brace else {}
+    return plan
 
 
-def _in_short(plan: dict[str, Any], depth: int = 1) -> Iterator[str]:
-    """A plan with a line for each node: what it is, what it found in how many turns, and what it read."""
+def _summary(plan: dict[str, Any], depth: int = 1) -> Iterator[str]:
+    """One line per node of a plan: its type, rows, loops, milliseconds and pages."""
     on = " on ".join(plan[key] for key in ("Index Name", "Relation Name") if key in plan)
-    turns = f" x {plan['Actual Loops']:g}" if plan["Actual Loops"] > 1 else ""
+    loops = f" x {plan['Actual Loops']:g}" if plan["Actual Loops"] > 1 else ""
     removed = sum(
         plan.get(f"Rows Removed by {what}", 0) for what in ("Filter", "Join Filter", "Index Recheck")
     )
     yield (
-        f"{'  ' * depth}{plan['Node Type']} {on}: {plan['Actual Rows']:g} rows{turns}, "
+        f"{'  ' * depth}{plan['Node Type']} {on}: {plan['Actual Rows']:g} rows{loops}, "
         f"{plan['Actual Total Time']:.2f} ms, {plan['Shared Hit Blocks'] + plan['Shared Read Blocks']} pages"
         f"{f', {removed:g} removed' if removed else ''}"
     )
     for child in plan.get("Plans", ()):
-        yield from _in_short(child, depth + 1)
+        yield from _summary(child, depth + 1)
 
 
 def _beside(seconds: tuple[list[float], list[float]]) -> str:
@@ -274,7 +275,7 @@ def _beside(seconds: tuple[list[float], list[float]]) -> str:
     return f"{large:.2f} beside {small:.2f} ms, ratio {large / small:.2f}"
 
 
-def _nearly_all(seconds: tuple[list[float], list[float]]) -> str:
+def _p95(seconds: tuple[list[float], list[float]]) -> str:
     small, large = (percentiles(each)["p95"] for each in seconds)
     return f"{large:.1f} and {small:.1f} ms"
 

@@ -1,10 +1,10 @@
-"""One row from the claim's request to the write-back's answer, beside the least that it could take."""
+"""One row from the request of the claim to the answer of the write-back, compared with a floor; see floor.py."""
 
 from functools import partial
 
 from bench.photos import MEGABYTE, upload
 from bench.race import race
-from bench.report import Bench, Found, Line, at_most, ratio_of_medians, spread, told
+from bench.report import Bench, Found, Line, at_most, info, ratio_of_medians, spread
 from watcher.sandbox.faults import RoundTrip
 
 _PAIRS = 9
@@ -29,10 +29,10 @@ def _measure() -> Found:
                 what = f"{count} × {each // MEGABYTE} MB, {f'{delay * 1000:.0f} ms RTT' if delay else 'loopback'}"
                 lines += [
                     at_most(f"{what}: ours ÷ floor", ratios[name], goal),
-                    told("  ours, s", spread(ours)),
-                    told("  floor, s", spread(floors)),
+                    info("  ours, s", spread(ours)),
+                    info("  floor, s", spread(floors)),
                 ]
     return Found({"end_to_end_ratio": ratios}, lines)
 
 
-BENCH = Bench("end_to_end", "how much longer than the least that it could take?", _measure)
+BENCH = Bench("end_to_end", "how long does a row take, compared with the floor?", _measure)

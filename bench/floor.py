@@ -1,9 +1,10 @@
-"""The least that one row can take: the same work with nothing that makes it safe.
+"""The floor: the same work as a publication with nothing that makes it safe.
 
 One asyncio script and plain httpx: no retries, checks or lease. It makes the same database calls, creates the repo while
-it fetches eight images at a time to disk and hashes them, then one preupload, one batch, five PUTs at a time, the commit.
+it fetches eight images at a time to disk and hashes them, then sends one preupload, one batch, five PUTs at a time and
+the commit.
 
-    python -m bench.floor FOLDER    reads lines on stdin, publishes one row for each, and writes one line back
+    python -m bench.floor FOLDER    publishes the next row for each line on stdin, and prints a line when it is done
 """
 
 import asyncio
@@ -45,7 +46,7 @@ class _File:
 
 
 class Floor:
-    """Publishes the row that is next."""
+    """Publishes rows one after the other."""
 
     def __init__(self, http: httpx.AsyncClient, settings: dict[str, str], folder: Path) -> None:
         self._http = http
@@ -71,7 +72,9 @@ class Floor:
             predecessor_is_dead=False,
         )
         [claim] = claimed["claims"]
-        repo, files = await asyncio.gather(self._repo(claim), self._fetch(claim["details"]["image_paths"]))
+        repo, files = await asyncio.gather(
+            self._create_repo(claim), self._fetch(claim["details"]["image_paths"])
+        )
         await self._upload(repo, files)
         sha = await self._commit(repo, files)
         await self._call(
@@ -92,23 +95,23 @@ class Floor:
         )
         return answer.raise_for_status().json()
 
-    async def _repo(self, claim: dict[str, Any]) -> str:
+    async def _create_repo(self, claim: dict[str, Any]) -> str:
         repo = str(
             await self._call(
                 "reserve", attempt=claim["attempt"], namespace=self._namespace, slug="floor", refused=None
             )
         )
         new = {"name": repo.partition("/")[2], "organization": self._namespace, "visibility": "private"}
-        await self._ask("/api/repos/create", new)
+        await self._post("/api/repos/create", new)
         return repo
 
     async def _fetch(self, paths: list[str]) -> list[_File]:
-        places = asyncio.Semaphore(_FETCHES)
+        free = asyncio.Semaphore(_FETCHES)
 
         async def fetch(number: int, path: str) -> _File:
             url = f"{self._supabase}/storage/v1/object/authenticated/identity-images/{quote(path)}"
             place, digest, size = self._folder / str(number), hashlib.sha256(), 0
-            async with places, self._http.stream("GET", url, headers=self._key) as response:
+            async with free, self._http.stream("GET", url, headers=self._key) as response:
                 response.raise_for_status()
                 with place.open("wb") as file:
                     async for chunk in response.aiter_raw():
@@ -120,20 +123,20 @@ class Floor:
         return await asyncio.gather(*(fetch(number, path) for number, path in enumerate(paths, start=1)))
 
     async def _upload(self, repo: str, files: list[_File]) -> None:
-        asked = [{"path": file.path, "sample": file.sample, "size": file.size} for file in files]
-        await self._ask(f"/api/models/{repo}/preupload/main", {"files": asked})
+        entries = [{"path": file.path, "sample": file.sample, "size": file.size} for file in files]
+        await self._post(f"/api/models/{repo}/preupload/main", {"files": entries})
         objects = {
             "operation": "upload",
             "transfers": ["basic"],
             "objects": [{"oid": file.sha256, "size": file.size} for file in files],
             "hash_algo": "sha256",
         }
-        batch = await self._ask(f"/{repo}.git/info/lfs/objects/batch", objects)
+        batch = await self._post(f"/{repo}.git/info/lfs/objects/batch", objects)
         links = {one["oid"]: one["actions"]["upload"]["href"] for one in batch["objects"]}
-        places = asyncio.Semaphore(_PUTS)
+        free = asyncio.Semaphore(_PUTS)
 
         async def put(file: _File) -> None:
-            async with places:
+            async with free:
                 length = {"Content-Length": str(file.size)}
                 answer = await self._http.put(links[file.sha256], content=file.chunks(), headers=length)
                 answer.raise_for_status()
@@ -163,7 +166,7 @@ class Floor:
         )
         return str(answer.raise_for_status().json()["commitOid"])
 
-    async def _ask(self, path: str, body: object) -> Any:
+    async def _post(self, path: str, body: object) -> Any:
         answer = await self._http.post(f"{self._hub}{path}", json=body, headers=self._token)
         return answer.raise_for_status().json()
 

@@ -1,4 +1,4 @@
-"""How long a row waits for its claim: told by Realtime, without it, and beside queues that talk to Postgres themselves."""
+"""How long a row waits for its claim: with Realtime, by polling, and in queues with a direct connection to Postgres."""
 
 import random
 import time
@@ -14,7 +14,7 @@ from tests.checks.figures.scene import Scene, scene, until
 
 _ROUNDS = 110
 _PAUSE = 0.16
-"""Seconds between two insertions, on average; a series gets every fifth."""
+"""Average seconds between two insertions; the five series take turns."""
 
 _WAITS = """
     select extract(epoch from min(attempt.started_at) - row.created_at)
@@ -34,18 +34,18 @@ class _Series:
 
 def _measure() -> Found:
     with ExitStack() as stack:
-        told, polled = stack.enter_context(scene()), stack.enter_context(scene())
+        notified, polled = stack.enter_context(scene()), stack.enter_context(scene())
         polled.sandbox.realtime.refuse(503, times=10**9)
-        series = {"realtime": _daemons(told), "poll": _daemons(polled)}
-        watchers = [stack.enter_context(Watcher(here.stage)) for here in (told, polled)]
+        series = {"realtime": _daemons(notified), "poll": _daemons(polled)}
+        watchers = [stack.enter_context(Watcher(here.stage)) for here in (notified, polled)]
         watchers[0].ready()
         watchers[1].wait_for("ready")
         for kind in (Procrastinate, PgQueuer, Listen):
-            rival = stack.enter_context(kind(told.sandbox.admin_db_url))
+            rival = stack.enter_context(kind(notified.sandbox.admin_db_url))
             stack.enter_context(rival.working())
             series[rival.name] = _rivals(rival)
         seconds = _interleaved(series)
-        until(lambda: not told.one(_OPEN) and not polled.one(_OPEN), within=60)
+        until(lambda: not notified.one(_OPEN) and not polled.one(_OPEN), within=60)
         assert not watchers[0].said("feed_lost")
         assert not watchers[1].said("feed_alive")
         for watcher in watchers:
@@ -66,9 +66,9 @@ def _rivals(rival: Rival) -> _Series:
 
 
 def _interleaved(series: dict[str, _Series]) -> dict[str, list[float]]:
-    """Insert a row of each series a round, each at a moment that no poller knows of."""
+    """Insert one row of each series per round, at random times, so that no poller is in step with them."""
     began = {name: one.now() for name, one in series.items()}
-    for one in series.values():  # until each has shown that it works; not counted
+    for one in series.values():  # a first row, not counted, to see that each works
         one.insert()
     until(lambda: all(one.waited(began[name]) for name, one in series.items()))
     began = {name: one.now() for name, one in series.items()}
@@ -83,10 +83,10 @@ def _interleaved(series: dict[str, _Series]) -> dict[str, list[float]]:
 
 
 def _lines(numbers: dict[str, dict[str, float]]) -> list[Line]:
-    told = numbers["realtime"]
+    realtime = numbers["realtime"]
     lines = [
-        at_most("realtime, p50", told["p50"], 350, " ms", digits=0),
-        at_most("realtime, p99", told["p99"], 800, " ms", digits=0),
+        at_most("realtime, p50", realtime["p50"], 350, " ms", digits=0),
+        at_most("realtime, p99", realtime["p99"], 800, " ms", digits=0),
     ]
     for name, found in numbers.items():
         digits = 0 if name in {"realtime", "poll"} else 1
@@ -96,22 +96,22 @@ def _lines(numbers: dict[str, dict[str, float]]) -> list[Line]:
 
 
 def _notes(seconds: dict[str, list[float]]) -> list[str]:
-    spare = (median(seconds["realtime"]) - median(seconds["listen"])) * 1000
+    difference = (median(seconds["realtime"]) - median(seconds["listen"])) * 1000
     notes = [
         (
-            f"{_ROUNDS} rows of each, in turn. By the database's clock, from the beginning of the transaction that inserts "
-            "a row to the beginning of the one that claims it, which is also what procrastinate and PgQueuer keep; for "
-            "listen the moments of the two statements themselves."
+            f"{_ROUNDS} rows of each, in turn. By the database's clock, from the start of the transaction that inserts a "
+            "row to the start of the one that claims it, which is also what procrastinate and PgQueuer record; for listen, "
+            "from one statement to the other."
         ),
         (
-            "Realtime looks into Postgres every 500 ms while nothing happens, so a row waits 250 ms for it on average. "
-            f"That is what it costs to need no database password: by the medians {spare:.0f} ms more than LISTEN."
+            "An idle Realtime polls Postgres every 500 ms, so a row waits 250 ms for it on average. That is the price of "
+            f"needing no database password: in the median {difference:.0f} ms more than LISTEN."
         ),
     ]
     if PGQUEUER_DRIVER == "psycopg":
         notes.append(
-            "PgQueuer's psycopg driver lets its listener keep the one connection for up to a second, so its claim "
-            "waits; with asyncpg, if that is installed, it does not."
+            "With psycopg, PgQueuer's listener holds its only connection for up to a second, so its claim waits; with "
+            "asyncpg, if that is installed, it does not."
         )
     return notes
 

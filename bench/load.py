@@ -1,4 +1,4 @@
-"""A backlog of rows, the programs that work it off, and what that costs whom."""
+"""A backlog of rows, the programs that process it, and the CPU time that takes in each process."""
 
 import os
 import sys
@@ -19,11 +19,11 @@ from tests.checks.figures.scene import Scene
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _FIRST, _LAST = 0.1, 0.9
-"""What is measured lies between these parts of a backlog: no start, no end."""
+"""Measured is the part of a backlog between these shares, without start and end."""
 
 
 def insert(here: Scene, count: int) -> None:
-    """Insert rows, each with a name of its own and three photos, 20 a user."""
+    """Insert rows, each with its own name and three photos, 20 per user."""
     with here.database.transaction():
         here.database.execute(
             """
@@ -49,15 +49,15 @@ def insert(here: Scene, count: int) -> None:
 
 
 class Program:
-    """A process of ours, and what it says."""
+    """A subprocess and its log."""
 
     def __init__(self, process: "Popen[str]", log: Path) -> None:
         self.pid = process.pid
         self._process = process
         self._log = log
 
-    def said(self, word: str) -> bool:
-        return word in self._log.read_text()
+    def logged(self, text: str) -> bool:
+        return text in self._log.read_text()
 
     def stop(self) -> str:
         """Ask it to stop, and return what it printed."""
@@ -68,7 +68,7 @@ class Program:
 
 @contextmanager
 def program(here: Scene, arguments: Sequence[str], **settings: str) -> Iterator[Program]:
-    """Run a module with a stage's settings; killed at the end, if it has not ended."""
+    """Run a module with the stage's settings, and kill it at the end if it still runs."""
     with (
         NamedTemporaryFile(dir=here.stage.folder) as log,
         Popen(
@@ -91,11 +91,11 @@ def program(here: Scene, arguments: Sequence[str], **settings: str) -> Iterator[
 
 @dataclass(frozen=True)
 class Worked:
-    """How a backlog was worked off, in its middle part."""
+    """How a backlog was processed, in its middle part."""
 
     rows_per_second: float
     seconds: dict[str, float]
-    """Of CPU, a row, by process."""
+    """Of CPU per row, by process."""
 
 
 def work_off(
@@ -104,7 +104,7 @@ def work_off(
     ended: Callable[[], list[float]],
     who: Mapping[str, Callable[[], float]],
 ) -> Worked:
-    """Watch `count` rows until none is left; `ended`: the seconds at which they ended; `who`: the CPU used by whom."""
+    """Wait until none of `count` rows is left; `ended`: when each ended; `who`: the CPU seconds of each process."""
     marks: list[tuple[int, dict[str, float]]] = []
     deadline = time.monotonic() + 120
     while (still := left()) > 0:
@@ -130,11 +130,11 @@ def cpu(pid: int) -> float:
 
 
 def cpu_of_postgres(database: psycopg.Connection[Any]) -> Callable[[], float]:
-    """Tell what all processes of a connection's server have used."""
+    """Return a function for the CPU seconds of all processes of a connection's server."""
     server = int(_stat(database.info.backend_pid)[1])
 
     def used() -> float:
-        total = sum(map(int, _stat(server)[11:15]))  # with those that have ended
+        total = sum(map(int, _stat(server)[11:15]))  # with its children that have ended
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 stat = _stat(int(process.name))

@@ -1,6 +1,6 @@
-"""The daemon with a publisher that publishes nothing: the whole of `watcher.app`, and no Hub and no images for a row.
+"""The whole daemon with a publisher that publishes nothing: no images, and no requests to the Hub for a row.
 
-At its end it prints its claims as JSON: for each the monotonic clock's seconds, the rows it asked for and those it got.
+At its end it prints its claims as JSON: the monotonic time in seconds, the number of rows requested and received of each.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _claims: list[tuple[float, int, int]] = []
 
 
 class _Nothing(Publisher):
-    """Makes the one call without which a row cannot be completed."""
+    """Only reserves the name, without which a row cannot be completed."""
 
     async def publish(self, claim: Claim, lease: Lease) -> Publication:
         lease.check()
@@ -36,7 +36,7 @@ class _Nothing(Publisher):
         return Publication(url=self.hub.url(repo), commit_sha="0" * 40)
 
 
-class _Noted(Verbs):
+class _Recorded(Verbs):
     async def claim(self, **asked: Any) -> Claims:
         answer = await super().claim(**asked)
         _claims.append((time.monotonic(), asked["slots"].get("publish", 0), len(answer.claims)))
@@ -44,7 +44,7 @@ class _Noted(Verbs):
 
 
 def main() -> None:
-    app.Publisher, app.Verbs = _Nothing, _Noted
+    app.Publisher, app.Verbs = _Nothing, _Recorded
     loaded = settings.load()
     configure(
         loaded.log_level,
@@ -55,7 +55,7 @@ def main() -> None:
     )
     asyncio.run(app.run(loaded))
     print(json.dumps(_claims), flush=True)
-    os._exit(0)  # as the command does: a library's thread may still be waiting
+    os._exit(0)  # like the command, since a library's thread may still be waiting
 
 
 if __name__ == "__main__":

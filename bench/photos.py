@@ -1,4 +1,4 @@
-"""Photos of a wanted size: real JPEGs in which nearly every byte is picture, cheap and each another."""
+"""Photos of a given size: valid JPEGs, nearly all of it image data, all different, and cheap to make."""
 
 import io
 import math
@@ -14,13 +14,13 @@ _SAMPLE = 512
 
 
 def photo(size: int, number: int) -> bytes:
-    """A JPEG of `size` bytes, within 2 %, that is another file for each number."""
+    """A JPEG of `size` bytes, within 2 %, and different for each number."""
     base = _base(size)
     return base[:2] + struct.pack(">HHI", 0xFFFE, 6, number) + base[2:]  # a comment, right after the start
 
 
 def upload(person: Person, size: int, count: int) -> list[str]:
-    """Upload `count` distinct ones for somebody, and return their paths."""
+    """Upload `count` different photos and return their paths."""
     return [person.upload(photo(size, number)) for number in range(count)]
 
 
@@ -32,11 +32,11 @@ def _base(size: int) -> bytes:
         if abs(len(picture) / size - 1) < 0.015:
             return picture
         per_pixel *= len(picture) / size
-    raise AssertionError(f"No photo of {size} bytes came of it, but one of {len(picture)}.")
+    raise AssertionError(f"The photo has {len(picture)} bytes instead of {size}.")
 
 
 def _grainy(side: int) -> bytes:
-    """Light and shade with grain, which compresses to about the same whatever its size is, as a photo does."""
+    """A gradient with grain, which takes about the same number of bytes per pixel at any size, as a photo does."""
     grain = Image.effect_noise((side, side), 40)
     shade = Image.linear_gradient("L").resize((side, side))
     picture = Image.merge("RGB", [Image.blend(grain, shade.rotate(90 * turn), 0.5) for turn in range(3)])

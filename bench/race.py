@@ -1,7 +1,6 @@
-"""The daemon and another program on one stage, each given the same row in turn, and timed by the sandbox.
+"""The daemon and another program take turns in publishing the same row, and the sandbox times both in the same way.
 
-Both are timed from outside and alike: from when the claim's request came in to when the last of the write-back's answer
-went out, with the delays of the way in between.
+From when the request of the claim came in to when the answer of the write-back was sent, including network delays.
 """
 
 import signal
@@ -19,14 +18,14 @@ from tests.acceptance.stage import Stage
 from tests.checks.figures.scene import Scene, scene, until
 from watcher.sandbox.faults.traffic import Seen
 
-_LONGEST = 300.0
+_TIMEOUT = 300.0
 _PUBLISHED = '"event": "published"'
-_AWAKE = 0.5
-"""Seconds for the daemon to hear of the row that was not for it."""
+_CATCH_UP = 0.5
+"""Seconds for the daemon to process the events of the row that it did not get."""
 
 
 class Other:
-    """A program that publishes a row for each line it is told, and answers with a line."""
+    """A program that publishes the next row for each line on its stdin, and then prints a line."""
 
     def __init__(self, stage: Stage, module: str) -> None:
         folder = stage.folder / "other"
@@ -41,19 +40,19 @@ class Other:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._ear, self._mouth = self._process.stdin, self._process.stdout
-        self._hear()
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._read_line()
 
-    def go(self) -> str:
-        """Publish the row that is next."""
-        self._ear.write("\n")
-        self._ear.flush()
-        return self._hear()
+    def publish(self) -> str:
+        """Publish the next row; returns the line that the program prints."""
+        self._stdin.write("\n")
+        self._stdin.flush()
+        return self._read_line()
 
-    def _hear(self) -> str:
-        line = self._mouth.readline()
+    def _read_line(self) -> str:
+        line = self._stdout.readline()
         if not line:
-            raise RuntimeError("The other program ended; what it said is above.")
+            raise RuntimeError("The other program ended; its errors are above.")
         return line.strip()
 
     def __enter__(self) -> Self:
@@ -62,13 +61,13 @@ class Other:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ear.close()
+        self._stdin.close()
         self._process.wait()
-        self._mouth.close()
+        self._stdout.close()
 
 
 class Race:
-    """Rows of the same photos, published by the one or the other."""
+    """Rows with the same photos, published by the daemon or the other program."""
 
     def __init__(self, here: Scene, paths: list[str], watcher: Watcher, other: Other) -> None:
         self.here = here
@@ -77,40 +76,40 @@ class Race:
         self._other = other
 
     def pairs(self, count: int) -> tuple[list[float], list[float]]:
-        """Seconds of so many races each, in turn, after one that does not count."""
+        """Seconds of `count` rows each, taking turns, after a warm-up row each."""
         pairs = [(self._ours(), self._theirs()[0]) for _ in range(count + 1)][1:]
         return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
 
     def in_turn(self, count: int) -> list[tuple[float, str]]:
-        """Our seconds and what the other said, so many times, after one that does not count."""
+        """The daemon's seconds and the other's line, `count` times, after a warm-up row each."""
         return [(self._ours(), self._theirs()[1]) for _ in range(count + 1)][1:]
 
     def _ours(self) -> float:
         self.here.sandbox.faults.reset()
-        heard = len(self._watcher.lines)
+        before = len(self._watcher.lines)
         row = self.here.person.insert("Ada", self._paths)
-        # Without reading its lines as JSON: the sandbox runs in this process, and would have to wait.
-        until(lambda: any(_PUBLISHED in line for line in self._watcher.lines[heard:]), _LONGEST)
+        # Without parsing its log as JSON, which would slow down the sandbox in this process.
+        until(lambda: any(_PUBLISHED in line for line in self._watcher.lines[before:]), _TIMEOUT)
         self.here.all_become([row], "published")
         return self._seconds()
 
     def _theirs(self) -> tuple[float, str]:
-        """The other's seconds and words, with the daemon asleep."""
+        """The other's seconds and line, while the daemon is stopped."""
         self._watcher.send(signal.SIGSTOP)
         try:
             self.here.person.insert("Ada", self._paths)
             self.here.sandbox.faults.reset()
-            said = self._other.go()
-            return self._seconds(), said
+            line = self._other.publish()
+            return self._seconds(), line
         finally:
             self._watcher.send(signal.SIGCONT)
-            time.sleep(_AWAKE)
+            time.sleep(_CATCH_UP)
 
     def _seconds(self) -> float:
         log = self.here.sandbox.faults.log()
         store = self.here.sandbox.hub.store
         for repo in store.repos("models"):
-            store.delete(repo)  # or the disk would fill
+            store.delete(repo)  # so that the disk does not fill up
         reserve = _first(log, "/watcher_reserve")
         claims = [one for one in log if one.path.endswith("/watcher_claim")]
         claim = [one for one in claims if one.came_at < reserve.came_at][-1]
@@ -125,7 +124,7 @@ def _first(log: list[Seen], path: str) -> Seen:
 
 @contextmanager
 def race(module: str, photos: Callable[[Person], list[str]]) -> Iterator[Race]:
-    """Set the stage; `module` is the other program, `photos` uploads what all rows name."""
+    """Start everything; `module` is the other program, `photos` uploads the photos of all rows."""
     with scene() as here, Watcher(here.stage) as watcher, Other(here.stage, module) as other:
         paths = photos(here.person)
         watcher.ready()

@@ -1,7 +1,7 @@
-"""How many rows a second go through the daemon when a publication takes no time.
+"""How many rows per second the daemon processes when a publication takes no time.
 
-Beside it a bare loop that makes the same calls, which shows what the daemon itself costs, and procrastinate, which talks
-to Postgres without REST between.
+Compared with a bare loop that makes the same calls, which shows what the daemon itself costs, and with procrastinate,
+which uses a direct connection to Postgres.
 """
 
 import json
@@ -13,7 +13,7 @@ from statistics import mean, median
 from typing import Any
 
 from bench import load
-from bench.report import Bench, Found, Line, at_least, at_most, ratio_of_medians, spread, told
+from bench.report import Bench, Found, Line, at_least, at_most, info, ratio_of_medians, spread
 from bench.rivals import Procrastinate
 from tests.checks.figures.scene import Scene, scene, until
 
@@ -40,17 +40,18 @@ _JOBS_ENDED = "select extract(epoch from at) from procrastinate_events where typ
 
 @dataclass(frozen=True)
 class _Run:
-    """One backlog, worked off."""
+    """One backlog and how it was processed."""
 
     worked: load.Worked
     calls_per_row: float
     limit: int = 0
-    """Rows that a claim brought, on average."""
+    """Average rows per claim that was not empty."""
     claims: int = 0
-    """How many there were while there were rows, …"""
+    """Number of claims until the last row was claimed."""
     empty: int = 0
-    """… and how many of them brought none."""
+    """How many of these were empty."""
     twice: int = 0
+    """Rows with more than one attempt."""
 
     @property
     def calls_per_second(self) -> float:
@@ -83,7 +84,7 @@ def _measure() -> Found:
 
 
 def _ours(here: Scene, slots: int, daemons: int = 1) -> _Run:
-    """Daemons that publish nothing; `slots` of each."""
+    """Daemons that publish nothing, with `slots` each."""
     since = here.now()
     with ExitStack() as stack:
         start = here.keep("claim")
@@ -101,9 +102,9 @@ def _ours(here: Scene, slots: int, daemons: int = 1) -> _Run:
             )
             for number in range(daemons)
         ]
-        until(lambda: all(program.said("feed_alive") for program in programs))
+        until(lambda: all(program.logged("feed_alive") for program in programs))
         start.wait_reached(count=daemons)
-        worked, calls_per_row = _watched(here, since, programs, start)
+        worked, calls_per_row = _watch(here, since, programs, start)
         claims = [json.loads(program.stop()) for program in programs]
     last = max(moment for one in claims for moment, _, got in one if got)
     brought = [got for one in claims for moment, _, got in one if moment <= last]
@@ -123,14 +124,12 @@ def _bare(here: Scene, slots: int, limit: int) -> _Run:
     load.insert(here, _ROWS)
     with load.program(here, ["bench.bare", str(slots), str(limit)]) as program:
         start.wait_reached()
-        worked, calls_per_row = _watched(here, since, [program], start)
+        worked, calls_per_row = _watch(here, since, [program], start)
     return _Run(worked, calls_per_row)
 
 
-def _watched(
-    here: Scene, since: object, programs: list[load.Program], start: Any
-) -> tuple[load.Worked, float]:
-    """Let everybody begin at once, and see how the rows go and what is asked of REST."""
+def _watch(here: Scene, since: object, programs: list[load.Program], start: Any) -> tuple[load.Worked, float]:
+    """Let all programs start at once; returns how the rows were processed, and the REST calls per row."""
     here.sandbox.faults.reset()
     here.sandbox.faults.remove(start)
     worked = load.work_off(
@@ -186,11 +185,11 @@ def _lines(numbers: dict[str, Any], runs: dict[str, list[_Run]]) -> list[Line]:
     for slots, one in numbers["rate"].items():
         rates = [run.worked.rows_per_second for run in runs[f"ours {slots}"]]
         lines += [
-            at_least(f"{slots} slots: our calls/s, as part of a bare loop's", one["ratio"], 0.7),
+            at_least(f"{slots} slots: our calls/s ÷ a bare loop's", one["ratio"], 0.7),
             at_least(
-                f"{slots} slots: rows/s, and procrastinate's", one["ours"], one["procrastinate"], digits=0
+                f"{slots} slots: rows/s; goal: procrastinate's", one["ours"], one["procrastinate"], digits=0
             ),
-            told(f"{slots} slots: rows/s of each round", spread(rates, 0)),
+            info(f"{slots} slots: rows/s of each round", spread(rates, 0)),
         ]
     four = numbers["four_daemons"]
     alone = four["one_daemon_rows_per_second"]
@@ -198,17 +197,17 @@ def _lines(numbers: dict[str, Any], runs: dict[str, list[_Run]]) -> list[Line]:
     name = f"{_DAEMONS} daemons of {_SLOTS[0]} slots"
     return [
         *lines,
-        at_most(f"{name}: rows that came twice", four["twice"], 0, digits=0),
+        at_most(f"{name}: rows claimed twice", four["twice"], 0, digits=0),
         at_most(f"{name}: of {claims} claims, empty", four["empty_claims_percent"], 10, " %", digits=1),
-        at_least(f"{name}: rows/s, and one's", four["rows_per_second"], alone, digits=0),
+        at_least(f"{name}: rows/s; goal: one daemon's", four["rows_per_second"], alone, digits=0),
     ]
 
 
 def _notes(runs: dict[str, list[_Run]]) -> list[str]:
     notes = [
         (
-            f"{_ROUNDS} rounds of {_ROWS} rows and {_JOBS} jobs, each in turn, between the first and the last tenth of "
-            "them; medians. In ms of CPU a row took:"
+            f"{_ROUNDS} rounds of {_ROWS} rows or {_JOBS} jobs each, taking turns, without the first and the last tenth; "
+            "medians. CPU per row in ms:"
         )
     ]
     for name, some in runs.items():
@@ -221,10 +220,10 @@ def _notes(runs: dict[str, list[_Run]]) -> list[str]:
     return [
         *notes,
         (
-            "procrastinate keeps a connection to Postgres. Ours asks over HTTP, which a stand-in for PostgREST in Python "
-            "answers, and each call is a transaction that takes on its caller's role and claims first."
+            "procrastinate keeps a connection to Postgres. The watcher calls the sandbox's PostgREST, written in Python, "
+            "over HTTP, and each call is a transaction that first sets the role and the JWT claims of its caller."
         ),
     ]
 
 
-BENCH = Bench("rate", "how many rows a second, if a publication took no time?", _measure)
+BENCH = Bench("rate", "how many rows per second, if a publication took no time?", _measure)

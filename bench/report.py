@@ -1,4 +1,4 @@
-"""What a benchmark found, as a table for a reader and as numbers for a program."""
+"""The result of a benchmark, as a table for a reader and as numbers for a program."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Found:
-    """What a benchmark found: its part of the JSON, its table, and what is to be read beneath."""
+    """A benchmark's result: its part of the JSON, the lines of its table, and the notes below it."""
 
     numbers: Numbers
     lines: list[Line]
@@ -38,17 +38,17 @@ class Bench:
 
 
 def at_most(what: str, value: float, goal: float, unit: str = "", *, digits: int = 2) -> Line:
-    """A line about a figure that is to be small."""
+    """A line for a figure with an upper bound as its goal."""
     return Line(what, f"{value:.{digits}f}{unit}", f"≤ {goal:g}{unit}", value <= goal)
 
 
 def at_least(what: str, value: float, goal: float, unit: str = "", *, digits: int = 2) -> Line:
-    """A line about a figure that is to be large."""
+    """A line for a figure with a lower bound as its goal."""
     return Line(what, f"{value:.{digits}f}{unit}", f"≥ {goal:g}{unit}", value >= goal)
 
 
-def told(what: str, found: str) -> Line:
-    """A line without a goal."""
+def info(what: str, found: str) -> Line:
+    """A line for a figure without a goal."""
     return Line(what, found)
 
 
@@ -64,12 +64,12 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """The median with the least and the most, to be read."""
+    """The median, minimum, maximum and count, for a reader."""
     places = [f"{value:.{digits}f}" for value in (median(values), min(values), max(values))]
     return f"{places[0]} ({places[1]} to {places[2]}, n {len(values)})"
 
 
 def ratio_of_medians(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The quotient that is quoted, since machines are noisy."""
-    below = median(theirs)
-    return round(median(ours) / below, 3) if below else math.inf
+    """The ratio of the two medians, which noise affects less than the times themselves."""
+    divisor = median(theirs)
+    return round(median(ours) / divisor, 3) if divisor else math.inf

@@ -1,8 +1,8 @@
-"""What a row of 3, 10 and 40 images asks of Storage, the Hub and the database, counted by the sandbox.
+"""Requests to Storage, the Hub and the database for a row of 3, 10 and 40 images, as counted by the sandbox.
 
-One row at a time, with nothing else due. The count begins after the daemon is ready and the photos are up, and ends
-a moment after the row reads published; the user's own calls are another caller's. What belongs to no row is left out:
-the looks at the start (version, whoami), the feed's `watcher_beat`, and claims that took nothing, which are the poll's.
+One row at a time, with nothing else due. Counting starts when the daemon is ready and the photos are uploaded, and ends
+shortly after the row is published. The user's own requests are excluded, and so are those that belong to no row: the
+checks at the start (version, whoami), `watcher_beat`, and the empty claims of the poll.
 """
 
 import math
@@ -25,7 +25,7 @@ _OF_NO_ROW = ("/watcher_beat", "/watcher_version", "/whoami-v2")
 
 
 def by_the_daemon(counts: Iterable[Count]) -> list[Count]:
-    """What it asked of Storage and the Hub for rows; a link to the Hub's store is signed and names nobody."""
+    """Its requests to Storage and the Hub for rows; those to the Hub's store are signed and have no caller."""
     return [
         one
         for one in counts
@@ -35,7 +35,7 @@ def by_the_daemon(counts: Iterable[Count]) -> list[Count]:
 
 
 def image_bytes(counts: Iterable[Count]) -> tuple[int, int]:
-    """Bytes of images that came down and that went up."""
+    """Bytes of images fetched and uploaded."""
     counts = list(counts)
     down = sum(c.bytes_out for c in counts if c.service == "storage" and c.caller == "service_role")
     up = sum(c.bytes_in for c in counts if c.service == "hub" and c.route.startswith("/_lfs/put/"))
@@ -71,7 +71,7 @@ def _measure() -> Found:
         found: dict[int, list[_Row]] = {count: [] for count in _IMAGES}
         with Watcher(here.stage) as watcher:
             watcher.ready()
-            time.sleep(1)  # the look that the feed asks for when it comes alive
+            time.sleep(1)  # for the claim that follows the subscription to Realtime
             for _ in range(_ROWS_EACH):
                 for count in _IMAGES:
                     found[count].append(_one_row(here, person, paths[:count]))
@@ -82,12 +82,12 @@ def _measure() -> Found:
     renewals = sum(row.renewals for several in found.values() for row in several)
     ratios = {count: max(row.bytes for row in found[count]) / sum(sizes[:count]) for count in _IMAGES}
     lines = [_line(count, rows[count].requests) for count in _IMAGES]
-    lines.append(at_most("database calls of a row, beside its renewals", calls, _CALLS, digits=0))
+    lines.append(at_most("database calls of a row, without renewals", calls, _CALLS, digits=0))
     lines.append(
-        Line("beside these: claims that took nothing, of a row; renewals, of all", f"{empty}; {renewals}")
+        Line("not counted there: empty claims, most per row; renewals, in all", f"{empty}; {renewals}")
     )
     lines.append(
-        at_most("bytes on the wire, by the images' (n = 3, 10, 40: worst)", max(ratios.values()), 2.02)
+        at_most("bytes on the wire ÷ the images' (worst of n = 3, 10, 40)", max(ratios.values()), 2.02)
     )
     numbers = {
         "requests": {str(count): rows[count].requests for count in _IMAGES},
@@ -100,8 +100,8 @@ def _measure() -> Found:
 def _one_row(here: Scene, person: Person, paths: list[str]) -> _Row:
     here.sandbox.faults.reset()
     identity = person.insert("Ada", paths)
-    person.wait_for(identity, "published", within=60)  # asked as the user, who is not counted
-    time.sleep(0.3)  # what may trail behind
+    person.wait_for(identity, "published", within=60)  # polls as the user, whose requests are not counted
+    time.sleep(0.3)  # for requests that follow the write-back
     return _Row(here, identity, here.sandbox.faults.counts())
 
 
@@ -124,4 +124,4 @@ def _by_route(rows: dict[int, _Row]) -> list[str]:
     return ["\n".join(lines)]
 
 
-BENCH = Bench("requests", "how many requests and bytes a row costs", _measure)
+BENCH = Bench("requests", "how many requests and bytes does a row cost?", _measure)

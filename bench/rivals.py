@@ -1,6 +1,6 @@
-"""What one would use instead: a queue with a database of its own on the same server, and a worker in a process of its own.
+"""Alternatives: job queues with their own database on the same server, and their own worker process.
 
-Each does nothing for a row, with its own defaults.
+Each runs an empty job per row, with its default settings.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from watcher.settings.settings import environment
 ROOT = Path(__file__).parents[1]
 PGQUEUER_DRIVER = "asyncpg" if find_spec("asyncpg") else "psycopg"
 
-# The workers learn from libpq's own variables where their database is.
+# The workers connect to the database that libpq's environment variables name.
 app = procrastinate.App(connector=procrastinate.PsycopgConnector())
 
 
@@ -37,11 +37,11 @@ async def nothing() -> None:
 
 
 class Rival:
-    """A queue on the server of `server`, gone with it."""
+    """A queue in a new database on the server of the connection string `server`."""
 
     name: str
     waits: str
-    """A query: the seconds from insertion to claim, of each row that was inserted since `since`."""
+    """A query for the seconds from insertion to claim of each row inserted since `since`."""
 
     def __init__(self, server: str) -> None:
         with psycopg.connect(server, autocommit=True) as connection:
@@ -52,20 +52,20 @@ class Rival:
         self.install()
 
     def install(self) -> None:
-        """Make its tables."""
+        """Create its tables."""
         raise NotImplementedError
 
     def insert(self, count: int = 1) -> None:
-        """Add rows, in one transaction."""
+        """Insert rows, in one transaction."""
         raise NotImplementedError
 
     def command(self, slots: int | None) -> Sequence[str]:
-        """Python's arguments for its worker."""
+        """The arguments with which Python runs its worker."""
         raise NotImplementedError
 
     @contextmanager
     def working(self, slots: int | None = None) -> Iterator["subprocess.Popen[bytes]"]:
-        """Its worker, with `slots` rows at a time where it can be told."""
+        """Run its worker, with `slots` rows at a time where it has such a setting."""
         given = conninfo_to_dict(self.dsn)
         libpq = {f"PG{name.upper()}": str(given[name]) for name in ("host", "port", "user", "password")}
         with (
@@ -87,12 +87,12 @@ class Rival:
                 process.kill()
 
     def one(self, query: str, **parameters: Any) -> Any:
-        """The one value that a query has for an answer."""
+        """The single value that a query returns."""
         [(value,)] = self.database.execute(query.encode(), parameters).fetchall()
         return value
 
     def waited(self, since: object) -> list[float]:
-        """Seconds from each insertion to its claim, of what was inserted since a moment of the database's clock."""
+        """Seconds from insertion to claim of each row inserted since a time of the database's clock."""
         return [float(seconds) for (seconds,) in self.database.execute(self.waits.encode(), {"since": since})]
 
     def __enter__(self) -> Self:
@@ -103,7 +103,7 @@ class Rival:
 
 
 class Procrastinate(Rival):
-    """Each time is the beginning of the transaction."""
+    """Times are those of the start of the transaction."""
 
     name = "procrastinate"
     waits = """
@@ -127,7 +127,7 @@ class Procrastinate(Rival):
 
 
 class PgQueuer(Rival):
-    """Each time is the beginning of the transaction."""
+    """Times are those of the start of the transaction."""
 
     name = "pgqueuer"
     waits = """
@@ -148,13 +148,13 @@ class PgQueuer(Rival):
         self._queries.enqueue(["nothing"] * count, [None] * count, [0] * count)
 
     def command(self, slots: int | None) -> Sequence[str]:
-        assert slots is None, "It takes as many as it gets."
-        # What `pgq run` does, which cannot read its own --log-level with typer 0.29.2.
+        assert slots is None, "It has no such setting."
+        # The same as `pgq run`, whose --log-level does not work with typer 0.29.2.
         return "-c", "import uvloop; from bench import rivals; uvloop.run(rivals.serve_pgqueuer())"
 
 
 class Listen(Rival):
-    """LISTEN, NOTIFY and one UPDATE: as quick as Postgres lets anybody be."""
+    """LISTEN, NOTIFY and one UPDATE: the lowest latency that Postgres allows."""
 
     name = "listen"
     waits = """
@@ -170,16 +170,16 @@ class Listen(Rival):
                 claimed_at timestamptz
             );
             create index on jobs (id) where claimed_at is null;
-            create function tell() returns trigger language plpgsql as $$
+            create function notify_jobs() returns trigger language plpgsql as $$
             begin perform pg_notify('jobs', ''); return null; end $$;
-            create trigger tell after insert on jobs for each statement execute function tell();
+            create trigger notify_jobs after insert on jobs for each statement execute function notify_jobs();
         """)
 
     def insert(self, count: int = 1) -> None:
         self.database.execute("insert into jobs select from generate_series(1, %s)", [count])
 
     def command(self, slots: int | None) -> Sequence[str]:
-        assert slots is None, "It takes one at a time."
+        assert slots is None, "It claims one row at a time."
         return "-c", "from bench import rivals; rivals.serve_listen()"
 
 
@@ -200,7 +200,7 @@ async def serve_pgqueuer() -> None:
 
 @asynccontextmanager
 async def _connected() -> AsyncIterator[Driver]:
-    """A connection by asyncpg where there is one, else by psycopg, as `pgq` chooses by itself."""
+    """A connection with asyncpg if it is installed, else with psycopg, as `pgq` does."""
     if PGQUEUER_DRIVER == "asyncpg":
         import asyncpg
 

@@ -1,9 +1,9 @@
--- The table that a frontend writes to, what it refuses, and what may follow what.
--- Closed until 20261122100300_access.sql opens it.
+-- The table that a frontend writes to: its columns, its validation and its status transitions.
+-- Nobody has access before 20261122100300_access.sql grants it.
 
 do $migration$
 begin
-  -- Two migrations at once: the second one waits, then finds the version and changes nothing.
+  -- If two migrations run at once, the second waits here, then finds the version and changes nothing.
   perform pg_advisory_xact_lock(hashtextextended('watcher.migrations', 0));
   create schema if not exists watcher;
   revoke all on schema watcher from public;
@@ -23,18 +23,18 @@ begin
   end if;
 
 
-  -- Refusals in words. Each function is the whole truth about its column: null means accepted, and the checks of
-  -- the table ask nothing else. Characters are listed by code point, for btrim and [[:cntrl:]] miss most of them.
+  -- Validation, with messages for a person. Each function validates its column completely and returns null for a valid
+  -- value; the table's checks call these alone. Characters are listed by code point, since btrim and [[:cntrl:]] miss most.
 
   create function watcher.name_error(name text) returns text
   language plpgsql immutable parallel safe set search_path = '' as $function$
   declare
-    white constant text := '\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000';
-    -- Controls, line separators, bidi marks and zero-width characters, anywhere.
-    hidden constant text := '\u0001-\u001F\u007F-\u009F\u00AD\u034F\u061C\u180E\u200B\u200E\u200F\u2028-\u202E\u2060-\u206F\uFEFF\uFFF9-\uFFFB';
-    -- Persian names and some emoji need these two, so they are refused only at an end.
+    white_space constant text := '\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000';
+    -- Refused anywhere: controls, line separators, bidi marks and zero-width characters.
+    invisible constant text := '\u0001-\u001F\u007F-\u009F\u00AD\u034F\u061C\u180E\u200B\u200E\u200F\u2028-\u202E\u2060-\u206F\uFEFF\uFFF9-\uFFFB';
+    -- Refused only at either end: Persian names and some emoji need these two inside.
     joiners constant text := '\u200C\u200D';
-    -- Fillers, blanks and variation selectors: fine beside something that shows.
+    -- Refused only where nothing else is visible: fillers, blanks and variation selectors.
     blank constant text := '\u115F\u1160\u17B4\u17B5\u180B-\u180D\u180F\u2800\u3164\uFE00-\uFE0F\uFFA0\uFFF0-\uFFF8'
       '\U00013430-\U0001343F\U0001BCA0-\U0001BCA3\U0001D159\U0001D173-\U0001D17A\U000E0000-\U000E0FFF';
     found text;
@@ -45,22 +45,22 @@ begin
     if char_length(name) > 100 then
       return format('The name has %s characters; at most 100 are allowed.', char_length(name));
     end if;
-    if name !~ ('[^' || white || hidden || joiners || blank || ']') then
-      return 'The name shows nothing; please enter one that can be read.';
+    if name !~ ('[^' || white_space || invisible || joiners || blank || ']') then
+      return 'The name has no visible character; please enter a readable name.';
     end if;
-    if name ~ ('^[' || white || ']|[' || white || ']$') then
+    if name ~ ('^[' || white_space || ']|[' || white_space || ']$') then
       return 'The name begins or ends with a space; please remove it.';
     end if;
-    found := substring(name from '[' || hidden || ']|^[' || joiners || ']|[' || joiners || ']$');
+    found := substring(name from '[' || invisible || ']|^[' || joiners || ']|[' || joiners || ']$');
     if found is not null then
-      return format('The name holds a character that cannot be seen (U+%s); please type the name again.',
+      return format('The name contains an invisible character (U+%s); please type the name again.',
         upper(lpad(to_hex(ascii(found)), 4, '0')));
     end if;
     return null;
   end
   $function$;
 
-  -- "Image 3 (beach.jpg)", whatever the path holds, and however much.
+  -- "Image 3 (beach.jpg)", for any path: other characters become "?", and at most 80 are shown.
   create function watcher.image_label(number bigint, path text) returns text
   language sql immutable parallel safe set search_path = '' as $function$
     select format('Image %s (%s)', number,
@@ -72,7 +72,7 @@ begin
   declare
     number integer;
     path text;
-    twin integer;
+    first_use integer;
   begin
     if paths is null or cardinality(paths) = 0 then
       return 'No images were given; 3 to 40 are needed.';
@@ -106,9 +106,9 @@ begin
       if cardinality(string_to_array(path, '/')) > 6 then
         return watcher.image_label(number, path) || ' lies more than 5 folders deep.';
       end if;
-      twin := array_position(paths, path);
-      if twin < number then
-        return format('%s is given twice: it is also image %s.', watcher.image_label(number, path), twin);
+      first_use := array_position(paths, path);
+      if first_use < number then
+        return format('%s is given twice: it is also image %s.', watcher.image_label(number, path), first_use);
       end if;
     end loop;
     return null;
@@ -153,8 +153,8 @@ begin
   alter table public.trained_identities enable row level security;
 
   comment on table public.trained_identities is
-    'One row an identity: the frontend inserts it as pending, the watcher publishes it.';
-  comment on column public.trained_identities.next_attempt_at is 'While pending: trying again at this time.';
+    'One row per identity: the frontend inserts it as pending, the watcher publishes it.';
+  comment on column public.trained_identities.next_attempt_at is 'While pending: the time of the next attempt.';
 
   create index trained_identities_by_user on public.trained_identities (user_id, created_at);
   create index trained_identities_open_by_user on public.trained_identities (user_id)
@@ -164,15 +164,15 @@ begin
   create index trained_identities_published on public.trained_identities (published_at) where status = 'published';
 
 
-  -- Makes the changes of one user come one after the other, until the end of the transaction. The account comes first, as
-  -- when it is deleted: whoever waits for that must not hold what the deletion wants next.
+  -- Serializes the changes of one user until the end of the transaction. Locks the account first, as its deletion does,
+  -- so that the two cannot deadlock.
   create function watcher.lock_user(owner uuid) returns void
   language sql security definer set search_path = '' as $function$
     select from auth.users where id = owner for key share;
     select pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0));
   $function$;
 
-  -- At most 20 open rows a user, also when they come at once.
+  -- At most 20 open rows per user, also when they are inserted concurrently.
   create function watcher.check_open_rows(owner uuid) returns void
   language plpgsql security definer set search_path = '' as $function$
   begin
@@ -182,7 +182,7 @@ begin
       where user_id = owner and status in ('pending', 'publishing')
     ) then
       raise exception using errcode = 'check_violation', message =
-        'You have 20 identities waiting or being published, which is as many as can be at once; '
+        'You have 20 identities waiting or being published, the most allowed at a time; '
         'please try again when one of them is done.';
     end if;
   end
@@ -193,7 +193,7 @@ begin
   declare
     refusal text;
   begin
-    -- A forged status or user is refused by row-level security, which speaks after this trigger.
+    -- Row-level security, which is checked after this trigger, refuses a forged status or user.
     if new.status is distinct from 'pending'
       or (select auth.jwt()) is not null and new.user_id is distinct from (select auth.uid())
     then
@@ -222,7 +222,7 @@ begin
     for each row execute function watcher.on_insert();
 
 
-  -- Before any row is locked: two changes of one user, each with a row that the other wants, would wait for ever.
+  -- Runs before any row is locked. Otherwise two changes of one user, each with a row that the other needs, could deadlock.
   create function watcher.before_change() returns trigger
   language plpgsql security definer set search_path = '' as $function$
   begin
@@ -239,7 +239,7 @@ begin
   begin
     new.updated_at := now();
     if old.status = 'failed' and new.status = 'pending' then
-      -- Whoever is signed in is bound by the limit; the operator's replay is not.
+      -- The limit applies to users, not to the operator's replay.
       if (select auth.uid()) is not null then
         perform watcher.check_open_rows(new.user_id);
       end if;
@@ -256,8 +256,8 @@ begin
     for each row execute function watcher.on_update();
 
 
-  -- What may follow what: the only place that says so. After the update, so that row-level security, which refuses a
-  -- forged status, speaks first.
+  -- The allowed transitions, defined here alone. Checked after the update, so that row-level security refuses a forged
+  -- status first.
   create function watcher.guard_transition() returns trigger
   language plpgsql security definer set search_path = '' as $function$
   begin
@@ -266,7 +266,7 @@ begin
       ('publishing', 'published'),  -- complete
       ('publishing', 'failed'),     -- fail
       ('publishing', 'pending'),    -- defer, release
-      ('pending', 'failed'),        -- the budget is spent and there is no repo to look at
+      ('pending', 'failed'),        -- the budget is spent and no repo can exist
       ('failed', 'pending')         -- a user's retry, replay
     ) then
       raise exception using errcode = 'check_violation',
@@ -280,14 +280,14 @@ begin
     for each row when (old.status <> new.status) execute function watcher.guard_transition();
 
 
-  -- One row, touched to see whether Realtime delivers.
+  -- One row, updated to check that Realtime delivers.
   create table public.watcher_pulse (
     id boolean primary key default true check (id),
     beats bigint not null default 0,
     beaten_at timestamptz not null default now()
   );
   alter table public.watcher_pulse enable row level security;
-  comment on table public.watcher_pulse is 'Touched by the watcher to see whether Realtime delivers.';
+  comment on table public.watcher_pulse is 'Updated by the watcher to check that Realtime delivers.';
   insert into public.watcher_pulse default values;
 
   insert into watcher.migrations (version) values ('20261122100000');

@@ -1,16 +1,16 @@
--- The engine: pieces of work of any kind, attempts at them, and the verbs through which the watcher takes and ends them.
+-- The engine: a queue for work of any kind, the attempts at it, and the verbs with which the watcher claims and ends them.
 --
--- A kind of work, say publish, is a set of functions that the engine calls by name. Each gets the identity's id:
---   watcher.publish_begin(id)                  a claim begins: returns what the worker has to know, null for nothing to do
---   watcher.publish_progress(ids, progress)    renewals say how far the attempts have come, as the kind's worker puts it
+-- A kind of work, for example publish, is a set of functions that the engine calls by name. Each gets the identity's id:
+--   watcher.publish_begin(id)                  on a claim: returns what the worker needs, null if there is nothing to do
+--   watcher.publish_progress(ids, progress)    on a renewal: stores the progress, which is JSON in the kind's own format
 --   watcher.publish_put_back(id, next_at)      an attempt was deferred until next_at, or released (null)
---   watcher.publish_fail(id, code, message)    the work has failed for good
---   watcher.publish_needs_look(id)             whether failing for want of attempts takes a last look at what they left
---   watcher.publish_find_unqueued()            queues work that should have a line and has none; returns whether it did
+--   watcher.publish_fail(id, code, message)    the work has failed permanently
+--   watcher.publish_needs_look(id)             whether, with the budget spent, one more attempt must look at what is left
+--   watcher.publish_find_unqueued()            queues work that lacks an entry in the queue; returns whether it found any
 -- A verb of the kind's own, watcher_complete for publish, ends an attempt as done. See docs/architecture.md.
 --
--- Locks: account, user (watcher.lock_user), row, line of work, attempt, in this order. A claim skips what is locked, and
--- watcher_renew takes attempts alone and never waits.
+-- Lock order: account, user (watcher.lock_user), row, queue entry, attempt. A claim skips what is locked. watcher_renew
+-- locks attempts only and never waits for one.
 -- Clocks: everything stored comes from now(); callers send durations in seconds.
 
 do $migration$
@@ -23,28 +23,27 @@ begin
   end if;
 
 
-  -- The kinds of work that there are.
+  -- All kinds of work.
   create function watcher.kinds() returns text[]
   language sql immutable parallel safe set search_path = '' as $function$ select array['publish'] $function$;
 
-  -- One line for each open piece of work: its place in the queue and its budget. It goes when the work ends, so a retry or
-  -- a replay begins with a fresh one, and the queue stays small however much is done. No foreign key: work may outlive
-  -- its row.
+  -- The queue: one entry per open piece of work, with its position and its budget. It is deleted when the work ends, so
+  -- that a retry or a replay starts with a fresh budget and the queue stays small. No foreign key: work may outlive its row.
   create table watcher.work (
     id bigint generated always as identity primary key,
     kind text not null constraint kind_is_known check (kind = any (watcher.kinds())),
     identity_id uuid not null,
     created_at timestamptz not null default now(),
-    -- Due, in this order; null while held and while deferred.
+    -- Due now, in ascending order; null while an attempt holds the work and while it is deferred.
     turn_at timestamptz,
     -- Deferred until then.
     next_at timestamptz,
     -- Attempts that count against the budget.
     spent integer not null default 0 check (spent >= 0),
-    -- How many attempts in a row ended with their lease, as when the worker was killed.
+    -- Consecutive attempts whose lease expired, as when the worker is killed.
     crashes integer not null default 0 check (crashes >= 0),
     last_reason text,
-    constraint one_line_of_a_kind unique (identity_id, kind),
+    constraint one_entry_per_kind unique (identity_id, kind),
     constraint due_or_deferred check (turn_at is null or next_at is null)
   ) with (fillfactor = 80);
   create index work_due on watcher.work (kind, turn_at) where turn_at is not null;
@@ -52,7 +51,7 @@ begin
   create index work_held on watcher.work (kind) where turn_at is null and next_at is null;
   alter table watcher.work enable row level security;
 
-  -- Lease, fence and history in one. The numbers come from one sequence and are never given out twice.
+  -- An attempt is the lease, the fencing token (its number, never reused) and, once ended, the history.
   create table watcher.attempts (
     number bigint generated always as identity primary key,
     work_id bigint not null,
@@ -60,21 +59,21 @@ begin
     identity_id uuid not null,
     instance text not null,
     run_id uuid not null,
-    -- Handed out with nothing beside it, because the work may be what crashes its workers.
+    -- Claimed by a run that held nothing else, because this work may crash its worker.
     alone boolean not null,
-    -- Uncounted: the budget is spent, and all that is left is to look at what there is and clean up.
+    -- Not counted: the budget is spent, so this attempt only looks at what earlier ones left, and cleans up.
     look_only boolean not null,
     started_at timestamptz not null default now(),
     lease_expires_at timestamptz not null,
     ended_at timestamptz,
-    -- published: the kind's own word for done. crashed: its lease expired. revoked: its row was changed or deleted by hand.
+    -- published: the kind's word for done. crashed: the lease expired. revoked: the row was deleted, or changed by hand.
     outcome text check (outcome in ('published', 'failed', 'deferred', 'released', 'crashed', 'revoked')),
     code text,
     reason text,
     check ((ended_at is null) = (outcome is null))
   ) with (fillfactor = 80);
   create index attempts_by_identity on watcher.attempts (identity_id, number);
-  -- Work is held by its one attempt that has not ended.
+  -- Work is held by its attempt that has not ended; there is at most one.
   create unique index attempts_holding on watcher.attempts (work_id) where ended_at is null;
   alter table watcher.attempts enable row level security;
 
@@ -82,8 +81,8 @@ begin
   create function watcher.max_attempts() returns integer
   language sql immutable parallel safe set search_path = '' as $function$ select 8 $function$;
 
-  -- 5 s, 15 s, 45 s … at most 15 minutes, a quarter more or less; 8 attempts outlast an outage of half an hour.
-  -- A service that named a later time is believed, up to an hour.
+  -- Exponential back-off: 5 s, 15 s, 45 s … at most 15 min, with 25 % of jitter either way, so that 8 attempts outlast an
+  -- outage of half an hour. A longer Retry-After is respected, up to an hour.
   create function watcher.backoff(spent integer, retry_after_seconds double precision) returns interval
   language sql volatile set search_path = '' as $function$
     select make_interval(secs => greatest(
@@ -103,7 +102,7 @@ begin
   $function$;
 
 
-  -- The calls into a kind.
+  -- Calls of the kind's functions.
 
   create function watcher.begin_work(p_kind text, p_identity_id uuid) returns jsonb
   language plpgsql security definer set search_path = '' as $function$
@@ -132,7 +131,7 @@ begin
   end
   $function$;
 
-  -- Ends the work for good, with its line.
+  -- Fails the work permanently and deletes its queue entry.
   create function watcher.fail_work(p_kind text, p_identity_id uuid, p_code text, p_message text) returns void
   language plpgsql security definer set search_path = '' as $function$
   begin
@@ -145,19 +144,19 @@ begin
   language plpgsql security definer set search_path = '' as $function$
   declare
     kind text;
-    found_some boolean;
+    found_here boolean;
     any_found boolean := false;
   begin
     foreach kind in array p_kinds loop
-      execute format('select watcher.%I()', kind || '_find_unqueued') into found_some;
-      any_found := any_found or found_some;
+      execute format('select watcher.%I()', kind || '_find_unqueued') into found_here;
+      any_found := any_found or found_here;
     end loop;
     return any_found;
   end
   $function$;
 
 
-  -- A row that is deleted takes its open work along. An attempt in flight loses its hold; the history before it goes, too.
+  -- Deleting a row deletes its open work and its history, and revokes a running attempt.
   create function watcher.on_delete() returns trigger
   language plpgsql security definer set search_path = '' as $function$
   begin
@@ -173,7 +172,7 @@ begin
     for each row execute function watcher.on_delete();
 
 
-  -- Locks the row of an attempt, its line of work, then the attempt; `held` is true only if the attempt holds the work.
+  -- Locks an attempt's row, its queue entry, then the attempt; `held` says whether the attempt still holds the work.
   create function watcher.lock_attempt(
     p_attempt bigint, out work_id bigint, out kind text, out identity_id uuid, out held boolean, out outcome text
   )
@@ -195,14 +194,14 @@ begin
   $function$;
 
 
-  -- Takes due work for a run: of each kind in p_slots as many pieces as it says, {"publish": 3}. Work is due when its turn
-  -- or its time has come, or when the lease of the attempt that holds it has expired.
+  -- Claims due work for a run: of each kind in p_slots at most so many pieces, for example {"publish": 3}. Work is due when
+  -- it is queued (turn_at), when its time has come (next_at), or when the lease of the attempt that holds it has expired.
   --
-  -- p_holding: the attempts that the run still works on. What else it holds was lost with the answer to a claim and
-  -- is handed out again at once, unspent. p_predecessor_is_dead: the caller has the lock of its instance, so what an
-  -- earlier run of that instance holds is due at once.
+  -- p_holding: the attempts that the run works on. Any other attempt of the run was in an answer that it never received:
+  -- its work is claimed again at once, unspent. p_predecessor_is_dead: the caller holds the lock of its instance, so what
+  -- earlier runs of that instance hold is due at once.
   --
-  -- Answers {"claims": [...], "more_due": whether to ask again when one of them has ended, "next_due_seconds": s or null}.
+  -- Returns {"claims": [...], "more_due": whether to claim again once one of them has ended, "next_due_seconds": s or null}.
   create function public.watcher_claim(
     p_instance text,
     p_run uuid,
@@ -220,13 +219,13 @@ begin
     taken integer;
     asked record;
     due record;
-    line record;
+    entry record;
     held record;
     lost_answer boolean;
     crashed boolean;
     alone boolean;
     look_only boolean;
-    hopeless boolean;
+    give_up boolean;
     more_due boolean := false;
     draining boolean := false;
     attempt bigint;
@@ -235,13 +234,13 @@ begin
   begin
     if p_instance is null or p_run is null or p_slots is null then
       raise exception using errcode = 'invalid_parameter_value',
-        message = 'A claim names its instance, its run and its slots.';
+        message = 'A claim needs an instance, a run and slots.';
     end if;
     if not kinds <@ watcher.kinds() then
       raise exception using errcode = 'invalid_parameter_value',
-        message = format('Of the kinds of work %s this database knows %s.', kinds, watcher.kinds());
+        message = format('Unknown kind of work in %s: this database knows %s.', kinds, watcher.kinds());
     end if;
-    -- Work that may crash its worker is done with nothing beside it.
+    -- Work that may crash its worker runs alone.
     if exists (select from watcher.attempts a where a.number = any (holding) and a.alone and a.ended_at is null) then
       draining := true;
       more_due := true;
@@ -259,7 +258,7 @@ begin
         exit when draining;
         continue when wanted = 0;
         for due in
-          -- What a dead run or a lost answer left behind comes first; the rest in the order it became due.
+          -- First what a dead run or a lost answer left behind, then the rest in the order in which it became due.
           select id, since from (
             (select w.id, w.turn_at as since, false as at_once from watcher.work w
               where w.kind = asked.kind and w.turn_at is not null order by w.turn_at limit 4 * wanted + 64)
@@ -281,37 +280,37 @@ begin
         loop
           exit when taken >= wanted;
 
-          -- The row, where there is one, then the line; then, in statements of their own, all that is known of it now.
-          select w.identity_id into line from watcher.work w where w.id = due.id;
+          -- Lock the row, if there is one, then the entry, and skip either if it is locked. Both may have changed since the
+          -- query above, so they are read again by statements of their own.
+          select w.identity_id into entry from watcher.work w where w.id = due.id;
           continue when not found;
-          perform from public.trained_identities t where t.id = line.identity_id for update skip locked;
-          -- Not found: gone, or locked by somebody.
-          continue when not found and exists (select from public.trained_identities t where t.id = line.identity_id);
-          select w.* into line from watcher.work w where w.id = due.id for update skip locked;
+          perform from public.trained_identities t where t.id = entry.identity_id for update skip locked;
+          continue when not found and exists (select from public.trained_identities t where t.id = entry.identity_id);
+          select w.* into entry from watcher.work w where w.id = due.id for update skip locked;
           continue when not found;
           select a.number, a.run_id, a.instance, a.lease_expires_at, a.look_only into held
           from watcher.attempts a where a.work_id = due.id and a.ended_at is null for update;
 
           lost_answer := held.run_id = p_run and held.number <> all (holding) and held.lease_expires_at > now();
           crashed := held.number is not null and not lost_answer;
-          continue when line.next_at > now();
+          continue when entry.next_at > now();
           continue when crashed and held.number = any (holding);
           continue when crashed and held.lease_expires_at > now()
             and not (p_predecessor_is_dead and held.instance = p_instance and held.run_id <> p_run);
 
           if crashed then
-            line.crashes := line.crashes + 1;
-            line.last_reason := 'The lease expired: the worker crashed or lost contact.';
+            entry.crashes := entry.crashes + 1;
+            entry.last_reason := 'The lease expired: the worker crashed or lost contact.';
           elsif lost_answer and not held.look_only then
-            line.spent := line.spent - 1;
+            entry.spent := entry.spent - 1;
           end if;
-          look_only := line.spent >= watcher.max_attempts();
-          alone := look_only or line.crashes >= 2;
-          -- Nobody needs to look where nothing was left, or where the look itself crashed.
-          hopeless := look_only
-            and (crashed and held.look_only or not watcher.needs_look(line.kind, line.identity_id));
-          if alone and not hopeless and (cardinality(holding) > 0 or jsonb_array_length(claims) > 0) then
-            -- Not beside others. Once it has waited a minute, take nothing more, so that this run comes to be empty.
+          look_only := entry.spent >= watcher.max_attempts();
+          alone := look_only or entry.crashes >= 2;
+          -- No last look if nothing was left to look at, or if that look itself crashed.
+          give_up := look_only
+            and (crashed and held.look_only or not watcher.needs_look(entry.kind, entry.identity_id));
+          if alone and not give_up and (cardinality(holding) > 0 or jsonb_array_length(claims) > 0) then
+            -- It must run alone. Once it has waited a minute, claim nothing more, so that this run becomes free for it.
             more_due := true;
             draining := due.since < now() - interval '1 minute';
             exit when draining;
@@ -320,18 +319,18 @@ begin
 
           if held.number is not null then
             perform watcher.end_attempt(held.number, case when crashed then 'crashed' else 'released' end, null,
-              case when crashed then line.last_reason else 'The answer to the claim was lost.' end);
+              case when crashed then entry.last_reason else 'The answer to the claim was lost.' end);
           end if;
-          if hopeless then
-            perform watcher.fail_work(line.kind, line.identity_id, 'attempts_exhausted',
-              watcher.exhausted_message(line.spent, line.last_reason));
+          if give_up then
+            perform watcher.fail_work(entry.kind, entry.identity_id, 'attempts_exhausted',
+              watcher.exhausted_message(entry.spent, entry.last_reason));
             continue;
           end if;
           update watcher.work set
-            turn_at = null, next_at = null, crashes = line.crashes, last_reason = line.last_reason,
-            spent = line.spent + case when look_only then 0 else 1 end
+            turn_at = null, next_at = null, crashes = entry.crashes, last_reason = entry.last_reason,
+            spent = entry.spent + case when look_only then 0 else 1 end
           where id = due.id;
-          details := watcher.begin_work(line.kind, line.identity_id);
+          details := watcher.begin_work(entry.kind, entry.identity_id);
           if details is null then
             delete from watcher.work where id = due.id;
             continue;
@@ -339,21 +338,21 @@ begin
 
           insert into watcher.attempts
             (work_id, kind, identity_id, instance, run_id, alone, look_only, lease_expires_at)
-          values (due.id, line.kind, line.identity_id, p_instance, p_run, alone, look_only,
+          values (due.id, entry.kind, entry.identity_id, p_instance, p_run, alone, look_only,
             now() + watcher.bounded_lease(p_lease_seconds))
           returning number into attempt;
 
           claims := claims || jsonb_build_object(
             'attempt', attempt,
-            'kind', line.kind,
-            'identity_id', line.identity_id,
+            'kind', entry.kind,
+            'identity_id', entry.identity_id,
             'details', details,
             'look_only', look_only,
-            'exhausted', case when look_only then watcher.exhausted_message(line.spent, line.last_reason) end,
+            'exhausted', case when look_only then watcher.exhausted_message(entry.spent, entry.last_reason) end,
             'never_tried', not exists (select from watcher.attempts a
-              where a.identity_id = line.identity_id and a.kind = line.kind and a.number < attempt
+              where a.identity_id = entry.identity_id and a.kind = entry.kind and a.number < attempt
                 and a.outcome <> 'revoked'),
-            'age_seconds', extract(epoch from now() - line.created_at)
+            'age_seconds', extract(epoch from now() - entry.created_at)
           );
           taken := taken + 1;
           draining := alone;
@@ -374,18 +373,18 @@ begin
   $function$;
 
 
-  -- Renews the leases of a daemon's attempts, and has their kinds show how far they have come: {"12": {...}, "13": {}}.
-  -- It waits for nobody: an attempt that somebody has locked is renewed the next time.
+  -- Renews the leases of a daemon's attempts and stores their progress: {"12": {...}, "13": {}}. Never waits for a lock: an
+  -- attempt that is locked is renewed by the next call.
   --
-  -- Answers {"held": [...], "busy": [...]}: an attempt in neither holds nothing any more; a busy one was being
-  -- written to just then, and its lease was not renewed.
+  -- Returns {"held": [...], "busy": [...]}: a busy attempt was locked, so its lease was not renewed; an attempt in neither
+  -- list has ended.
   create function public.watcher_renew(p_progress jsonb, p_lease_seconds double precision) returns jsonb
   language plpgsql security definer set search_path = '' as $function$
   declare
     asked constant bigint[] := array(select jsonb_object_keys(coalesce(p_progress, '{}'))::bigint);
     held bigint[];
     busy bigint[];
-    news record;
+    reported record;
   begin
     with mine as (
       select number from watcher.attempts
@@ -398,20 +397,20 @@ begin
     select coalesce(array_agg(number), '{}') into busy from watcher.attempts
     where number = any (asked) and number <> all (held) and ended_at is null;
 
-    for news in
+    for reported in
       select a.kind, array_agg(a.identity_id) as ids, array_agg(p_progress -> a.number::text) as progress
       from watcher.attempts a
       where a.number = any (held) and p_progress -> a.number::text <> '{}' group by a.kind
     loop
-      execute format('select watcher.%I($1, $2)', news.kind || '_progress') using news.ids, news.progress;
+      execute format('select watcher.%I($1, $2)', reported.kind || '_progress') using reported.ids, reported.progress;
     end loop;
     return jsonb_build_object('held', to_jsonb(held), 'busy', to_jsonb(busy));
   end
   $function$;
 
 
-  -- The write-backs. Each answers 'done', also when the same attempt has recorded the same before, or 'lost': the
-  -- attempt holds its work no longer, and nothing was written.
+  -- The write-backs. Each returns 'done', also when the same attempt repeats it, or 'lost': the attempt no longer holds
+  -- its work, and nothing was written.
 
   create function public.watcher_fail(p_attempt bigint, p_code text, p_message text) returns text
   language plpgsql security definer set search_path = '' as $function$
@@ -428,29 +427,29 @@ begin
   end
   $function$;
 
-  -- Later, and spent. When the budget is spent with it, the work is handed out once more, only to look.
+  -- Try again later; the attempt counts. If it spends the budget, the work is claimed once more, only to look.
   create function public.watcher_defer(p_attempt bigint, p_reason text, p_retry_after_seconds double precision default null)
   returns text
   language plpgsql security definer set search_path = '' as $function$
   declare
     mine record;
-    line record;
+    entry record;
     later timestamptz;
   begin
     select * into mine from watcher.lock_attempt(p_attempt);
     if not mine.held then
       return case when mine.outcome = 'deferred' then 'done' else 'lost' end;
     end if;
-    select a.look_only, w.spent, w.last_reason, w.spent >= watcher.max_attempts() as exhausted into line
+    select a.look_only, w.spent, w.last_reason, w.spent >= watcher.max_attempts() as exhausted into entry
     from watcher.attempts a join watcher.work w on w.id = a.work_id
     where a.number = p_attempt;
     perform watcher.end_attempt(p_attempt, 'deferred', null, p_reason);
-    if line.look_only or (line.exhausted and not watcher.needs_look(mine.kind, mine.identity_id)) then
+    if entry.look_only or (entry.exhausted and not watcher.needs_look(mine.kind, mine.identity_id)) then
       perform watcher.fail_work(mine.kind, mine.identity_id, 'attempts_exhausted', watcher.exhausted_message(
-        line.spent, case when line.look_only then line.last_reason else p_reason end));
+        entry.spent, case when entry.look_only then entry.last_reason else p_reason end));
       return 'done';
     end if;
-    later := case when not line.exhausted then now() + watcher.backoff(line.spent, p_retry_after_seconds) end;
+    later := case when not entry.exhausted then now() + watcher.backoff(entry.spent, p_retry_after_seconds) end;
     update watcher.work set
       crashes = 0, last_reason = p_reason, next_at = later, turn_at = case when later is null then now() end
     where id = mine.work_id;
@@ -459,7 +458,7 @@ begin
   end
   $function$;
 
-  -- Now, and unspent.
+  -- Try again now; the attempt does not count.
   create function public.watcher_release(p_attempt bigint, p_reason text) returns text
   language plpgsql security definer set search_path = '' as $function$
   declare
@@ -479,7 +478,7 @@ begin
   end
   $function$;
 
-  -- Touches the pulse, so that a subscriber to it can tell whether Realtime delivers. Answers the number of the beat.
+  -- Updates the pulse, so that a subscriber can tell whether Realtime delivers. Returns the number of updates so far.
   create function public.watcher_beat() returns bigint
   language sql security definer set search_path = '' as $function$
     update public.watcher_pulse set beats = beats + 1, beaten_at = now() returning beats
@@ -492,7 +491,7 @@ begin
   $function$;
 
 
-  -- A new function is open to everybody: not for a moment.
+  -- Everybody may execute a new function by default: revoke that in the same transaction.
   for verb in
     select f.oid::regprocedure from pg_catalog.pg_proc f
     where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')

@@ -1,5 +1,5 @@
--- Publishing: the kind of work whose queue follows the rows of public.trained_identities, the names of the repos, and what
--- an operator asks and does about rows.
+-- Publishing: the kind of work that keeps its queue in step with public.trained_identities, the names of the repos, and
+-- the operator's functions.
 
 do $migration$
 declare
@@ -15,15 +15,15 @@ begin
   create function watcher.on_status() returns trigger
   language plpgsql security definer set search_path = '' as $function$
   declare
-    turn timestamptz;
+    due timestamptz;
   begin
     if new.status = 'pending' then
       if new.next_attempt_at is null then
-        turn := now();
+        due := now();
         if tg_op = 'INSERT' or old.status = 'failed' then
-          -- Fair between users: each further open row of one user queues half a minute later than it came.
-          -- Counted to a hundred at most, since a replay may open thousands in one statement.
-          turn := turn + (
+          -- Fairness between users: for each other open row of its user, a row queues half a minute later than it came.
+          -- Counts at most a hundred of them, since a replay may open thousands in one statement.
+          due := due + (
             select 30 * count(*) from (
               select from public.trained_identities t
               join watcher.work w on w.identity_id = t.id and w.kind = 'publish'
@@ -33,18 +33,18 @@ begin
         end if;
       end if;
       insert into watcher.work as w (kind, identity_id, turn_at, next_at)
-      values ('publish', new.id, turn, new.next_attempt_at)
+      values ('publish', new.id, due, new.next_attempt_at)
       on conflict (identity_id, kind) do update set turn_at = excluded.turn_at, next_at = excluded.next_at
       where (w.turn_at, w.next_at) is distinct from (excluded.turn_at, excluded.next_at);
     elsif new.status in ('published', 'failed') then
       delete from watcher.work where identity_id = new.id and kind = 'publish';
     else
-      -- Set to publishing by hand: due now. The engine has cleared the line before it comes here.
+      -- Set to publishing by hand: due now. A claim has already cleared the entry.
       update watcher.work set turn_at = now(), next_at = null
       where identity_id = new.id and kind = 'publish' and next_at is not null;
     end if;
     if new.status <> 'publishing' then
-      -- The verbs have ended the attempt already; this is for changes made by hand.
+      -- Only for changes by hand: the verbs have already ended the attempt.
       update watcher.attempts set ended_at = now(), outcome = 'revoked', reason = 'The status was changed by hand.'
       where identity_id = new.id and kind = 'publish' and ended_at is null;
     end if;
@@ -59,7 +59,7 @@ begin
     execute function watcher.on_status();
 
 
-  -- What the engine calls; see 20261122100100_work.sql.
+  -- The functions that the engine calls; see 20261122100100_work.sql.
 
   create function watcher.publish_begin(p_identity_id uuid) returns jsonb
   language plpgsql security definer set search_path = '' as $function$
@@ -81,14 +81,14 @@ begin
   end
   $function$;
 
-  -- {"images_published": n}, shown where it is new.
+  -- Progress is {"images_published": n}; it is written where it has grown.
   create function watcher.publish_progress(p_identity_ids uuid[], p_progress jsonb[]) returns void
   language sql security definer set search_path = '' as $function$
     with progress as (
-      select t.id, least((news.progress ->> 'images_published')::integer, t.num_training_images) as images
-      from unnest(p_identity_ids, p_progress) as news (id, progress)
-      join public.trained_identities t on t.id = news.id
-      where t.status = 'publishing' and (news.progress ->> 'images_published')::integer > t.images_published
+      select t.id, least((reported.progress ->> 'images_published')::integer, t.num_training_images) as images
+      from unnest(p_identity_ids, p_progress) as reported (id, progress)
+      join public.trained_identities t on t.id = reported.id
+      where t.status = 'publishing' and (reported.progress ->> 'images_published')::integer > t.images_published
       for update of t skip locked
     )
     update public.trained_identities t set images_published = progress.images from progress where t.id = progress.id
@@ -106,13 +106,13 @@ begin
     where id = p_identity_id
   $function$;
 
-  -- There may be a repo from the moment a name is reserved.
+  -- Once a name is reserved, there may be a repo.
   create function watcher.publish_needs_look(p_identity_id uuid) returns boolean
   language sql stable security definer set search_path = '' as $function$
     select coalesce((select model_id is not null from public.trained_identities where id = p_identity_id), false)
   $function$;
 
-  -- Rows inserted while triggers were off, as a restore of a backup does.
+  -- Rows that were inserted while triggers were disabled, as when a backup is restored.
   create function watcher.publish_find_unqueued() returns boolean
   language plpgsql security definer set search_path = '' as $function$
   begin
@@ -128,7 +128,7 @@ begin
   $function$;
 
 
-  -- Every name that was ever reserved, also when its row is gone: what may exist on the Hub can be found from here.
+  -- Every name ever reserved, also of deleted rows: all repos that may exist on the Hub.
   create table watcher.names (
     model_id text primary key,
     namespace text not null,
@@ -141,14 +141,14 @@ begin
   create index names_by_identity on watcher.names (identity_id);
   alter table watcher.names enable row level security;
 
-  -- The name of the repo, reserved before the Hub hears of it. Reserving again answers the same name, unless
-  -- p_refused names it: then the next one. Answers null if the attempt does not hold its row.
+  -- Reserves the name of the repo before it is created on the Hub. Reserving again returns the same name, or the next one
+  -- if p_refused is that name. Returns null if the attempt no longer holds its row.
   create function public.watcher_reserve(p_attempt bigint, p_namespace text, p_slug text, p_refused text default null)
   returns text
   language plpgsql security definer set search_path = '' as $function$
   declare
     mine record;
-    line record;
+    repo record;
     first_second bigint;
     free_second bigint;
   begin
@@ -157,24 +157,24 @@ begin
       or p_namespace is null or p_slug is null
     then
       raise exception using errcode = 'invalid_parameter_value',
-        message = format('%L and %L cannot be part of a repo''s name.', p_namespace, p_slug);
+        message = format('%L and %L do not make a valid repo name.', p_namespace, p_slug);
     end if;
     select * into mine from watcher.lock_attempt(p_attempt);
     if not mine.held then
       return null;
     end if;
-    select t.model_id, t.created_at, n.seconds into line
+    select t.model_id, t.created_at, n.seconds into repo
     from public.trained_identities t left join watcher.names n on n.model_id = t.model_id
     where t.id = mine.identity_id;
-    if starts_with(line.model_id, p_namespace || '/') and p_refused is distinct from line.model_id then
-      return line.model_id;
+    if starts_with(repo.model_id, p_namespace || '/') and p_refused is distinct from repo.model_id then
+      return repo.model_id;
     end if;
 
-    -- Whoever wants the same name at the same time looks after us.
+    -- Concurrent reservations of the same name wait here.
     perform pg_advisory_xact_lock(hashtextextended('watcher.names ' || p_namespace || '/' || p_slug, 0));
-    first_second := floor(extract(epoch from line.created_at));
-    if p_refused = line.model_id then
-      first_second := coalesce(line.seconds + 1, first_second);
+    first_second := floor(extract(epoch from repo.created_at));
+    if p_refused = repo.model_id then
+      first_second := coalesce(repo.seconds + 1, first_second);
     end if;
     select min(candidate) into free_second from (
       select first_second as candidate
@@ -191,12 +191,12 @@ begin
     update public.trained_identities
     set model_id = format('%s/identity-%s-%s', p_namespace, p_slug, free_second)
     where id = mine.identity_id
-    returning model_id into line.model_id;
-    return line.model_id;
+    returning model_id into repo.model_id;
+    return repo.model_id;
   end
   $function$;
 
-  -- Publishing → published: the attempt is done. Answers as every write-back does.
+  -- publishing → published: the attempt is done. Returns 'done' or 'lost', as every write-back does.
   create function public.watcher_complete(p_attempt bigint, p_url text, p_commit_sha text, p_training_config jsonb)
   returns text
   language plpgsql security definer set search_path = '' as $function$
@@ -220,8 +220,8 @@ begin
 
   -- For the operator.
 
-  -- Sets failed rows back to pending, all of them or those that every given condition fits; running rows are left alone.
-  -- Answers how many rows the conditions fit, by what was done, and the codes of those replayed:
+  -- Sets failed rows back to pending: all, or those that match every given condition. Other rows are left alone.
+  -- Returns the number of rows replayed and their codes, and of the rows in p_ids that were not failed:
   -- {"replayed": n, "codes": {code: n}, "pending": n, "publishing": n, "published": n}.
   create function public.watcher_replay(
     p_ids uuid[] default null,
@@ -265,8 +265,8 @@ begin
   end
   $function$;
 
-  -- What waits, what runs and by whom, what failed and why, and what was published in the last 24 hours. Of what waits
-  -- and what failed the ten that matter first: the oldest, and the last.
+  -- The pending rows (the oldest ten), the running ones with their attempts, the failed ones (the last ten) with their
+  -- reasons, and the number published in the last 24 hours.
   create function public.watcher_status() returns jsonb
   language sql stable security definer set search_path = '' as $function$
     with pending as (
@@ -305,7 +305,7 @@ begin
     )
   $function$;
 
-  -- One row and all its attempts; null if there is no such row.
+  -- One row with all its attempts and names, or null if there is no such row.
   create function public.watcher_story(p_id uuid) returns jsonb
   language sql stable security definer set search_path = '' as $function$
     select to_jsonb(t) || jsonb_build_object(
@@ -329,7 +329,7 @@ begin
     where t.id = p_id
   $function$;
 
-  -- The names ever reserved, in their order, with the row they were for; at most 1000 a call, after p_after.
+  -- The names ever reserved, in alphabetical order after p_after, with their rows; at most 1000 per call.
   create function public.watcher_names(p_after text default '', p_limit integer default 1000)
   returns table (model_id text, identity_id uuid, reserved_at timestamptz, row_exists boolean)
   language sql stable security definer set search_path = '' as $function$
@@ -340,7 +340,7 @@ begin
   $function$;
 
 
-  -- A new function is open to everybody: not for a moment.
+  -- Everybody may execute a new function by default: revoke that in the same transaction.
   for verb in
     select f.oid::regprocedure from pg_catalog.pg_proc f
     where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')

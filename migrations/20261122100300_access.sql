@@ -1,5 +1,5 @@
--- Who may do what: grants by column and by function, row-level security, the bucket, the publication.
--- Says all of it in both directions, since projects differ in what new tables and functions grant by themselves.
+-- Permissions: grants per column and function, row-level security, the bucket, and the Realtime publication.
+-- Revokes everything before granting, since projects differ in their default privileges.
 
 do $migration$
 declare
@@ -11,8 +11,8 @@ begin
   end if;
 
 
-  -- Current grants, policies, triggers, bucket and publication, in Postgres's own words. doctor compares them with what
-  -- ships with the program, and needs no database password for it.
+  -- Current grants, policies, triggers, bucket and publication, as Postgres reports them. `watcher doctor` compares them
+  -- with those that the migrations create, and needs no database password for that.
   create function public.watcher_catalogue() returns jsonb
   language sql stable security definer set search_path = '' as $function$
     select jsonb_build_object(
@@ -56,7 +56,7 @@ begin
   $function$;
 
 
-  -- The private schema: nobody but its owner, except for the checks of the table, which run as whoever inserts.
+  -- The private schema is for its owner alone, except the functions in the table's checks, which run as the inserting role.
   revoke all on schema watcher from public, anon, authenticated, service_role;
   revoke all on all tables in schema watcher from public, anon, authenticated, service_role;
   revoke all on all sequences in schema watcher from public, anon, authenticated, service_role;
@@ -65,7 +65,7 @@ begin
   grant execute on function watcher.paths_error(uuid, text[]) to authenticated;
   grant execute on function watcher.image_label(bigint, text) to authenticated;
 
-  -- The verbs: for the watcher alone.
+  -- The verbs are for the watcher alone.
   for verb in
     select f.oid::regprocedure from pg_catalog.pg_proc f
     where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')
@@ -74,7 +74,7 @@ begin
     execute format('grant execute on function %s to service_role', verb);
   end loop;
 
-  -- Realtime asks for SELECT before it tells service_role of a change; every write goes through the verbs.
+  -- Realtime delivers a change to service_role only if that may SELECT the table. All writes go through the verbs.
   revoke all on table public.trained_identities from public, anon, authenticated, service_role;
   revoke all on table public.watcher_pulse from public, anon, authenticated, service_role;
   grant select on table public.trained_identities to service_role;
@@ -99,7 +99,7 @@ begin
     for select to service_role using (true);
 
 
-  -- The bucket. No policy for update: what a row names stays what it was.
+  -- The bucket. No policy for update, so that the images of a row cannot be replaced.
   insert into storage.buckets (id, name, public, file_size_limit, allowed_mime_types)
   values ('identity-images', 'identity-images', false, 20971520, '{image/jpeg,image/png}')
   on conflict (id) do update set

@@ -74,6 +74,93 @@ def test_it_says_its_version_and_what_it_can_do() -> None:
         assert re.search(rf"^  {command} +\S", help_, re.MULTILINE)
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["replay", "--help"]])
+def test_the_version_and_the_help_import_click_and_none_of_the_large_packages(arguments: list[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "watcher", *arguments],
+        env=BARE,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert ended.stdout
+    packages = {name.partition(".")[0] for name in imported(ended.stderr)}
+    assert "click" in packages
+    large = {"asyncio", "httpx", "huggingface_hub", "pydantic", "psycopg", "rich", "structlog", "supabase"}
+    assert packages & large == set()
+
+
+def imported(importtime: str) -> list[str]:
+    """The modules that `python -X importtime` reports."""
+    lines = [line for line in importtime.splitlines() if line.startswith("import time:")]
+    return [line.rpartition("|")[2].strip() for line in lines]
+
+
+def test_a_running_daemon_has_imported_neither_the_database_driver_nor_the_imaging_library(
+    scene: Scene, tmp_path: Path
+) -> None:
+    given = scene.sandbox.settings() | {"WATCHER_SPOOL": str(tmp_path), "WATCHER_INSTANCE": "test"}
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "watcher", "run"],
+        env=BARE | given | {"WATCHER_LOG_FORMAT": "json"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if '"event": "ready"' in line:
+                process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    modules = imported("".join(lines))
+    assert "watcher.app" in modules
+    assert {name for name in modules if name.startswith(("psycopg", "PIL"))} == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module"),
+    [
+        (["--version"], "click"),
+        (["run"], "supabase"),
+        (["migrate"], "psycopg"),
+        (["sandbox"], "psycopg"),
+        (["demo"], "rich"),
+        (["doctor"], "huggingface_hub"),
+        (["status"], "structlog"),
+        (["show", "00000000-0000-0000-0000-000000000000"], "pydantic"),
+        (["replay", "--failed", "--yes"], "httpx"),
+    ],
+)
+def test_a_missing_module_is_a_configuration_error_that_names_it(
+    tmp_path: Path, arguments: list[str], module: str
+) -> None:
+    (tmp_path / f"{module}.py").write_text("raise ModuleNotFoundError('No such module', name=__name__)")
+    ended = watcher(*arguments, PYTHONPATH=str(tmp_path))
+    assert (ended.returncode, ended.stdout) == (78, "")
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(f"watcher: The module {module} cannot be imported (No such module): reinstall ")
+
+
+def test_a_module_of_another_python_is_named_though_its_error_names_none(tmp_path: Path) -> None:
+    (tmp_path / "psycopg.py").write_text("raise ImportError('no pq wrapper available.\\nAttempts made: …')")
+    ended = watcher("migrate", PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 78
+    [line] = ended.stderr.splitlines()
+    assert "The module psycopg cannot be imported (no pq wrapper available): reinstall " in line
+
+
+@pytest.mark.parametrize(("arguments", "module"), [(["sandbox"], "starlette"), (["demo"], "PIL")])
+def test_a_sandbox_that_is_not_installed_is_a_configuration_error_that_says_how_to(
+    tmp_path: Path, arguments: list[str], module: str
+) -> None:
+    (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('No such module', name={module!r})")
+    ended = watcher(*arguments, PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 78
+    assert f"The sandbox is not installed ({module}): pip install 'watcher[sandbox]'." in ended.stderr
+
+
 def test_sigterm_ends_a_running_daemon_with_0_and_json_lines_told_its_life(
     scene: Scene, tmp_path: Path
 ) -> None:

@@ -3,17 +3,35 @@
 import os
 import signal
 import sys
+import traceback
+from typing import NoReturn
 
 
 def main() -> None:
     """Run the command and end the process with its exit code."""
     if sys.argv[1:2] == ["run"]:
-        # Before the slow imports: until the daemon handles signals, there is nothing to finish.
+        # Before the slow imports: until the daemon handles signals itself, it holds no work and can simply exit.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: os._exit(0))
-    from watcher import cli
+    try:
+        from watcher import cli
 
-    cli.main()
+        cli.main()
+    except ImportError as error:
+        _cannot_import(error)
+
+
+def _cannot_import(error: ImportError) -> NoReturn:
+    """Exit with 78, a configuration error. Uses only the standard library, since any package may be the missing one."""
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    module = error.name or innermost.f_globals["__name__"]
+    reason = str(error).partition("\n")[0].rstrip(".")
+    sys.stderr.write(
+        f"watcher: The module {module} cannot be imported ({reason}): reinstall the watcher and its dependencies, with "
+        f"the pip of {sys.executable} (Python 3.11 or later).\n"
+    )
+    sys.stderr.flush()
+    os._exit(78)
 
 
 if __name__ == "__main__":

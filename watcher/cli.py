@@ -1,10 +1,12 @@
 """The commands: parse, build, call, print.
 
-Exit codes: 0 done; 1 it could not be done just now; 2 the command was used wrongly; 78 something is set up wrongly,
-and trying again will not help (systemd does not restart then).
+Exit codes: 0 done; 1 failed for now; 2 usage error; 78 configuration error: trying again does not help, and systemd does
+not restart the service.
+
+Only click and the errors are imported here. What else a command needs is imported when it runs, so that `--version` and
+`--help` are quick and each process holds in memory only what it uses.
 """
 
-import asyncio
 import faulthandler
 import logging
 import os
@@ -17,35 +19,35 @@ from pathlib import Path
 
 import click
 
-from watcher import __version__, migrate
+from watcher import __version__
 from watcher.errors import Misconfigured, WatcherError
 from watcher.operator import console
-from watcher.process.log import configure, is_journal, redact
-from watcher.settings import settings
 
 EX_CONFIG = 78
 
 
 def main() -> None:
-    """Run a command and end the process with its exit code."""
+    """Run a command and end the process with its exit code; raises ImportError where a module cannot be imported."""
     try:
         code = cli(prog_name="watcher", standalone_mode=False) or 0
+    except ImportError:
+        raise
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except (BrokenPipeError, SystemExit):
-        # Whoever read our output has seen enough, as `head` has; rich and click make an exit with 1 of it.
+        # The reader of our output, such as `head`, has closed the pipe; rich and click turn that into an exit with 1.
         os._exit(0)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except Misconfigured as error:
-        _complain(error)
+        _print_error(error)
         code = EX_CONFIG
     except WatcherError as error:
-        _complain(error)
+        _print_error(error)
         code = 1
     except Exception:
-        # Through the log, which knows the secrets.
+        # Through the log, which redacts secrets.
         logging.getLogger("watcher").exception("The watcher met an unexpected error.")
         code = 1
     logging.shutdown()
@@ -55,8 +57,11 @@ def main() -> None:
     os._exit(code)
 
 
-def _complain(error: WatcherError) -> None:
-    priority = "<3>" if is_journal(settings.environment()) else ""  # an error, see sd-daemon(3)
+def _print_error(error: WatcherError) -> None:
+    from watcher.process.log import is_journal, redact
+    from watcher.settings.settings import environment
+
+    priority = "<3>" if is_journal(environment()) else ""  # an error, see sd-daemon(3)
     click.echo(f"{priority}watcher: {redact(str(error))}", err=True)
 
 
@@ -68,12 +73,16 @@ def cli() -> None:
 
 @cli.command()
 def run() -> None:
-    """Publish rows until told to stop (SIGTERM).
+    """Publish rows until SIGTERM.
 
-    Exits with 78 if something is set up wrongly.
+    Exits with 78 on a configuration error.
     """
+    import asyncio
+
     from watcher.app import run as run_app
     from watcher.process.event_loop import EventLoop
+    from watcher.process.log import configure
+    from watcher.settings import settings
 
     loaded = settings.load()
     configure(
@@ -83,18 +92,18 @@ def run() -> None:
         settings.environment(),
         instance=loaded.instance,
     )
-    # Where the watchdog ends us, say where we hung.
+    # If the watchdog ends a hung process with SIGABRT, this logs the stacks of its threads.
     faulthandler.enable()
     with asyncio.Runner(loop_factory=EventLoop) as runner:
-        runner.run(run_app(loaded, stopped=_close_soon))
+        runner.run(run_app(loaded, stopped=_exit_soon))
 
 
-def _close_soon() -> None:
-    """End within a second, whatever a library's task or thread makes of being closed: every row is given back."""
-    end = threading.Timer(1, os._exit, (0,))
-    end.daemon = True
+def _exit_soon() -> None:
+    """Exit within a second, even if a library's task or thread does not end: no work is held any more."""
+    timer = threading.Timer(1, os._exit, (0,))
+    timer.daemon = True
     with suppress(RuntimeError):  # this host cannot start another thread
-        end.start()
+        timer.start()
 
 
 @cli.command("migrate")
@@ -104,10 +113,13 @@ def _close_soon() -> None:
     help="Only write the files into this folder, for `supabase db push`.",
 )
 def migrate_(into: Path | None) -> None:
-    """Bring the database to the schema that this version needs.
+    """Migrate the database to the schema that this version needs.
 
-    Without --into the migrations are applied over SUPABASE_DB_URL, as the role postgres.
+    Without --into, the migrations are applied over SUPABASE_DB_URL, as the role postgres.
     """
+    from watcher import migrate
+    from watcher.settings import settings
+
     if into is not None:
         for file in migrate.copy(into):
             click.echo(f"Wrote {file}")
@@ -124,16 +136,18 @@ def migrate_(into: Path | None) -> None:
 
 @cli.command()
 @click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), help="Keep everything in this folder."
+    "--data", type=click.Path(path_type=Path, file_okay=False), help="Keep all data in this folder."
 )
-@click.option("--port", default=54321, show_default=True, help="Supabase's port; 0 takes a free one.")
-@click.option("--hub-port", default=54380, show_default=True, help="The Hub's port; 0 takes a free one.")
-@click.option("--control-port", default=0, help="The port on which faults are asked for; 0 takes a free one.")
+@click.option("--port", default=54321, show_default=True, help="Supabase's port; 0 picks a free one.")
+@click.option("--hub-port", default=54380, show_default=True, help="The Hub's port; 0 picks a free one.")
+@click.option("--control-port", default=0, help="The port for fault injection; 0 picks a free one.")
 def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> None:
     """Run a Supabase and a Hub on this machine until Ctrl-C.
 
     Prints the settings of everything here as lines that a shell can source.
     """
+    from watcher import migrate
+
     try:
         from watcher.sandbox import Sandbox
     except ImportError as error:
@@ -142,35 +156,37 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
         ) from error
 
     box = Sandbox(data=data, supabase_port=port, hub_port=hub_port, control_port=control_port)
-    told = threading.Event()
+    stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda *_: stopped.set())
     with box:
         for _version in migrate.apply(box.db_url):
             pass
         for name, value in box.settings().items():
             click.echo(f"export {name}={shlex.quote(value)}")
-        click.echo("export HF_HUB_DISABLE_XET=1  # for the hf command: this Hub takes files by LFS alone")
-        click.echo(f"export CONTROL={box.control_url}  # faults are asked for there")
+        click.echo("export HF_HUB_DISABLE_XET=1  # for the hf command: this Hub supports only LFS")
+        click.echo(f"export CONTROL={box.control_url}  # for fault injection")
         click.echo("# Ready. Ctrl-C stops it.")
         sys.stdout.flush()
-        told.wait()
+        stopped.wait()
 
 
 @cli.command()
 @click.option(
     "--photos",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A folder with 3 to 40 photos; without it pictures are made on the spot.",
+    help="A folder with 3 to 40 photos. Default: generated pictures.",
 )
-@click.option("--json", "as_json", is_flag=True, help="End with one JSON object on a line.")
-@click.option("--keep", is_flag=True, help="Leave everything running, and say how to look around.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
+@click.option("--keep", is_flag=True, help="Keep everything running, and print how to look around.")
 def demo(photos: Path | None, as_json: bool, keep: bool) -> None:
     """Watch a row become a repo.
 
-    Plays the frontend against a sandbox that it starts, or against the Supabase and the Hub that the environment
-    names (SUPABASE_URL and the other settings).
+    Acts as a frontend of a sandbox that it starts, or of the Supabase and the Hub that the environment names
+    (SUPABASE_URL and the other settings).
     """
+    import asyncio
+
     from watcher.demo.play import play
 
     asyncio.run(play(folder=photos, as_json=as_json, keep=keep))

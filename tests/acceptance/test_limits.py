@@ -69,8 +69,8 @@ def test_a_bad_path_is_named_by_number_and_file(people: Callable[[], Person]) ->
     ("name", "words"),
     [
         ("", "empty"),
-        ("   ", "shows nothing"),
-        ("\u200b\u2800", "shows nothing"),
+        ("   ", "no visible character"),
+        ("\u200b\u2800", "no visible character"),
         (" Ada", "begins or ends with a space"),
         ("Ada\u00a0", "begins or ends with a space"),
         ("A\u202eda", "U+202E"),

@@ -75,7 +75,7 @@ def test_the_audit_finds_what_is_lost_doubled_or_nobodys(own_postgres: Postgres)
     doubled, lost = "\n".join(run.verdict.doubled), "\n".join(run.verdict.lost)
     assert damaged["image"] in doubled
     assert damaged["commit"] in doubled
-    assert "says commit" in lost
+    assert "has commit" in lost
     assert f"{damaged['public']} is public" in lost
     assert f"{damaged['deleted']}, which is not on the Hub" in lost
     told = json.loads(figures([run]))

@@ -15,7 +15,7 @@ from tests.support.database import Database, Worker, insertion, run
 pytestmark = pytest.mark.postgres
 
 TOO_MANY = (
-    "You have 20 identities waiting or being published, which is as many as can be at once; "
+    "You have 20 identities waiting or being published, the most allowed at a time; "
     "please try again when one of them is done."
 )
 RETRY = "update public.trained_identities set status = 'pending' where status = 'failed'"
@@ -114,7 +114,7 @@ def judged(database: Database, names: dict[int, str]) -> dict[int, str | None]:
 
 def test_a_name_of_what_cannot_be_seen_is_refused(database: Database) -> None:
     codes = [*WHITE, *HIDDEN, *JOINERS, *BLANK]
-    words = "The name shows nothing; please enter one that can be read."
+    words = "The name has no visible character; please enter a readable name."
     assert judged(database, {code: chr(code) for code in codes}) == dict.fromkeys(codes, words)
     assert judged(database, {code: f"{chr(code)}\u3164 \u200d" for code in codes}) == dict.fromkeys(
         codes, words
@@ -142,7 +142,7 @@ def test_a_name_that_hides_a_character_is_refused_and_the_character_named(
 ) -> None:
     codes = HIDDEN if shape == "Ad{}a" else [code for code in [*HIDDEN, *JOINERS] if code not in WHITE]
     assert judged(database, {code: shape.format(chr(code)) for code in codes}) == {
-        code: f"The name holds a character that cannot be seen (U+{code:04X}); please type the name again."
+        code: f"The name contains an invisible character (U+{code:04X}); please type the name again."
         for code in codes
     }
     assert name_refusal(database, shape.format("\u202e")) is not None

@@ -32,7 +32,7 @@ def failed(scene: Scene, message: str = "Image 2 (beach.jpg) is gone.", code: st
 def test_an_empty_queue_is_four_lines(scene: Scene) -> None:
     lines = watcher(scene, "status").output.splitlines()
     assert [line.split()[:2] for line in lines] == [
-        ["Waiting", "0"],
+        ["Pending", "0"],
         ["Publishing", "0"],
         ["Published", "0"],
         ["Failed", "0"],
@@ -54,16 +54,16 @@ def test_status_names_who_waits_who_works_and_what_failed_and_why(scene: Scene) 
         return " ".join(found.split())
 
     assert "1 image_missing" in output
-    assert "1 of them to be tried again later" in output
+    assert "1 deferred" in output
     assert line(gone).startswith("Ada ")
     assert line(gone).endswith("Image 2 (beach.jpg) is gone.")
     assert line(late).endswith("The Hub is away.")
     assert line(running).startswith("Eve ")
     assert line(running).endswith("2 of 3 attic")
-    assert line(new).endswith("due waits for its turn")
+    assert line(new).endswith("due queued")
     assert "watcher doctor" not in output
     scene.database.pass_time(600)
-    assert "have waited for 10 min: `watcher doctor` looks why" in watcher(scene, "status").output
+    assert "Due rows have waited for 10 min: run `watcher doctor`" in watcher(scene, "status").output
 
 
 def test_status_says_how_many_there_are_where_it_shows_only_some(scene: Scene) -> None:
@@ -134,8 +134,9 @@ def test_show_tells_every_attempt_and_what_to_do(scene: Scene) -> None:
     assert f"Ada  {row}" in output
     assert "The Hub refuses the card. (hub_refused)" in output
     assert name in output
-    told = [line.split() for line in output.splitlines() if "attic" in line]
-    assert [line[-4:] for line in told] == [["The", "Hub", "is", "away."], ["Hub", "refuses", "the", "card."]]
+    attempts = [" ".join(line.split()) for line in output.splitlines() if "attic" in line]
+    ends = ("attic deferred The Hub is away.", "attic failed The Hub refuses the card.")
+    assert [line.endswith(end) for line, end in zip(attempts, ends, strict=True)] == [True, True]
     assert f"watcher replay {row}" in output
 
 
@@ -181,8 +182,8 @@ def test_replay_says_what_it_took_what_it_left_alone_and_what_is_not_there(scene
     done = watcher(scene, "replay", str(first), str(waiting), str(uuid4()), "--yes")
     assert done.output.splitlines() == [
         "Replayed 1 failed row: 1 image_missing.",
-        "Left alone: 1 waiting.",
-        "Not there, or not fitting: 1 of the 3 named.",
+        "Left alone: 1 pending.",
+        "Not found, or not matching: 1 of the 3 given.",
     ]
     assert [scene.database.status(row) for row in (first, second)] == ["pending", "failed"]
 

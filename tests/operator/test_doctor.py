@@ -65,7 +65,7 @@ OBJECTS = "storage.objects"
 BREAKS = {
     "a policy is dropped": (
         'drop policy "Users see their own identities" on public.trained_identities',
-        "is gone",
+        "is missing",
     ),
     "a policy is loosened": (
         'alter policy "Users see their own identities" on public.trained_identities using (true)',
@@ -73,27 +73,27 @@ BREAKS = {
     ),
     "a policy of the bucket is dropped": (
         f'drop policy "Users upload their own identity images" on {OBJECTS}',
-        "is gone",
+        "is missing",
     ),
     "a policy opens every bucket": (
         f"create policy everything on {OBJECTS} for select to anon using (true)",
-        "opens a door",
+        "additional policy grants access",
     ),
     "a function grant is lost": (
         "revoke execute on function public.watcher_claim from service_role",
-        "A grant is gone: service_role EXECUTE on watcher_claim",
+        "A grant is missing: service_role EXECUTE on watcher_claim",
     ),
     "a function is opened to all": (
         "grant execute on function public.watcher_status to anon",
-        "opens a door: anon EXECUTE on watcher_status",
+        "additional grant: anon EXECUTE on watcher_status",
     ),
     "the table is opened to all": (
         "grant update on public.trained_identities to authenticated",
-        "opens a door: authenticated UPDATE on public.trained_identities",
+        "additional grant: authenticated UPDATE on public.trained_identities",
     ),
     "a column cannot be written any more": (
         "revoke insert (image_paths) on public.trained_identities from authenticated",
-        "A grant is gone: authenticated INSERT (image_paths)",
+        "A grant is missing: authenticated INSERT (image_paths)",
     ),
     "the watcher cannot ask for the schema": (
         "revoke execute on function public.watcher_version from service_role",
@@ -111,23 +111,23 @@ BREAKS = {
         "alter publication supabase_realtime drop table public.watcher_pulse",
         "public.watcher_pulse is not in the publication",
     ),
-    "the publication is dropped": ("drop publication supabase_realtime", "supabase_realtime is gone"),
+    "the publication is dropped": ("drop publication supabase_realtime", "supabase_realtime is missing"),
     "the publication leaves out inserts": (
         "alter publication supabase_realtime set (publish = 'update')",
-        "leaves out inserts or updates",
+        "omits inserts or updates",
     ),
-    "the pulse has no row": ("delete from public.watcher_pulse", "The pulse has no row"),
+    "the pulse has no row": ("delete from public.watcher_pulse", "watcher_pulse has no row"),
     "the bucket is public": (
         "update storage.buckets set public = true where id = 'identity-images'",
         "is public",
     ),
     "the bucket's limit is lowered": (
         "update storage.buckets set file_size_limit = 1048576 where id = 'identity-images'",
-        "takes files of 1 MiB, not 20 MiB",
+        "accepts files of 1 MiB, not 20 MiB",
     ),
     "the bucket takes anything": (
         "update storage.buckets set allowed_mime_types = null where id = 'identity-images'",
-        "takes files of any type, not image/jpeg, image/png",
+        "accepts files of any type, not image/jpeg, image/png",
     ),
     "row-level security is off": (
         "alter table public.trained_identities disable row level security",
@@ -143,7 +143,7 @@ BREAKS = {
     ),
     "the watcher's role sees no bucket": (
         "alter role service_role nobypassrls",
-        "Storage does not show the bucket identity-images to the secret key, though it is there",
+        "Storage hides the bucket identity-images from the secret key, although it exists",
     ),
 }
 
@@ -169,8 +169,8 @@ def test_a_bucket_that_is_gone_is_made_anew_with_its_limits(scene: Scene, look: 
     ).raise_for_status()
     first, storage = bad(look())
     sql(scene, first.remedy)
-    assert first.sentence == "The bucket identity-images is gone."
-    assert storage.remedy == "Mend what is said above first."
+    assert first.sentence == "The bucket identity-images is missing."
+    assert storage.remedy == "Fix the errors above first."
     assert bad(look()) == []
 
 
@@ -200,7 +200,7 @@ def test_a_supabase_that_is_nowhere_and_one_that_is_in_trouble(scene: Scene, loo
     for service, name in (("auth", "Supabase"), ("rest", "REST"), ("storage", "Storage")):
         scene.sandbox.faults.add(Answer(503, {"message": "No server."}), service=service, times=None)
         finding = only(look())
-        assert finding.sentence == f"{name} is in trouble: HTTP 503, No server."
+        assert finding.sentence == f"{name} has a problem: HTTP 503, No server."
         assert finding.remedy.startswith("Wait")
         scene.sandbox.faults.clear()
 
@@ -217,13 +217,13 @@ def test_a_project_that_is_paused_or_restricted_is_not_waited_for(scene: Scene, 
 @pytest.mark.parametrize("path", ["/rest/v1", "/dashboard/project/abc"])
 def test_a_url_that_is_not_the_projects_own_is_not_waited_for(scene: Scene, look: Look, path: str) -> None:
     finding = only(look(SUPABASE_URL=scene.sandbox.supabase_url + path))
-    assert finding.sentence.endswith(f"{path} is no Supabase project (HTTP 404).")
-    assert "no path behind it" in finding.remedy
+    assert finding.sentence.endswith(f"{path} is not a Supabase project (HTTP 404).")
+    assert "without a path" in finding.remedy
 
 
 def test_tls_that_fails_is_not_taken_for_silence(scene: Scene, look: Look) -> None:
     finding = only(look(SUPABASE_URL=scene.sandbox.supabase_url.replace("http://", "https://")))
-    assert finding.sentence.startswith("TLS with")
+    assert finding.sentence.startswith("TLS failed with")
 
 
 def test_a_schema_that_is_missing_older_or_too_new(scene: Scene, look: Look, project: Database) -> None:
@@ -247,18 +247,18 @@ def test_a_schema_that_is_missing_older_or_too_new(scene: Scene, look: Look, pro
 def test_realtime_that_is_down_and_realtime_that_is_deaf(scene: Scene, look: Look) -> None:
     scene.sandbox.realtime.refuse(502, times=1000)
     down = only(look())
-    assert "Realtime does not let the watcher in" in down.sentence
+    assert "Realtime accepts no subscription" in down.sentence
     assert down.remedy.startswith("Wait")
     scene.sandbox.realtime.refuse(403, times=1000)
-    assert only(look()).remedy.startswith("Switch Realtime on")
+    assert only(look()).remedy.startswith("Enable Realtime")
     scene.sandbox.realtime.refuse(502, times=0)
     scene.sandbox.realtime.drop_events(1)
-    assert "did not tell of the pulse" in only(look()).sentence
+    assert "did not deliver the pulse" in only(look()).sentence
 
 
 def test_a_hub_that_is_down_and_tokens_that_are_not_enough(scene: Scene, look: Look) -> None:
     token = scene.sandbox.hub_token
-    assert "belongs to sandbox" in only(look(HF_NAMESPACE="somebody-else")).sentence
+    assert "user sandbox is not a member" in only(look(HF_NAMESPACE="somebody-else")).sentence
     assert "refused the token" in only(look(HF_NAMESPACE="sandbox", HF_TOKEN="hf_none")).sentence
     scene.sandbox.hub.access.take_writing(token)
     assert "read-only" in only(look(HF_TOKEN=token)).sentence
@@ -275,9 +275,9 @@ def test_a_spool_that_cannot_be_written_to_and_a_disk_that_is_full(
     look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    assert "file is no folder" in only(look(WATCHER_SPOOL=str(tmp_path / "file" / "spool"))).sentence
+    assert "file is not a folder" in only(look(WATCHER_SPOOL=str(tmp_path / "file" / "spool"))).sentence
     monkeypatch.setattr("watcher.operator.doctor.host.os.access", lambda *_: False)
-    assert "cannot be written to" in only(look(WATCHER_SPOOL=str(tmp_path))).sentence
+    assert "is not writable" in only(look(WATCHER_SPOOL=str(tmp_path))).sentence
     monkeypatch.undo()
     usage = disk_usage(tmp_path)
     monkeypatch.setattr("watcher.operator.doctor.host.disk_usage", lambda _: usage._replace(free=2**30))
@@ -309,10 +309,10 @@ def test_rows_that_nobody_takes_and_two_watchers_of_one_name(scene: Scene, look:
     for worker in (first, second):
         scene.insert()
         worker.claim_one()
-    assert "Two watchers are called attic" in only(look()).sentence
+    assert "Two watchers are named attic" in only(look()).sentence
     scene.insert()
     scene.database.pass_time(600)
-    assert "no watcher takes them" in only(look(), "warning").sentence
+    assert "no watcher claims them" in only(look(), "warning").sentence
 
 
 def test_json_has_every_check_and_the_exit_code(scene: Scene, look: Look) -> None:

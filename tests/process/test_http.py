@@ -76,7 +76,7 @@ async def test_a_head_without_an_end_is_not_listened_to_for_ever() -> None:
 async def test_who_is_slow_or_does_not_read_is_cut_off_and_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(endpoint, "_SECONDS", 0.3)
+    monkeypatch.setattr(endpoint, "_TIMEOUT", 0.3)
     async with served() as address:
         silent = await asyncio.open_connection(*address)
         deaf = await asyncio.open_connection(*address, limit=1)
@@ -94,7 +94,7 @@ async def test_who_is_slow_or_does_not_read_is_cut_off_and_holds_nobody_up(
 
 
 async def test_more_clients_than_there_is_room_for_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_CONNECTIONS", 3)
+    monkeypatch.setattr(endpoint, "_MAX_CONNECTIONS", 3)
     async with served() as address:
         held = [await asyncio.open_connection(*address) for _ in range(3)]
         await asyncio.sleep(0.05)

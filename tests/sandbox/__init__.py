@@ -1,5 +1,5 @@
-"""Tests of the sandbox. What their helpers assert is shown in full when it fails."""
+"""Tests of the sandbox. Failed assertions of their helpers are shown in full, as those of tests are."""
 
 import pytest
 
-pytest.register_assert_rewrite("tests.sandbox.replay")
+pytest.register_assert_rewrite("sandbox.replay")

@@ -1,9 +1,9 @@
-"""A recorded publication, as data: what the real client sent and what it was answered, and what was left out rebuilt.
+"""A recorded publication: the requests of the real client and the answers to them, with what was cut off restored.
 
-The recorder kept 1500 characters of a preupload, 600 of a commit, 1200 of an answer, and no bytes of an image. What
-it cut off is rebuilt from what it kept elsewhere: the oids, sizes and paths, the small files' contents, and the
-beginnings of the first images, which preupload quotes. The other bytes of the images are ours, so their digests
-differ; `swaps` says which of ours stands for which recorded one.
+The recorder kept 1500 characters of a preupload, 600 of a commit, 1200 of an answer, and no bytes of an image. What it
+cut off is restored from what it kept elsewhere: oids, sizes and paths, the contents of small files, and the first bytes
+of some images, which preupload contains. The other bytes of the images are made up, so their digests differ from the
+recorded ones; `swaps` maps those to the new ones.
 """
 
 import base64
@@ -29,7 +29,7 @@ class Exchange:
     query: str
     headers: dict[str, str]
     body: Any
-    """A dict, or text that was cut off, or None."""
+    """A dict, text that was cut off, or None."""
     status: int
     answer_headers: dict[str, str]
     answer: str
@@ -40,7 +40,7 @@ class Exchange:
         return f"{self.path}?{self.query}" if self.query else self.path
 
     def json(self) -> Any:
-        """The answer; one that was cut off ends with the last element that is whole."""
+        """Return the answer; if it was cut off, up to the last complete element."""
         try:
             return json.loads(self.answer)
         except ValueError:
@@ -56,7 +56,7 @@ class Exchange:
 
 
 class Recording:
-    """The exchanges of one publication, in their order."""
+    """The exchanges of one publication, in order."""
 
     def __init__(self, name: str) -> None:
         lines = (FOLDER / f"{name}.jsonl").read_text().splitlines()
@@ -64,17 +64,17 @@ class Recording:
         self.name: str = self.exchanges[0].body["name"]
         self.repo = f"{self.exchanges[0].body['organization']}/{self.name}"
         self.swaps: dict[str, str] = {}
-        self.files = self._rebuilt()
-        """All files of the commit by path, in the order in which they were announced."""
+        self.files = self._restored()
+        """All files of the commit by path, in the order of the preupload."""
 
     def swap(self, text: str) -> str:
-        """The text with ours for all that was recorded."""
+        """Return a text with the new digests, ids and URLs in place of the recorded ones."""
         for recorded in sorted(self.swaps, key=len, reverse=True):
             text = text.replace(recorded, self.swaps[recorded])
         return text
 
     def sent(self, exchange: Exchange) -> bytes:
-        """The body of a request, as the client would have sent it here."""
+        """Return the body of a request, as the client would have sent it here."""
         if exchange.method == "PUT":
             return self.content(exchange)
         if exchange.body is None:
@@ -86,15 +86,15 @@ class Recording:
         return self.swap(json.dumps(exchange.body, separators=(",", ":"))).encode()
 
     def content(self, exchange: Exchange) -> bytes:
-        """The bytes of the LFS object that a request speaks of."""
+        """Return the bytes of the LFS object in a request's path."""
         return self.files[self._paths[exchange.path.split("/")[-1]]]
 
     def one(self, path: str) -> Exchange:
-        """The exchange whose path ends so."""
+        """Return the one exchange whose path ends with `path`."""
         [found] = [one for one in self.exchanges if one.path.endswith(path)]
         return found
 
-    def _rebuilt(self) -> dict[str, bytes]:
+    def _restored(self) -> dict[str, bytes]:
         preupload = self.one("/preupload/main")
         samples = {path: base64.b64decode(sample) for path, sample in _IMAGE.findall(preupload.body)}
         objects = iter(self.one("/objects/batch").body["objects"])
@@ -146,7 +146,7 @@ class Recording:
 
 
 def blob(content: bytes) -> str:
-    """The name that git gives to a content."""
+    """Return the git blob id of a content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
@@ -168,7 +168,7 @@ def _exchange(line: Any) -> Exchange:
 
 
 def _closed(text: str) -> str:
-    """The beginning of a JSON text up to the last element of a list that is whole, with all brackets closed."""
+    """Return the beginning of a JSON text, up to the last complete element of a list, with all brackets closed."""
     open_: list[str] = []
     whole, in_string, escaped = "", False, False
     for position, character in enumerate(text):

@@ -1,4 +1,4 @@
-"""A Hub to ask with the real huggingface_hub, and what a publication sends to it."""
+"""A Hub for the real huggingface_hub, and the files of a publication."""
 
 import random
 from collections.abc import Iterator
@@ -6,12 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from starlette.types import ASGIApp
 
 from watcher.sandbox.faults import Faults
 from watcher.sandbox.hub import Hub, User
 from watcher.sandbox.server import HOST, Server
+
+# huggingface_hub passes its LFS bodies to httpx2 under an argument's deprecated name.
+DEPRECATED = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 USERS = {
     "hf_alice": User("alice", orgs={"acme": "write", "museum": "read"}),
@@ -26,7 +30,7 @@ IMAGE_LFS = b"*.jpg filter=lfs diff=lfs merge=lfs -text\n"
 
 @dataclass(frozen=True)
 class Site:
-    """A running Hub, and a port on which another process may ask for faults."""
+    """A running Hub, and the control port over which another process can ask for faults."""
 
     folder: Path
     hub: Hub
@@ -38,7 +42,7 @@ class Site:
         return HfApi(endpoint=self.url, token=token)
 
     def clear(self) -> None:
-        """Make it as it was: no repos, no faults, every token good."""
+        """Delete all repos, end all faults, and make every token valid again."""
         self.faults.clear()
         self.hub.reset()
         for repo in (*self.hub.store.repos("models"), *self.hub.store.repos("datasets")):
@@ -46,7 +50,7 @@ class Site:
         self.faults.reset()
 
     def paths(self) -> list[str]:
-        """What was asked since the last reset, by method and the path's last part."""
+        """Return the requests since the last reset: the method, and the last part of the path."""
         return [
             f"{one.method} {one.path.split('/')[-1] if '_lfs' not in one.path else 'LFS'}"
             for one in self.faults.log()
@@ -55,7 +59,7 @@ class Site:
 
 @contextmanager
 def served(folder: Path, page_size: int = 1000) -> Iterator[Site]:
-    """Serve a Hub whose state is in the folder."""
+    """Serve a Hub with its state in the folder."""
     faults, hub = Faults(), Hub(folder, USERS, page_size=page_size)
     for name, action in hub.actions.items():
         faults.register(name, action)
@@ -76,7 +80,7 @@ def image(number: int, size: int = 20_000) -> bytes:
 
 
 def additions(folder: Path, count: int) -> list[CommitOperationAdd]:
-    """What a publication adds: images from disk, and three small files from memory."""
+    """Return what a publication adds: images from disk, and three small files from memory."""
     operations = []
     for number in range(1, count + 1):
         path = folder / f"{number}.jpg"

@@ -1,7 +1,7 @@
-"""The recording of Storage: what was sent to the real server, and how it is sent again.
+"""The recording of the real Storage, and how its requests are sent again.
 
-`recorded/storage.jsonl` has 181 exchanges with Storage 1.70.6 (file backend), taken on 2026-11-22 in their order.
-Tokens were replaced when it was taken (`<jwt:userA>`), and of large bodies it has the length and the first bytes.
+`recorded/storage.jsonl` has 181 exchanges with Storage 1.70.6 (file backend), in order, of 2026-11-22. Tokens were
+replaced in it (`<jwt:userA>`), and of large bodies it has the length and the first bytes.
 """
 
 import http.client
@@ -19,6 +19,7 @@ from uuid import uuid4
 import psycopg
 from starlette.applications import Starlette
 
+from tests.sandbox.project import FOREIGN, NEVER
 from watcher.sandbox import gateway
 from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Keys
@@ -34,9 +35,8 @@ POLICIES = f"""
     create policy "upload" on storage.objects for insert to authenticated with check ({OWN_FOLDER});
     create policy "remove" on storage.objects for delete to authenticated using ({OWN_FOLDER});
 """
-"""What a signed-in user could do while it was recorded: no UPDATE policy, and nothing for anon."""
+"""What a signed-in user was allowed when it was recorded; there was no UPDATE policy, and none for anon."""
 
-_NEVER = 4102444800
 _JPEG = bytes.fromhex("ffd8ffe000104a464946000101010060")
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -48,7 +48,7 @@ DATE = r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and what the real server answered to it."""
+    """One request and the real server's answer."""
 
     number: int
     label: str
@@ -60,12 +60,12 @@ class Exchange:
 
     @property
     def path(self) -> str:
-        """The path and the query, as Storage got them behind its gateway."""
+        """The path and the query without the gateway's prefix."""
         return str(self.request["path"]).removeprefix(PREFIX)
 
 
 def recorded() -> list[Exchange]:
-    """The recording, in its order."""
+    """Return the recording, in order."""
     lines = Path(__file__).with_name("recorded").joinpath("storage.jsonl").read_text("utf-8").splitlines()
     return [
         Exchange(number, one["label"], one["request"], one["response"])
@@ -74,27 +74,26 @@ def recorded() -> list[Exchange]:
 
 
 def tokens(keys: Keys) -> dict[str, str]:
-    """What stands for the tokens that the recording has no more."""
-    forged = Keys("another secret that is at least 32 bytes")
-    user = {"sub": A, "role": "authenticated", "exp": _NEVER}
+    """Return a token for each that was replaced in the recording."""
+    user = {"sub": A, "role": "authenticated", "exp": NEVER}
     return {
         "<jwt:anon>": keys.anon_jwt,
         "<jwt:service_role>": keys.service_role_jwt,
         "<jwt:userA>": keys.sign(user),
         "<jwt:userB>": keys.sign({**user, "sub": B}),
         "<jwt:expiredA>": keys.sign({**user, "exp": 1}),
-        "<jwt:badsig>": forged.sign(user),
+        "<jwt:badsig>": FOREIGN.sign(user),
     }
 
 
 def picture(size: int) -> bytes:
-    """Bytes that begin like a JPEG, for the ones that were sent; the same for the same size."""
+    """Return bytes that begin like a JPEG, in place of those that were sent; always the same for a size."""
     return (_JPEG + random.Random(size).randbytes(max(0, size - len(_JPEG))))[:size]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered here."""
+    """The sandbox's answer."""
 
     status: int
     headers: dict[str, str]
@@ -103,7 +102,7 @@ class Answer:
 
 @contextmanager
 def serve(postgres: Postgres, folder: Path, *, gate: bool) -> Iterator[tuple[str, str]]:
-    """Serve a Storage without a bucket, with or without its gateway; yield its address and its database."""
+    """Serve a Storage without a bucket, with or without its gateway; yield its URL and its database."""
     name, keys = f"test_{uuid4().hex}", Keys()
     postgres.create(name)
     with psycopg.connect(postgres.dsn(name, "postgres")) as connection:
@@ -123,19 +122,19 @@ def serve(postgres: Postgres, folder: Path, *, gate: bool) -> Iterator[tuple[str
 
 
 class Sent:
-    """A request on a connection of its own, of which the head has been sent."""
+    """A request whose headers are sent, on a connection of its own."""
 
     def __init__(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
         self._body = body
         self._connection = http.client.HTTPConnection(headers["host"], timeout=60)
-        # Nothing is added, left out or put into another form.
+        # http.client changes nothing of what it is given.
         self._connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in headers.items():
             self._connection.putheader(name, value)
         self._connection.endheaders()
 
     def finish(self) -> Answer:
-        """Send the body and return what is answered."""
+        """Send the body, and return the answer."""
         try:
             self._connection.send(self._body)
             with self._connection.getresponse() as response:
@@ -146,41 +145,40 @@ class Sent:
 
 
 class Replay:
-    """The recording played to one server, of which it remembers what stands there for what was recorded."""
+    """Sends the recorded requests to one server, with its ids, times, e-tags and tokens in place of the recorded ones."""
 
     def __init__(self, server: str, prefix: str, keys: Keys) -> None:
         self.here: dict[str, str] = {}
-        """The id, time or e-tag that stands here for a recorded one."""
-        self.handed_out: dict[str, str] = {}
-        """The last token for each path that was signed."""
+        """The id, time or e-tag here for each recorded one."""
+        self.signed: dict[str, str] = {}
+        """The last token for each path for which a signed URL was asked."""
         self._host = urlsplit(server).netloc
         self.prefix = prefix
         self._tokens = tokens(keys)
         self.stored: dict[str, bytes] = {}
-        """What was uploaded, by bucket and key."""
+        """The uploaded bytes, by bucket and key."""
 
     def begin(self, exchange: Exchange, *, bearer: str = "", token: str = "") -> Sent:
-        """Send the head of a recorded request.
+        """Send the headers of a recorded request.
 
-        `bearer` is the token of a caller whom the recording does not name. `token` goes into a signed URL instead
-        of the one that was handed out for it last.
+        `bearer` is for callers whom the recording does not name. `token` replaces the last token of a signed URL.
         """
         known = {**self._tokens, **self.here, "<jwt:?>": bearer}
         headers = {
             name: re.sub("|".join(map(re.escape, known)), lambda found: known[found[0]], value)
             for name, value in exchange.request["headers"].items()
         }
-        path = exchange.path.replace("<jwt:none>", token or self.handed_out.get(_base(exchange.path), ""))
+        path = exchange.path.replace("<jwt:none>", token or self.signed.get(_base(exchange.path), ""))
         body = _body(exchange.request)
         assert len(body) == exchange.request["body_bytes"], exchange
         return Sent(exchange.request["method"], self.prefix + path, {**headers, "host": self._host}, body)
 
     def remember(self, exchange: Exchange, status: int, body: bytes) -> None:
-        """Remember what was uploaded, and the tokens that were handed out."""
+        """Remember what was uploaded, and the tokens of signed URLs."""
         if status == 200 and _uploads(exchange):
             self.stored[object_of(exchange.path)] = content(exchange.request)
         if b"?token=" in body:
-            self.handed_out.update(re.findall(r'"(/[^"]*)\?token=([^"]*)"', body.decode()))
+            self.signed.update(re.findall(r'"(/[^"]*)\?token=([^"]*)"', body.decode()))
 
 
 def _uploads(exchange: Exchange) -> bool:
@@ -189,7 +187,7 @@ def _uploads(exchange: Exchange) -> bool:
 
 
 def object_of(path: str) -> str:
-    """The object that a path is about."""
+    """Return the object in a path."""
     return re.sub(r"^/object/(authenticated/|upload/sign/|sign/)?", "", _base(path))
 
 
@@ -198,7 +196,7 @@ def _base(path: str) -> str:
 
 
 def content(request: dict[str, Any]) -> bytes:
-    """The object in a recorded upload."""
+    """Return the bytes of the object in a recorded upload."""
     match request["body"]:
         case {"parts": [*_, {"value": str(value)}]}:
             return _part(value)
@@ -208,13 +206,13 @@ def content(request: dict[str, Any]) -> bytes:
 
 
 def _body(request: dict[str, Any]) -> bytes:
-    """A recorded request's body. Where only its length and beginning are known, the rest is made up."""
+    """Return a recorded request's body; where only its length and beginning are known, the rest is made up."""
     match request["body"]:
         case None:
             return b""
         case {"parts": parts}:
             boundary = request["headers"]["content-type"].rpartition("=")[2]
-            # The recorder split at the boundary's dashes, and wrote bytes as if they were Latin-1.
+            # The recorder split at the dashes of the boundary, and decoded bytes as Latin-1.
             heads = [part["headers"].rpartition(boundary)[2].encode("latin-1") for part in parts]
             joined = b"".join(
                 b"--%b%b\r\n\r\n%b\r\n" % (boundary.encode(), head, _part(part["value"]))
@@ -234,5 +232,5 @@ def _part(value: str) -> bytes:
     size = re.fullmatch(r"<(\d+) bytes>", value)
     if size is None:
         return value.encode()
-    # By its e-tag the large file was one byte over and over; the small ones, nobody knows.
+    # The large file's e-tag is that of one byte repeated; what the small ones held is not known.
     return b"\xff" * int(size[1]) if int(size[1]) > 1_000_000 else picture(int(size[1]))

@@ -1,4 +1,4 @@
-"""In which ways an answer of the sandbox's Storage is not the recorded one."""
+"""How an answer of the sandbox's Storage differs from the recorded one."""
 
 import json
 import re
@@ -9,11 +9,11 @@ from tests.sandbox.recorded_storage import DATE, TOKEN, Answer, Exchange, Replay
 
 
 class Comparison:
-    """Holds what a replay is answered against the recording.
+    """Compares a replay's answers with the recording.
 
-    `fields` and `headers` say by name what is set aside: what the pattern there matches may be something else here,
-    and around it all is compared. Where the recording has the same id, time or e-tag twice, it must be the same
-    twice here. `ignored` headers are not compared; all others are, also that there are no more.
+    `fields` and `headers` have a pattern for each name whose value may differ: what it matches is masked, and the rest
+    compared. An id, time or e-tag that the recording has twice must be the same twice here. `ignored` headers are not
+    compared; of the others none may be missing or additional.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class Comparison:
         self._ignored = ignored
 
     def differences(self, exchange: Exchange, answer: Answer) -> Iterator[str]:
-        """Yield in which ways an answer is not the recorded one."""
+        """Yield each difference between an answer and the recorded one."""
         wanted = exchange.response
         if answer.status != wanted["status"]:
             yield f"status: {answer.status}, not {wanted['status']}"
@@ -42,7 +42,7 @@ class Comparison:
             yield f"body: {answer.body!r}, not {body!r}"
 
     def _of_headers(self, wanted: dict[str, str], answer: Answer) -> Iterator[str]:
-        masked = "token=" in str(answer.body)  # tokens have another length here
+        masked = "token=" in str(answer.body)  # tokens may be longer or shorter here
         here = {name: value for name, value in answer.headers.items() if name not in self._ignored}
         there = {name: value for name, value in wanted.items() if name not in self._ignored}
         for name in sorted(here.keys() | there.keys()):
@@ -59,9 +59,9 @@ class Comparison:
             yield f"body: {answer.body!r}, not JSON"
             return
         yield from self._values("body", "", wanted, here)
-        # Down to the order of keys and the spaces between them.
+        # The order of keys and the spaces between them count too.
         if len(answer.body) != len(json.dumps(here, separators=(",", ":"), ensure_ascii=False).encode()):
-            yield f"body: {answer.body!r} is written in another way"
+            yield f"body: {answer.body!r} is written differently"
 
     def _values(self, where: str, name: str, wanted: Any, here: Any) -> Iterator[str]:
         match wanted, here:
@@ -78,7 +78,7 @@ class Comparison:
                     yield f"{where}: {here!r}, not {wanted!r}"
 
     def _alike(self, pattern: str | None, wanted: Any, here: Any) -> bool:
-        """Whether two values are equal but for what `pattern` matches, which is then remembered."""
+        """Return whether two values are equal but for what `pattern` matches, and remember that."""
         if pattern is None or not isinstance(wanted, str) or not isinstance(here, str):
             return type(wanted) is type(here) and wanted == here
         ours, theirs = re.search(pattern, here), re.search(pattern, wanted)
@@ -89,7 +89,7 @@ class Comparison:
         return wanted.replace(theirs[0], "", 1) == here.replace(ours[0], "", 1)
 
     def _bytes(self, exchange: Exchange, answer: Answer) -> Iterator[str]:
-        """Compare a download with what was uploaded."""
+        """Compare a download with the uploaded bytes."""
         wanted = exchange.response
         if len(answer.body) != wanted["body_bytes"]:
             yield f"body: {len(answer.body)} bytes, not {wanted['body_bytes']}"
@@ -98,6 +98,6 @@ class Comparison:
         assert start is not None
         first = int(start[1])
         if answer.body != self._replay.stored[key][first : first + wanted["body_bytes"]]:
-            yield "body: other bytes than were uploaded"
+            yield "body: not the uploaded bytes"
         if not first and answer.body[:16].hex() != wanted["body"]["head_hex"]:
             yield f"body: begins with {answer.body[:16].hex()}"

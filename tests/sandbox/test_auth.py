@@ -1,4 +1,4 @@
-"""Signing up and in, staying so, and what happens to a user's rows when the account goes."""
+"""Auth: signing up and in, sessions, and what is deleted with an account."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -11,8 +11,7 @@ from supabase import AsyncClient, AsyncClientOptions, acreate_client, create_cli
 from supabase.lib.client_options import SyncClientOptions
 from supabase_auth.errors import AuthApiError, AuthWeakPasswordError
 
-from tests.sandbox.served import Project
-from watcher.sandbox.keys import Keys
+from tests.sandbox.project import FOREIGN, Project
 
 PASSWORD = "correct horse"
 SCHEMA = """
@@ -45,7 +44,7 @@ def schema(project: Project) -> None:
 @pytest.fixture(autouse=True)
 def empty(project: Project) -> Iterator[None]:
     yield
-    with psycopg.connect(project.postgres.dsn(project.database)) as connection:
+    with psycopg.connect(project.sandbox.admin_db_url) as connection:
         connection.execute("truncate auth.users, public.profiles, public.gone cascade")
 
 
@@ -57,15 +56,21 @@ async def client(project: Project) -> AsyncIterator[AsyncClient]:
 
 
 def sign_up(project: Project, email: str = "anna@example.com") -> dict[str, Any]:
-    answer = project.client().post("/auth/v1/signup", json={"email": email, "password": PASSWORD})
+    answer = project.http("auth").post("/signup", json={"email": email, "password": PASSWORD})
     assert answer.status_code == 200, answer.text
     session: dict[str, Any] = answer.json()
     return session
 
 
+def sign_in(project: Project) -> dict[str, Any]:
+    credentials = {"email": "anna@example.com", "password": PASSWORD}
+    session: dict[str, Any] = project.http("auth").post("/token?grant_type=password", json=credentials).json()
+    return session
+
+
 def refresh(project: Project, token: str) -> httpx.Response:
-    path = "/auth/v1/token?grant_type=refresh_token"
-    return project.client().post(path, json={"refresh_token": token})
+    path = "/token?grant_type=refresh_token"
+    return project.http("auth").post(path, json={"refresh_token": token})
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str, str]:
@@ -74,7 +79,7 @@ def refusal(answer: httpx.Response) -> tuple[int, str, str]:
     return answer.status_code, body["error_code"], body["msg"]
 
 
-async def test_a_user_signs_up_reads_as_themselves_and_signs_out(
+async def test_a_user_signs_up_is_known_by_the_token_and_signs_out(
     client: AsyncClient, project: Project
 ) -> None:
     signed_up = await client.auth.sign_up(
@@ -129,7 +134,7 @@ async def test_a_user_changes_password_and_metadata(client: AsyncClient, project
     assert caught.value.message == "Invalid login credentials"
 
 
-def test_the_admin_creates_lists_and_deletes_users_with_all_that_is_theirs(project: Project) -> None:
+def test_the_admin_creates_lists_and_deletes_users_with_what_refers_to_them(project: Project) -> None:
     with httpx.Client() as http:
         options = SyncClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
         admin = create_client(project.url, project.keys.secret, options).auth.admin
@@ -150,30 +155,30 @@ def test_the_admin_creates_lists_and_deletes_users_with_all_that_is_theirs(proje
         assert caught.value.code == "user_not_found"
 
 
-def test_the_admin_routes_are_for_the_secret_key_alone(project: Project) -> None:
+def test_only_the_secret_key_opens_the_admin_routes(project: Project) -> None:
     session = sign_up(project)
-    for client in (project.client(), project.client(token=session["access_token"])):
-        assert refusal(client.get("/auth/v1/admin/users")) == (403, "not_admin", "User not allowed")
-    legacy = project.client(project.keys.service_role_jwt)
-    assert legacy.get("/auth/v1/admin/users").status_code == 200
+    for client in (project.http("auth"), project.http("auth", token=session["access_token"])):
+        assert refusal(client.get("/admin/users")) == (403, "not_admin", "User not allowed")
+    legacy = project.http("auth", project.keys.service_role_jwt)
+    assert legacy.get("/admin/users").status_code == 200
 
 
-def test_refusals_are_worded_as_the_client_expects_them(project: Project, client: AsyncClient) -> None:
+def test_refusals_have_the_codes_and_messages_of_gotrue(project: Project, client: AsyncClient) -> None:
     sign_up(project)
-    post = project.client().post
-    again = post("/auth/v1/signup", json={"email": "anna@example.com", "password": PASSWORD})
+    post = project.http("auth").post
+    again = post("/signup", json={"email": "anna@example.com", "password": PASSWORD})
     assert refusal(again) == (422, "user_already_exists", "User already registered")
-    assert refusal(post("/auth/v1/signup", json={"email": "no", "password": PASSWORD}))[:2] == (
+    assert refusal(post("/signup", json={"email": "no", "password": PASSWORD}))[:2] == (
         400,
         "validation_failed",
     )
-    assert refusal(post("/auth/v1/signup", json={}))[1] == "anonymous_provider_disabled"
-    assert refusal(post("/auth/v1/signup", json={"email": "b@example.com"}))[1] == "validation_failed"
-    assert refusal(post("/auth/v1/signup", content=b"{"))[1] == "bad_json"
-    nobody = post("/auth/v1/token?grant_type=password", json={"email": "x@example.com", "password": "x"})
+    assert refusal(post("/signup", json={}))[1] == "anonymous_provider_disabled"
+    assert refusal(post("/signup", json={"email": "b@example.com"}))[1] == "validation_failed"
+    assert refusal(post("/signup", content=b"{"))[1] == "bad_json"
+    nobody = post("/token?grant_type=password", json={"email": "x@example.com", "password": "x"})
     assert refusal(nobody) == (400, "invalid_credentials", "Invalid login credentials")
-    assert post("/auth/v1/token?grant_type=magic", json={}).json()["error"] == "unsupported_grant_type"
-    versioned = post("/auth/v1/signup", json={}, headers={"X-Supabase-Api-Version": "2024-01-01"})
+    assert post("/token?grant_type=magic", json={}).json()["error"] == "unsupported_grant_type"
+    versioned = post("/signup", json={}, headers={"X-Supabase-Api-Version": "2024-01-01"})
     assert versioned.headers["x-supabase-api-version"] == "2024-01-01"
     assert versioned.json() == {
         "code": "anonymous_provider_disabled",
@@ -181,24 +186,24 @@ def test_refusals_are_worded_as_the_client_expects_them(project: Project, client
     }
 
 
-async def test_a_weak_password_says_why(client: AsyncClient) -> None:
+async def test_a_weak_password_is_refused_with_the_reason(client: AsyncClient) -> None:
     with pytest.raises(AuthWeakPasswordError) as caught:
         await client.auth.sign_up({"email": "a@example.com", "password": "short"})
     assert caught.value.reasons == ["length"]
 
 
-def test_an_unconfirmed_user_may_not_sign_in(project: Project) -> None:
+def test_an_unconfirmed_user_cannot_sign_in(project: Project) -> None:
     credentials = {"email": "a@example.com", "password": PASSWORD}
-    assert project.service().post("/auth/v1/admin/users", json=credentials).status_code == 200
-    answer = project.client().post("/auth/v1/token?grant_type=password", json=credentials)
+    assert project.http("auth", project.keys.secret).post("/admin/users", json=credentials).status_code == 200
+    answer = project.http("auth").post("/token?grant_type=password", json=credentials)
     assert refusal(answer) == (400, "email_not_confirmed", "Email not confirmed")
 
 
-def test_the_token_before_the_current_one_is_forgiven_an_older_one_ends_the_session(project: Project) -> None:
+def test_the_previous_refresh_token_is_accepted_and_an_older_one_ends_the_session(project: Project) -> None:
     tokens = [sign_up(project)["refresh_token"]]
     for _ in range(2):
         tokens.append(refresh(project, tokens[-1]).json()["refresh_token"])
-    with psycopg.connect(project.postgres.dsn(project.database)) as connection:
+    with psycopg.connect(project.sandbox.admin_db_url) as connection:
         connection.execute("update auth.refresh_tokens set updated_at = now() - interval '1 minute'")
     assert refresh(project, tokens[1]).json()["refresh_token"] == tokens[2]
     stolen = refresh(project, tokens[0])
@@ -206,54 +211,44 @@ def test_the_token_before_the_current_one_is_forgiven_an_older_one_ends_the_sess
     assert refusal(refresh(project, tokens[2]))[1] == "refresh_token_not_found"
 
 
-def test_signing_out_elsewhere_keeps_this_session(project: Project) -> None:
+def test_signing_out_the_others_keeps_this_session(project: Project) -> None:
     here, there = (sign_up(project), sign_in(project))
-    client = project.client(token=here["access_token"])
-    assert client.post("/auth/v1/logout?scope=others").status_code == 204
-    assert client.get("/auth/v1/user").status_code == 200
-    gone = project.client(token=there["access_token"]).get("/auth/v1/user")
+    client = project.http("auth", token=here["access_token"])
+    assert client.post("/logout?scope=others").status_code == 204
+    assert client.get("/user").status_code == 200
+    gone = project.http("auth", token=there["access_token"]).get("/user")
     assert refusal(gone)[:2] == (403, "session_not_found")
-    assert client.post("/auth/v1/logout?scope=local").status_code == 204
+    assert client.post("/logout?scope=local").status_code == 204
     assert refusal(refresh(project, here["refresh_token"]))[1] == "refresh_token_not_found"
-
-
-def sign_in(project: Project) -> dict[str, Any]:
-    credentials = {"email": "anna@example.com", "password": PASSWORD}
-    session: dict[str, Any] = (
-        project.client().post("/auth/v1/token?grant_type=password", json=credentials).json()
-    )
-    return session
 
 
 def test_tokens_are_checked(project: Project) -> None:
     def look(token: str) -> tuple[int, str, str]:
-        return refusal(project.client(token=token).get("/auth/v1/user"))
+        return refusal(project.http("auth", token=token).get("/user"))
 
     user = sign_up(project)["user"]["id"]
     expired = project.keys.sign({"sub": user, "role": "authenticated", "exp": 1000})
     said = "invalid JWT: unable to parse or verify signature, "
     assert look(expired) == (403, "bad_jwt", f"{said}token has invalid claims: token is expired")
     assert look("nonsense")[2].startswith(f"{said}token is malformed")
-    assert look(Keys("another secret that is at least 32 bytes").sign({"sub": user}))[1] == "bad_jwt"
+    assert look(FOREIGN.sign({"sub": user}))[1] == "bad_jwt"
     assert look(project.keys.anon_jwt) == (403, "bad_jwt", "invalid claim: missing sub claim")
     stranger = project.keys.sign({"sub": "00000000-0000-4000-8000-000000000000"})
     assert look(stranger)[1] == "user_not_found"
 
 
-def test_a_trigger_that_fails_is_a_server_error_without_its_words(project: Project) -> None:
-    answer = project.client().post(
-        "/auth/v1/signup", json={"email": "cursed@example.com", "password": PASSWORD}
-    )
+def test_a_trigger_that_fails_is_a_server_error_without_its_message(project: Project) -> None:
+    answer = project.http("auth").post("/signup", json={"email": "cursed@example.com", "password": PASSWORD})
     assert refusal(answer) == (500, "unexpected_failure", "Database error saving new user")
     assert project.ask("select count(*) from auth.users") == 0
 
 
-def test_no_password_is_stored(project: Project) -> None:
+def test_passwords_are_stored_as_hashes(project: Project) -> None:
     sign_up(project)
     assert PASSWORD not in json.dumps(project.ask("select to_jsonb(users) from auth.users"))
 
 
-def test_health_and_settings_say_what_is_served(project: Project) -> None:
+def test_health_and_settings_are_answered(project: Project) -> None:
     with httpx.Client(base_url=project.url) as anybody:
         assert anybody.get("/auth/v1/health").json()["name"] == "GoTrue"
-    assert project.client().get("/auth/v1/settings").json()["mailer_autoconfirm"] is True
+    assert project.http("auth").get("/settings").json()["mailer_autoconfirm"] is True

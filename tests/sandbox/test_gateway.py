@@ -1,9 +1,11 @@
-"""The door: which keys open it, who one is behind it, and what a browser is told."""
+"""The gateway: which keys it accepts, which tokens it passes on, and what it answers a browser."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+import jwt
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,6 +13,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.sync.client import connect
 
+from tests.sandbox.project import FOREIGN
 from watcher.sandbox import gateway
 from watcher.sandbox.keys import Keys
 from watcher.sandbox.server import HOST, Server
@@ -50,7 +53,7 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def test_the_prefix_is_taken_off(client: httpx.Client) -> None:
+def test_the_service_gets_the_path_without_its_prefix(client: httpx.Client) -> None:
     headers = {"apikey": KEYS.publishable}
     assert client.get("/rest/v1/notes", headers=headers).json()["path"] == "/notes"
     assert client.get("/storage/v1/object/a//b", headers=headers).json()["path"] == "/object/a//b"
@@ -59,17 +62,16 @@ def test_the_prefix_is_taken_off(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("service", ["auth", "rest"])
-def test_without_a_known_key_nobody_gets_in(client: httpx.Client, service: str) -> None:
+def test_a_missing_and_an_unknown_key_are_refused(client: httpx.Client, service: str) -> None:
     missing = client.get(f"/{service}/v1/x")
     assert (missing.status_code, missing.json()["message"]) == (401, "No API key found in request")
-    forged = Keys("another secret that is at least 32 bytes")
-    for key in ("nonsense", forged.secret, forged.service_role_jwt, KEYS.sign({"role": "service_role"})):
+    for key in ("nonsense", FOREIGN.secret, FOREIGN.service_role_jwt, KEYS.sign({"role": "service_role"})):
         wrong = client.get(f"/{service}/v1/x", headers={"apikey": key})
         assert (wrong.status_code, wrong.json()["message"]) == (401, "Invalid API key")
         assert set(wrong.json()) == {"message", "hint"}
 
 
-def test_storage_may_be_met_without_a_key(client: httpx.Client) -> None:
+def test_storage_needs_no_key(client: httpx.Client) -> None:
     assert client.get("/storage/v1/object/sign/b/k?token=t").status_code == 200
 
 
@@ -86,7 +88,7 @@ def test_storage_may_be_met_without_a_key(client: httpx.Client) -> None:
         (KEYS.service_role_jwt, f"Bearer {KEYS.service_role_jwt}", f"Bearer {KEYS.service_role_jwt}"),
     ],
 )
-def test_a_key_becomes_the_token_that_services_understand(
+def test_the_service_gets_a_token_for_the_key(
     client: httpx.Client, key: str, given: str | None, seen: str
 ) -> None:
     headers = {"apikey": key} | ({"Authorization": given} if given else {})
@@ -105,7 +107,7 @@ def test_a_secret_key_in_a_browser_is_refused(client: httpx.Client) -> None:
     assert client.get("/rest/v1/x", headers={**headers, "apikey": KEYS.publishable}).status_code == 200
 
 
-def test_a_browser_may_ask_from_anywhere(client: httpx.Client) -> None:
+def test_a_browser_may_send_requests_from_any_origin(client: httpx.Client) -> None:
     origin = {"Origin": "http://localhost:3000"}
     asked = {
         **origin,
@@ -137,12 +139,22 @@ def test_realtime_gets_tokens_for_keys(client: httpx.Client) -> None:
     }
 
 
-def test_keys_follow_from_the_secret_and_look_real() -> None:
+def test_keys_are_derived_from_the_secret_and_look_like_real_ones() -> None:
     assert Keys().secret == KEYS.secret
-    assert Keys("another secret that is at least 32 bytes").secret != KEYS.secret
+    assert FOREIGN.secret != KEYS.secret
     for key, prefix in ((KEYS.publishable, "sb_publishable_"), (KEYS.secret, "sb_secret_")):
         assert key.startswith(prefix)
         assert len(key) == len(prefix) + 31
     assert KEYS.verify(KEYS.anon_jwt)["role"] == "anon"
     assert KEYS.secret not in repr(KEYS)
     assert KEYS.jwt_secret not in repr(KEYS)
+
+
+def test_a_token_that_was_verified_before_still_expires() -> None:
+    expires = int(time.time()) + 2  # noqa: TID251 - an expiry is a time of day
+    token = KEYS.sign({"role": "anon", "exp": expires})
+    assert KEYS.verify(token) == KEYS.verify(token) == {"role": "anon", "exp": expires}
+    time.sleep(2)
+    with pytest.raises(jwt.ExpiredSignatureError):
+        KEYS.verify(token)
+    assert KEYS.verify(token, leeway=3600)["exp"] == expires

@@ -1,4 +1,4 @@
-"""The Hub's own faults: asked for here or from another process, and met by the real huggingface_hub."""
+"""The Hub's own faults, asked for here or by another process, and what the real huggingface_hub makes of them."""
 
 import time
 from collections.abc import Callable
@@ -6,25 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils._http import parse_ratelimit_headers
 
-from tests.sandbox.hubs import IMAGE_LFS, Site, additions, image
+from tests.sandbox.hubs import DEPRECATED, IMAGE_LFS, Site, additions, image
 from watcher.sandbox.faults import Answer
 
-# huggingface_hub hands its LFS bodies to httpx2 by the old name of the argument.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = DEPRECATED
 
 Ask = Callable[..., None]
 
 
 @pytest.fixture(params=["here", "over HTTP"])
 def ask(request: pytest.FixtureRequest, site: Site) -> Ask:
-    """Ask for an action by its name, in this process and as another one would."""
+    """Return a function that calls an action by name, in this process or as another one does."""
 
     def here(action: str, /, **arguments: Any) -> None:
         site.hub.actions[action](**arguments)
@@ -38,7 +36,7 @@ def ask(request: pytest.FixtureRequest, site: Site) -> Ask:
 
 @pytest.fixture
 def api(site: Site) -> HfApi:
-    """Alice's client; she has one private repo, `alice/a`."""
+    """Give Alice's client; she has one private repo, `alice/a`."""
     api = site.api()
     api.create_repo("alice/a", private=True)
     site.faults.reset()
@@ -50,14 +48,14 @@ def upload(api: HfApi, path: str = "x", content: bytes = b"x") -> None:
 
 
 def refused(call: Callable[[], object]) -> tuple[int, str | None]:
-    """The status and sentence with which it is refused."""
+    """Return the status and message of a refusal."""
     with pytest.raises(HfHubHTTPError) as caught:
         call()
     assert type(caught.value) is HfHubHTTPError
     return caught.value.response.status_code, caught.value.server_message
 
 
-def test_a_request_quota_is_said_in_headers_and_then_enforced(site: Site, api: HfApi, ask: Ask) -> None:
+def test_a_request_quota_is_announced_in_headers_and_enforced(site: Site, api: HfApi, ask: Ask) -> None:
     ask("hub_limit_requests", quota=2, window=300)
     answer = httpx.get(f"{site.url}/api/models/alice/a", headers={"authorization": "Bearer hf_alice"})
     info = parse_ratelimit_headers(answer.headers)
@@ -78,12 +76,12 @@ def test_a_request_quota_is_said_in_headers_and_then_enforced(site: Site, api: H
         api.model_info("alice/a")
 
 
-def test_the_client_itself_waits_for_a_quota_where_it_retries(site: Site, api: HfApi) -> None:
+def test_the_client_waits_for_the_quota_where_it_retries_by_itself(site: Site, api: HfApi) -> None:
     headers = {"RateLimit": '"api";r=0;t=0', "RateLimit-Policy": '"fixed window";"api";q=1000;w=300'}
     site.faults.add(Answer(429, {"error": "slow down"}, headers), path="/preupload/")
     began = time.monotonic()
     upload(api)
-    assert 1 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 1
     assert site.paths() == ["POST main", "POST main", "POST main"]
 
 
@@ -109,15 +107,18 @@ def test_a_409_without_url_is_a_key_error_in_the_client(api: HfApi, ask: Ask) ->
     assert api.create_repo("alice/a", private=True, exist_ok=True).repo_id == "alice/a"
 
 
-def test_a_conflicting_operation_makes_the_client_ask_again_at_once(site: Site, api: HfApi, ask: Ask) -> None:
+def test_after_a_conflicting_operation_the_client_asks_again_without_waiting(
+    site: Site, api: HfApi, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask("hub_conflict", times=5)
-    began = time.monotonic()
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
     api.create_repo("alice/b", private=True)
-    assert time.monotonic() - began < 2
+    assert waits == []
     assert [one.status for one in site.faults.log()] == [409] * 5 + [200]
 
 
-def test_storage_that_is_full_is_a_403_before_any_byte_is_sent(site: Site, api: HfApi, ask: Ask) -> None:
+def test_a_full_storage_is_a_403_before_any_byte_is_sent(site: Site, api: HfApi, ask: Ask) -> None:
     ask("hub_limit_storage", limit=30_000)
     upload(api, "1.jpg", image(1))
     site.faults.reset()
@@ -149,11 +150,9 @@ def test_a_token_can_be_revoked_and_restored(api: HfApi, ask: Ask) -> None:
     upload(api)
 
 
-def test_a_small_image_can_be_wanted_as_a_regular_file(
-    site: Site, api: HfApi, ask: Ask, tmp_path: Path
-) -> None:
+def test_a_small_image_can_be_made_a_regular_file(site: Site, api: HfApi, ask: Ask, tmp_path: Path) -> None:
     ask("hub_images_as", mode="regular")
-    # The patterns come with the images, and are asked of the commit before.
+    # The pattern for images comes in the same commit, and preupload looks at the one before.
     api.create_commit("alice/a", additions(tmp_path, 3), commit_message="Upload")
     assert site.paths() == ["POST validate-yaml", "POST main", "POST main"]
     [info] = api.get_paths_info("alice/a", "images/image_001.jpg")
@@ -162,7 +161,7 @@ def test_a_small_image_can_be_wanted_as_a_regular_file(
     assert Path(api.hf_hub_download("alice/a", "images/image_001.jpg")).read_bytes() == image(1)
 
 
-def test_gitattributes_can_be_edited_inside_the_commit_though_a_pattern_is_there(
+def test_the_hub_can_edit_gitattributes_in_a_commit_though_a_pattern_is_there(
     api: HfApi, ask: Ask, tmp_path: Path
 ) -> None:
     ask("hub_edit_attributes")
@@ -171,7 +170,7 @@ def test_gitattributes_can_be_edited_inside_the_commit_though_a_pattern_is_there
     ours = [b"images/image_%03d.jpg filter=lfs diff=lfs merge=lfs -text\n" % number for number in (1, 2)]
     assert held == IMAGE_LFS + b"".join(ours)
     assert len(api.list_repo_commits("alice/a")) == 2
-    # The trap: what was sent is not what is there, so the same commit again is another one.
+    # So the same commit again is a new one: the file that is sent differs from the one in the repo.
     api.create_commit("alice/a", additions(tmp_path, 2), commit_message="x")
     assert len(api.list_repo_commits("alice/a")) == 3
 
@@ -186,13 +185,13 @@ def test_a_new_repo_can_be_missing_for_some_reads(api: HfApi, ask: Ask) -> None:
     assert api.model_info("alice/b").id == "alice/b"
 
 
-def test_verifying_can_be_asked_for(site: Site, api: HfApi, ask: Ask, tmp_path: Path) -> None:
+def test_the_hub_can_ask_for_uploads_to_be_verified(site: Site, api: HfApi, ask: Ask, tmp_path: Path) -> None:
     ask("hub_offer_verify")
     api.create_commit("alice/a", additions(tmp_path, 3), commit_message="Upload")
     assert site.paths().count("POST verify") == 3
 
 
-def test_all_can_be_put_at_rest_again(api: HfApi, ask: Ask) -> None:
+def test_a_reset_ends_all_of_them(api: HfApi, ask: Ask) -> None:
     ask("hub_conflict", times=1_000_000)
     ask("hub_exceed", action="commit", times=100)
     ask("hub_limit_requests", quota=0)
@@ -206,8 +205,6 @@ def test_all_can_be_put_at_rest_again(api: HfApi, ask: Ask) -> None:
 FAULTS: dict[str, dict[str, Any]] = {
     "500 after landing": {"action": "lose_answer", "status": 500, "body": {"error": "Internal Error"}},
     "504 after landing": {"action": "lose_answer", "status": 504, "body": "Gateway Time-out"},
-    "a lost answer": {"action": "lose_answer"},
-    "503 before": {"action": "answer", "status": 503, "body": {"error": "Service Unavailable"}},
     "412": {"action": "answer", "status": 412, "body": {"error": "The branch was updated since"}},
     "402": {"action": "answer", "status": 402, "body": {"error": "Payment required"}},
     "403 for abuse": {"action": "answer", "status": 403, "body": {"error": "Your storage patterns"}},
@@ -215,23 +212,17 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_commit_can_land_or_not_and_its_answer_be_another(site: Site, api: HfApi, name: str) -> None:
+def test_a_commit_can_fail_or_seem_to(site: Site, api: HfApi, name: str) -> None:
     fault = FAULTS[name]
     asked = httpx.post(f"{site.control}/faults", json={**fault, "service": "hub", "path": "/commit/main$"})
     assert asked.status_code == 201
-    with pytest.raises((HfHubHTTPError, httpx2.RemoteProtocolError)) as caught:
-        upload(api)
-    if "status" in fault:
-        assert isinstance(caught.value, HfHubHTTPError)
-        assert caught.value.response.status_code == fault["status"]
-        sentence = fault["body"]["error"] if isinstance(fault["body"], dict) else fault["body"]
-        assert caught.value.server_message == sentence
-    else:
-        assert isinstance(caught.value, httpx2.RemoteProtocolError)
+    body = fault["body"]
+    message = body["error"] if isinstance(body, dict) else body
+    assert refused(lambda: upload(api)) == (fault["status"], message)
     assert api.file_exists("alice/a", "x") == (fault["action"] == "lose_answer")
 
 
-def test_a_wrong_token_is_named_to_the_process_that_asks(site: Site) -> None:
+def test_an_unknown_token_is_an_error_for_the_process_that_asks(site: Site) -> None:
     for action in ("hub_revoke", "hub_take_writing", "hub_restore"):
         answer = httpx.post(f"{site.control}/actions/{action}", json={"token": "hf_nobody"})
         assert (answer.status_code, answer.json()) == (400, {"error": f"{action}: no such token"})

@@ -1,4 +1,4 @@
-"""The sandbox's page says what the code does: each fault in its table is what both its columns ask for."""
+"""The table of faults in docs/sandbox.md is complete, and both its columns ask for the same fault."""
 
 import ast
 import inspect
@@ -16,7 +16,7 @@ from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults.actions import Action
 from watcher.sandbox.faults.rules import Rule
 
-PAGE = Path(__file__).parents[2] / "watcher/sandbox/README.md"
+PAGE = Path(__file__).parents[2] / "docs/sandbox.md"
 ROWS = re.findall(r"^\| [^|]+ \| `([^`]+)` \| `curl \$CONTROL([^`]+)` \|$", PAGE.read_text(), re.MULTILINE)
 ACTIONS = get_args(Action)
 
@@ -27,14 +27,14 @@ def started(postgres: Postgres) -> Iterator[Sandbox]:
         yield sandbox
 
 
-def rule_as_asked(rule: Rule) -> tuple[Any, ...]:
+def asked_for(rule: Rule) -> tuple[Any, ...]:
     return rule.action, rule.service, rule.method, rule.path, rule._times, rule._skip
 
 
-def test_both_columns_of_the_table_ask_for_the_same_and_the_table_has_all(started: Sandbox) -> None:
+def test_both_columns_ask_for_the_same_fault_and_all_faults_are_there(started: Sandbox) -> None:
     names = {"faults": started.faults, "hub": started.hub, "storage": started.storage}
     names |= {"realtime": started.realtime} | {action.__name__: action for action in ACTIONS}
-    told = set()
+    found = set()
     for python, curl in ROWS:
         path, flag, body = shlex.split(curl)
         assert flag == "-d", curl
@@ -44,8 +44,8 @@ def test_both_columns_of_the_table_ask_for_the_same_and_the_table_has_all(starte
             asked = httpx.post(f"{started.control_url}/faults", content=body)
             assert asked.status_code == 201, curl
             here, there = started.faults.rules()
-            assert rule_as_asked(there) == rule_as_asked(here) == rule_as_asked(rule), curl
-            told.add(type(rule.action).__name__)
+            assert asked_for(there) == asked_for(here) == asked_for(rule), curl
+            found.add(type(rule.action).__name__)
             started.faults.clear()
         else:
             call = ast.parse(python, mode="eval").body
@@ -56,11 +56,11 @@ def test_both_columns_of_the_table_ask_for_the_same_and_the_table_has_all(starte
             named = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
             signature = inspect.signature(function)
             assert signature.bind(*arguments, **named) == signature.bind(**json.loads(body)), curl
-            told.add(action[0])
-    assert told == started.faults.actions.keys() | {action.__name__ for action in ACTIONS}
+            found.add(action[0])
+    assert found == started.faults.actions.keys() | {action.__name__ for action in ACTIONS}
 
 
-def test_every_row_of_the_table_was_understood() -> None:
-    _, _, table = PAGE.read_text().partition("| what goes wrong |")
+def test_every_row_was_read() -> None:
+    _, _, table = PAGE.read_text().partition("| fault |")
     lines = table.partition("\n\n")[0].splitlines()[2:]
     assert len(ROWS) == len(lines)

@@ -1,21 +1,19 @@
-"""The private Postgres: what it is when it runs, and that nothing of it is left when it does not."""
+"""The private Postgres: what it is like, its faults, and that it leaves nothing behind."""
 
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 
+from tests.sandbox.project import Project, wait_until
 from watcher.sandbox import Sandbox
 from watcher.sandbox.postgres import Postgres
 from watcher.sandbox.programs import PostgresError, Programs
@@ -38,15 +36,6 @@ def ask(url: str, query: str) -> object:
         return row[0]
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
-
-
 def ended(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -64,16 +53,8 @@ def databases(postgres: Postgres) -> Iterator[None]:
 
 
 @pytest.fixture
-def data() -> Iterator[Path]:
-    """A folder that others may enter, unlike pytest's own."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.fixture
 def child() -> Iterator[tuple[subprocess.Popen[str], int, int, Path]]:
-    """A process that runs a Postgres: itself, the ids of server and guard, the cluster's folder."""
+    """Run a Postgres in another process: give that, the process ids of server and guard, and the cluster's folder."""
     with subprocess.Popen([sys.executable, "-c", RUN], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         server, guard, folder = process.stdout.readline().split()
@@ -82,7 +63,7 @@ def child() -> Iterator[tuple[subprocess.Popen[str], int, int, Path]]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_it_serves_loopback_only_and_logical_replication(postgres: Postgres) -> None:
+def test_it_listens_on_loopback_and_has_logical_replication(postgres: Postgres) -> None:
     assert ask(postgres.dsn(), "select current_user") == "supabase_admin"
     assert ask(postgres.dsn(), "show listen_addresses") == "127.0.0.1"
     assert ask(postgres.dsn(), "show unix_socket_directories") == ""
@@ -108,22 +89,22 @@ def test_a_copied_database_has_what_its_template_has(postgres: Postgres) -> None
         psycopg.connect(postgres.dsn("copy"))
 
 
-def test_a_database_is_dropped_with_its_slots_and_its_guests(postgres: Postgres) -> None:
+def test_a_database_is_dropped_with_its_slots_and_connections(postgres: Postgres) -> None:
     postgres.create("busy")
-    with psycopg.connect(postgres.dsn("busy"), autocommit=True) as guest:
-        guest.execute("select pg_create_logical_replication_slot('slot', 'pgoutput')")
+    with psycopg.connect(postgres.dsn("busy"), autocommit=True) as connection:
+        connection.execute("select pg_create_logical_replication_slot('slot', 'pgoutput')")
         postgres.drop("busy")
         with pytest.raises(psycopg.OperationalError):
-            guest.execute("select 1")
+            connection.execute("select 1")
     assert ask(postgres.dsn(), "select count(*) from pg_replication_slots") == 0
 
 
-def test_a_bootstrap_done_before_changes_nothing(postgres: Postgres) -> None:
+def test_a_second_bootstrap_changes_nothing(postgres: Postgres) -> None:
     postgres.bootstrap("old")
     assert ask(postgres.dsn("old"), "select count(*) from pg_publication") == 1
 
 
-def test_postgres_is_no_superuser_but_owns_the_database(postgres: Postgres) -> None:
+def test_the_role_postgres_is_no_superuser_and_owns_the_database(postgres: Postgres) -> None:
     url = postgres.dsn("new", "postgres")
     attributes = "select (rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication)::text"
     assert ask(url, f"{attributes} from pg_roles where rolname = current_user") == "(f,t,t,t,t)"
@@ -149,7 +130,7 @@ def test_api_roles_are_what_they_are_on_supabase(postgres: Postgres) -> None:
     assert ask(postgres.dsn("new", "authenticator"), "show lock_timeout") == "8s"
 
 
-def test_a_policy_on_objects_and_a_bucket_are_all_that_a_migration_gets_of_storage(
+def test_a_migration_may_add_policies_on_objects_and_buckets_and_change_nothing_else_of_storage(
     postgres: Postgres,
 ) -> None:
     refused = [
@@ -173,7 +154,7 @@ def test_a_policy_on_objects_and_a_bucket_are_all_that_a_migration_gets_of_stora
 
 
 @pytest.mark.parametrize(("database", "exposed"), [("old", True), ("new", False)])
-def test_only_an_old_project_opens_new_tables_by_itself(
+def test_only_an_old_project_exposes_new_tables_by_itself(
     postgres: Postgres, database: str, exposed: bool
 ) -> None:
     with psycopg.connect(postgres.dsn(database, "postgres"), autocommit=True) as connection:
@@ -182,13 +163,13 @@ def test_only_an_old_project_opens_new_tables_by_itself(
         for right in ("select", "insert", "update", "delete"):
             query = f"select has_table_privilege('{role}', 'public.fresh', '{right}')"
             assert ask(postgres.dsn(database), query) is exposed
-        # Both leave this open, which is why migrations revoke all.
+        # Both kinds grant this, which is why migrations revoke everything.
         assert ask(
             postgres.dsn(database), f"select has_table_privilege('{role}', 'public.fresh', 'truncate')"
         )
 
 
-def test_storage_helpers_take_paths_apart(postgres: Postgres) -> None:
+def test_storage_has_its_functions_for_paths(postgres: Postgres) -> None:
     url = postgres.dsn("new", "postgres")
     assert ask(url, "select storage.foldername('a/b/c.tar.gz')") == ["a", "b"]
     assert ask(url, "select storage.foldername('c')") == []
@@ -213,19 +194,12 @@ def test_a_halted_server_comes_back_on_its_port_with_what_was_committed() -> Non
 
 
 @pytest.fixture(scope="module")
-def failing() -> Iterator[Sandbox]:
-    """A sandbox whose Postgres nobody else uses."""
+def own() -> Iterator[Project]:
+    """Give a sandbox whose Postgres no other test uses."""
     with Sandbox() as sandbox:
-        # The thread in which it does what it is asked for stays, and is no test's.
-        told(sandbox, "postgres_start")
-        yield sandbox
-
-
-def told(sandbox: Sandbox, action: str, **fields: object) -> object:
-    """Ask for a fault as another process does: over the control port."""
-    answer = httpx.post(f"{sandbox.control_url}/actions/{action}", json=fields, timeout=30)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+        project = Project(sandbox._postgres, "postgres", sandbox)
+        project.control("postgres_start")  # starts the thread in which actions run
+        yield project
 
 
 FAULTS = [
@@ -237,46 +211,47 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("action", "fields", "kind"), FAULTS)
-def test_a_connection_ends_by_a_fault_and_a_new_one_finds_all_that_was_committed(
-    failing: Sandbox, action: str, fields: dict[str, Any], kind: type[psycopg.Error]
+def test_a_fault_ends_a_connection_and_a_new_one_finds_what_was_committed(
+    own: Project, action: str, fields: dict[str, Any], kind: type[psycopg.Error]
 ) -> None:
-    with psycopg.connect(failing.db_url, application_name="victim") as connection:
+    with psycopg.connect(own.sandbox.db_url, application_name="victim") as connection:
         connection.execute("create table if not exists public.kept (id int)")
         connection.execute("insert into public.kept values (1)")
         connection.commit()
         connection.execute("insert into public.kept values (2)")
-        told(failing, action, **fields)
+        own.control(action, **fields)
         with pytest.raises(kind):
             connection.execute("select 1")
-    assert ask(failing.db_url, "select count(*) from public.kept where id = 2") == 0
-    assert ask(failing.db_url, "select min(id) from public.kept") == 1
+    assert ask(own.sandbox.db_url, "select count(*) from public.kept where id = 2") == 0
+    assert ask(own.sandbox.db_url, "select min(id) from public.kept") == 1
 
 
-def test_only_the_application_that_is_named_is_killed(failing: Sandbox) -> None:
-    with psycopg.connect(failing.db_url, application_name="bystander") as bystander:
-        with psycopg.connect(failing.db_url, application_name="victim") as victim:
-            assert told(failing, "postgres_kill", name="victim") == 1
+def test_only_connections_of_the_named_application_are_killed(own: Project) -> None:
+    with psycopg.connect(own.sandbox.db_url, application_name="bystander") as bystander:
+        with psycopg.connect(own.sandbox.db_url, application_name="victim") as victim:
+            assert own.control("postgres_kill", name="victim") == 1
             with pytest.raises(psycopg.errors.AdminShutdown):
                 victim.execute("select 1")
         assert bystander.execute("select 1").fetchone() == (1,)
 
 
-def test_while_it_is_down_nobody_gets_in_and_then_it_is_back_by_itself(failing: Sandbox) -> None:
+def test_it_refuses_connections_while_it_is_down_and_comes_back_by_itself(own: Project) -> None:
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(told, failing, "postgres_down", seconds=1)
-        assert eventually(lambda: refused(failing.db_url))
-        assert not asked.done()
-        asked.result()
-    assert ask(failing.db_url, "select 1") == 1
+        asked = pool.submit(own.control, "postgres_down", seconds=1)
+        seen = False
+        while not asked.done():
+            seen = seen or refused(own.sandbox.db_url)
+    assert seen
+    assert ask(own.sandbox.db_url, "select 1") == 1
 
 
-def test_it_is_down_from_one_word_to_the_other(failing: Sandbox) -> None:
-    told(failing, "postgres_halt")
+def test_it_is_down_from_halt_to_start(own: Project) -> None:
+    own.control("postgres_halt")
     try:
-        assert refused(failing.db_url)
+        assert refused(own.sandbox.db_url)
     finally:
-        told(failing, "postgres_start")
-    assert ask(failing.db_url, "select 1") == 1
+        own.control("postgres_start")
+    assert ask(own.sandbox.db_url, "select 1") == 1
 
 
 def refused(url: str) -> bool:
@@ -287,7 +262,7 @@ def refused(url: str) -> bool:
     return False
 
 
-def test_a_temporary_cluster_is_gone_after_stop_and_a_kept_one_is_not(data: Path) -> None:
+def test_stop_deletes_a_temporary_cluster_and_leaves_a_kept_one(data: Path) -> None:
     for kept in (None, data):
         postgres = Postgres(kept)
         postgres.start()
@@ -300,7 +275,7 @@ def test_a_temporary_cluster_is_gone_after_stop_and_a_kept_one_is_not(data: Path
     assert (data / "postgres" / "cluster" / "PG_VERSION").exists()
 
 
-def test_a_kept_cluster_keeps_its_data_and_cares_for_it(data: Path) -> None:
+def test_a_kept_cluster_has_its_data_again_and_writes_durably(data: Path) -> None:
     with Postgres(data) as postgres, psycopg.connect(postgres.dsn()) as connection:
         connection.execute("create table kept as select 7 as id")
     with Postgres(data) as postgres:
@@ -316,28 +291,28 @@ def test_a_second_server_on_the_same_data_is_refused(data: Path, monkeypatch: py
         assert ask(first.dsn(), "select 1") == 1
 
 
-def test_a_port_that_is_taken_is_said_to_be(postgres: Postgres) -> None:
+def test_the_error_names_a_port_that_is_taken(postgres: Postgres) -> None:
     with pytest.raises(PostgresError, match=f"did not start on port {postgres.port}.*could not bind"):
         Postgres(port=postgres.port).start()
 
 
-def test_it_dies_with_a_parent_that_is_killed_and_leaves_no_folder(
+def test_it_ends_when_its_parent_is_killed_and_leaves_no_folder(
     child: tuple[subprocess.Popen[str], int, int, Path],
 ) -> None:
     parent, server, guard, folder = child
     parent.kill()
-    assert eventually(lambda: ended(server) and ended(guard))
+    wait_until(lambda: ended(server) and ended(guard))
     assert not folder.exists()
 
 
-def test_it_dies_with_a_guard_that_is_killed(child: tuple[subprocess.Popen[str], int, int, Path]) -> None:
+def test_it_ends_when_its_guard_is_killed(child: tuple[subprocess.Popen[str], int, int, Path]) -> None:
     _, server, guard, _ = child
     os.kill(guard, signal.SIGKILL)
-    assert eventually(lambda: ended(server))
+    wait_until(lambda: ended(server))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as somebody else")
-def test_as_root_it_runs_as_nobody_and_links_programs_that_nobody_can_reach() -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as another user")
+def test_as_root_it_runs_as_nobody_and_links_programs_out_of_reach() -> None:
     private = Path("/root/.watcher-test") / str(os.getpid())
     package = Programs(None).bindir.parents[1]
     try:
@@ -350,8 +325,8 @@ def test_as_root_it_runs_as_nobody_and_links_programs_that_nobody_can_reach() ->
         shutil.rmtree(private.parent)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as somebody else")
-def test_a_data_folder_that_nobody_can_enter_is_refused_in_a_sentence(data: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as another user")
+def test_the_error_names_a_data_folder_that_nobody_cannot_enter(data: Path) -> None:
     shut = data / "shut"
     shut.mkdir(mode=0o700)
     with pytest.raises(PostgresError, match=f"who cannot enter {shut}: choose another folder"):

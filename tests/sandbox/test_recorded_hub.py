@@ -1,7 +1,7 @@
-"""Recorded publications, from both sides: the recorded requests to the sandbox, and the real client doing the same.
+"""Recorded publications, from both sides: the answers to the recorded requests, and the real client's requests.
 
-The requests are huggingface_hub 2.4.0's; the answers are those of another stand-in, which that client accepted. Both
-are compared here: status, headers that matter, bodies; method, path, headers and bodies.
+The requests are huggingface_hub 2.4.0's. The answers are those of another stand-in for the Hub, which that client
+accepted. Of answers, the status, headers and body are compared; of requests, the method, path, headers and body.
 """
 
 import itertools
@@ -17,69 +17,68 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.sandbox.hub_recording import Exchange, Recording, blob
-from tests.sandbox.hubs import CARD, USERS, Site, image
+from tests.sandbox.hubs import CARD, DEPRECATED, USERS, Site, image
 from watcher.hub.repos import Hub as DaemonsHub
 from watcher.sandbox.hub import Hub
 from watcher.sandbox.hub.git import DEFAULT_ATTRIBUTES
 from watcher.sandbox.server import HOST, Server
 
-# huggingface_hub hands its LFS bodies to httpx2 by the old name of the argument.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = DEPRECATED
 
 RECORDINGS = ["hub_lfs_3images", "hub_lfs_10images"]
 
 LEFT_OUT = {
-    "/api/models/{repo}/xet-write-token/{revision}": "Xet, which the daemon switches off",
+    "/api/models/{repo}/xet-write-token/{revision}": "Xet, which the daemon disables",
     "/v1/chunks/default/{hash}": "Xet's store",
     "/v1/xorb-grants/default/{hash}": "Xet's store",
     "/v1/xorbs/default/{hash}": "Xet's store",
     "/v1/shards": "Xet's store",
     "/v2/shards": "Xet's store",
 }
-"""Routes of the one recording that is left out: `hf upload` over Xet. Its other routes are in those that are here."""
+"""Routes in a recording that is not replayed, `hf upload` over Xet; its other routes are in the ones replayed."""
 
 GENERATED = {"id", "_id", "sha", "commitOid"}
-"""Fields whose ids are taken as they come when first told, and compared from then on, wherever they are told again."""
+"""Fields with generated ids: the first time, the id here is remembered for the recorded one, and then compared."""
 
-SET_ASIDE = {
+IGNORED = {
     "lastModified": "a time",
     "createdAt": "a time",
     "usedStorage": "the stand-in did not count",
-    "oid of a directory": "the stand-in made it up; those here are git's, see test_hub.py",
+    "oid of a directory": "the stand-in made it up; here it is git's, see test_hub.py",
     "query of /_lfs/": "the signature of a URL",
-    "content-length of JSON": "ids and URLs may be longer or shorter; the JSON itself is compared",
-    "cardData": "the Hub tells it, and the stand-in did not",
-    "content-type of a file": "the stand-in said none",
-    "content-disposition of a file": "the stand-in said none",
+    "content-length of JSON": "ids and URLs may differ in length; the JSON itself is compared",
+    "cardData": "the Hub sends it; the stand-in did not",
+    "content-type of a file": "the stand-in sent none",
+    "content-disposition of a file": "the stand-in sent none",
     "content-length of an LFS object": "the stand-in streamed it",
     "last-modified": "a time",
     "date": "a time",
 }
-"""What is not compared in answers, each with its reason."""
+"""What is not compared in answers, and why."""
 
-CLIENTS_OWN = {
-    "x-amzn-trace-id": "an id of the request's own",
+IGNORED_HEADERS = {
+    "x-amzn-trace-id": "generated for each request",
     "host": "the recorder left it out",
     "connection": "the recorder left it out",
-    "authorization": "the recorder took the token out; whether there was one is compared",
+    "authorization": "the recorder left the token out; whether there was one is compared",
 }
-"""What is not compared in requests, each with its reason."""
+"""What is not compared in requests, and why."""
 
 ID = re.compile("[0-9a-f]{24}|[0-9a-f]{40}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 class Replay:
-    """Sends a recording's requests to a Hub and compares what comes back."""
+    """Sends a recording's requests to a Hub and compares the answers."""
 
     def __init__(self, recording: Recording, site: Site) -> None:
         self.recording = recording
         self.links: dict[str, str] = {}
-        """The signed URLs that we were given, by their path."""
+        """The signed URLs in answers, by path."""
         self.swaps = recording.swaps
         self.swaps["http://127.0.0.1:8765"] = site.url
         self.swaps["http://localhost:8765"] = site.url.replace(HOST, "localhost")
-        # The stand-in began a repo with three lines of attributes; the Hub does with its own 35.
+        # The stand-in's new repos had three lines of attributes; the Hub's have 35.
         began = recording.one("/preupload/main").json()["files"]
         [initial] = [one["oid"] for one in began if one["path"] == ".gitattributes"]
         self.swaps[initial] = blob(DEFAULT_ATTRIBUTES.encode())
@@ -90,7 +89,7 @@ class Replay:
         if "authorization" not in exchange.headers:
             del headers["authorization"]
         body = self.recording.sent(exchange)
-        assert len(body) == int(headers.pop("content-length", 0)), "It is rebuilt as long as it was."
+        assert len(body) == int(headers.pop("content-length", 0)), "It is restored to its length."
         target = self.links[path] if "/_lfs/" in path else self.recording.swap(exchange.target)
         return http.request(exchange.method, target, headers=headers, content=body)
 
@@ -101,7 +100,7 @@ class Replay:
             ours = answer.json()
             self._same(exchange.json(), ours, "", cut=exchange.is_cut)
             self.links |= {urlsplit(one).path: one for one in _links(ours)}
-        elif "/_lfs/get/" in exchange.path:  # whose bytes were not recorded
+        elif "/_lfs/get/" in exchange.path:  # its bytes were not recorded
             assert answer.content == self.recording.content(exchange)
         else:
             assert answer.text == exchange.answer
@@ -112,13 +111,13 @@ class Replay:
         is_file = exchange.method in {"GET", "HEAD"} and not exchange.path.startswith("/api/")
         for name in sorted(exchange.answer_headers.keys() | answer.headers.keys()):
             recorded = exchange.answer_headers.get(name)
-            aside = (
-                name in SET_ASIDE
+            ignored = (
+                name in IGNORED
                 or (name == "content-length" and exchange.is_json)
                 or (name in {"content-type", "content-disposition"} and is_file and recorded is None)
                 or (name == "content-length" and "/_lfs/get/" in exchange.path and recorded is None)
             )
-            if not aside:
+            if not ignored:
                 ours = answer.headers.get(name)
                 assert _unsigned(ours) == _unsigned(recorded and self.recording.swap(recorded)), name
 
@@ -126,7 +125,7 @@ class Replay:
         assert type(ours) is type(recorded), field
         if isinstance(recorded, dict):
             assert recorded.keys() <= ours.keys(), field
-            assert cut or recorded.keys() >= ours.keys() - SET_ASIDE.keys(), field
+            assert cut or recorded.keys() >= ours.keys() - IGNORED.keys(), field
             for name, value in recorded.items():
                 directory = name == "oid" and recorded.get("type") == "directory"
                 self._same(value, ours[name], "oid of a directory" if directory else name, cut=cut)
@@ -134,7 +133,7 @@ class Replay:
             assert cut or len(recorded) == len(ours), field
             for one, two in zip(recorded, ours, strict=not cut):
                 self._same(one, two, field)
-        elif field in SET_ASIDE:
+        elif field in IGNORED:
             assert not isinstance(recorded, str) or TIME.fullmatch(ours) or ID.fullmatch(ours), field
         elif field in GENERATED and ID.fullmatch(recorded):
             assert ID.fullmatch(ours), field
@@ -147,7 +146,7 @@ class Replay:
 
 
 def _links(value: Any) -> Iterator[str]:
-    """All signed URLs in an answer."""
+    """Yield all signed URLs in an answer."""
     if isinstance(value, dict | list):
         for one in value.values() if isinstance(value, dict) else value:
             yield from _links(one)
@@ -160,7 +159,7 @@ def _unsigned(url: str | None) -> str | None:
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_what_was_recorded_is_answered_as_it_was(site: Site, name: str) -> None:
+def test_recorded_requests_are_answered_as_they_were(site: Site, name: str) -> None:
     site.hub.knobs.offer_verify()
     recording = Recording(name)
     replay = Replay(recording, site)
@@ -177,7 +176,7 @@ def test_what_was_recorded_is_answered_as_it_was(site: Site, name: str) -> None:
 
 
 class Recorder:
-    """Keeps what is sent to an app, as it was kept in the recordings."""
+    """Keeps the requests to an app in the form of the recordings."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -201,7 +200,7 @@ class Recorder:
 
 
 def phase(exchange: Exchange) -> str:
-    """What the client does several of at once, in any order: uploads, and downloads."""
+    """Return what a request belongs to: the client makes uploads, and downloads, at the same time and in any order."""
     if "/_lfs/put/" in exchange.path or exchange.path.endswith("/verify"):
         return "up"
     if "/_lfs/get/" in exchange.path or "/resolve/" in exchange.path:
@@ -210,19 +209,19 @@ def phase(exchange: Exchange) -> str:
 
 
 def in_order(exchanges: list[Exchange], shown: Callable[[Exchange], Any]) -> list[Any]:
-    """The requests as they are to be compared: in their order, but for those that go at once."""
+    """Return requests in order, with those that the client makes at the same time sorted."""
     return [sorted(map(shown, group), key=str) for _, group in itertools.groupby(exchanges, phase)]
 
 
 def compared(headers: dict[str, str]) -> dict[str, str]:
-    """A request's headers, without Python's and httpx2's own versions."""
-    kept = {name: value for name, value in headers.items() if name not in CLIENTS_OWN}
+    """Return a request's headers without the versions of Python and httpx2."""
+    kept = {name: value for name, value in headers.items() if name not in IGNORED_HEADERS}
     kept["user-agent"] = re.sub(r"(python|python-httpx2)/[\d.]+", r"\1", kept["user-agent"])
     return kept | {"has a token": str("authorization" in headers)}
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_the_real_client_sends_here_what_it_sent_there(hub_client: None, tmp_path: Path, name: str) -> None:
+def test_the_real_client_sends_what_was_recorded(hub_client: None, tmp_path: Path, name: str) -> None:
     hub = Hub(tmp_path / "hub", USERS)
     hub.knobs.offer_verify()
     recorder = Recorder(hub.app)
@@ -249,7 +248,7 @@ def test_the_real_client_sends_here_what_it_sent_there(hub_client: None, tmp_pat
 
 
 def publish(url: str, recording: Recording, folder: Path) -> tuple[str, str]:
-    """Do what was done when it was recorded; the initial commit and ours."""
+    """Do what was recorded, and return the initial commit and the new one."""
     api = HfApi(endpoint=url, token="hf_alice")
     operations = []
     for path, content in recording.files.items():
@@ -276,10 +275,10 @@ def publish(url: str, recording: Recording, folder: Path) -> tuple[str, str]:
     return head, commit.oid
 
 
-async def test_nothing_that_the_daemon_asks_for_is_left_out(site: Site) -> None:
+async def test_no_route_that_the_daemon_uses_is_left_out(site: Site) -> None:
     hub = DaemonsHub(endpoint=site.url, token="hf_alice", namespace=None)
     try:
-        await hub.first_look()
+        await hub.check_token()
         await hub.create("alice/a")
         look = await hub.look("alice/a", "row")
         operations = [CommitOperationAdd("a.jpg", image(1)), CommitOperationAdd("README.md", CARD)]

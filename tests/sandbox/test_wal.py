@@ -1,4 +1,4 @@
-"""The replication stream, decoded: what real Postgres writes, as names and text."""
+"""The decoder of the replication stream, on what real Postgres writes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,6 @@ Session = psycopg.Connection[tuple[Any, ...]]
 def session(postgres: Postgres) -> Iterator[Session]:
     postgres.create("wal")
     with psycopg.connect(postgres.dsn("wal"), autocommit=True) as connection:
-        connection.execute("set synchronous_commit = on")  # a slot reads what is flushed
         connection.execute("create publication everything for all tables")
         connection.execute("create table note (id int primary key, text text, big text, n numeric)")
         connection.execute("alter table note alter big set storage external")
@@ -30,7 +29,7 @@ def session(postgres: Postgres) -> Iterator[Session]:
 
 
 def changes(session: Session, *statements: str) -> list[Change]:
-    """What the stream says of some statements."""
+    """Run statements, and return the changes in the stream."""
     for statement in statements:
         session.execute(statement.encode())
     decoder = Decoder()
@@ -58,7 +57,7 @@ def test_an_update_of_the_key_shows_the_key_before(session: Session) -> None:
     assert (change.old, change.new and change.new["id"]) == ({"id": "3"}, "30")
 
 
-def test_a_large_value_that_did_not_change_is_absent(session: Session) -> None:
+def test_a_large_value_that_was_not_changed_is_absent(session: Session) -> None:
     changes(session, "insert into note values (4, 'a', repeat('x', 100000), null)")
     (change,) = changes(session, "update note set text = 'b' where id = 4")
     assert change.new == {"id": "4", "text": "b", "n": None}
@@ -70,7 +69,7 @@ def test_a_delete_shows_the_key_alone(session: Session) -> None:
     assert (change.action, change.old, change.new) == ("DELETE", {"id": "5"}, None)
 
 
-def test_a_full_identity_shows_the_row_before_and_mends_the_row_after(session: Session) -> None:
+def test_with_a_full_identity_both_rows_are_complete(session: Session) -> None:
     session.execute("alter table note replica identity full")
     try:
         changes(session, "insert into note values (6, 'a', repeat('x', 100000), null)")
@@ -81,7 +80,7 @@ def test_a_full_identity_shows_the_row_before_and_mends_the_row_after(session: S
         session.execute("alter table note replica identity default")
 
 
-def test_a_transaction_comes_whole_in_its_order_and_with_its_time(session: Session) -> None:
+def test_a_transaction_comes_complete_in_order_and_with_its_time(session: Session) -> None:
     before = session.execute("select now()").fetchone()
     with session.transaction():
         session.execute("insert into note select i, 'bulk', null, null from generate_series(100, 349) i")
@@ -91,7 +90,7 @@ def test_a_transaction_comes_whole_in_its_order_and_with_its_time(session: Sessi
     assert {change.committed >= before[0] for change in found} == {True}
 
 
-def test_what_is_rolled_back_or_truncated_is_not_told(session: Session) -> None:
+def test_rollbacks_and_truncates_are_no_changes(session: Session) -> None:
     with session.transaction(force_rollback=True):
         session.execute("insert into note values (7, 'a', null, null)")
     assert changes(session, "truncate note") == []

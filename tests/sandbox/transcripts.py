@@ -1,4 +1,4 @@
-"""What the real client and the real Realtime server said to each other, as it was recorded, line by line."""
+"""The recordings of the real Realtime client and server, line by line, and how their frames are compared."""
 
 import json
 import re
@@ -17,7 +17,7 @@ class Step:
     recording: str
     """The two digits that its file's name begins with."""
     at: float
-    """Seconds; those of recordings that are merged, by a clock that they share."""
+    """Seconds; in merged recordings, on a clock that they share."""
     line: Mapping[str, Any]
 
     @property
@@ -29,7 +29,7 @@ class Step:
         return bool(self.line.get("dir") == "client->server")
 
     @property
-    def told(self) -> bool:
+    def received(self) -> bool:
         return bool(self.line.get("dir") == "server->client")
 
 
@@ -40,7 +40,7 @@ def lines(recording: str) -> list[dict[str, Any]]:
 
 
 def steps(recording: str, began: float = 0) -> Iterator[Step]:
-    """Yield the lines of a recording that began at that second; a line without a time has the one before's."""
+    """Yield the lines of a recording that began at that second; a line without a time has that of the line before."""
     at = began
     for line in lines(recording):
         at = began + line["t"] if "t" in line else at
@@ -48,33 +48,33 @@ def steps(recording: str, began: float = 0) -> Iterator[Step]:
 
 
 def merged(began: Mapping[str, float], more: Iterable[Step] = ()) -> list[Step]:
-    """Return several recordings as one, in the order in which it all happened."""
+    """Return several recordings as one, in order of time; `began` has the second at which each began."""
     found = [step for recording, second in began.items() for step in steps(recording, second)]
     return sorted([*found, *more], key=lambda step: step.at)
 
 
 def fields(frame: Any) -> tuple[str, str, Any, Any]:
-    """Return topic, event, ref and payload of a frame of either protocol, which may have been cut."""
+    """Return topic, event, ref and payload of a frame of either protocol, even if the recorder cut it off."""
     if isinstance(frame, list):
         return frame[2], frame[3], frame[1], frame[4]
     if "_truncated_len" in frame:
-        frame = mended(frame)
+        frame = repaired(frame)
     return frame["topic"], frame["event"], frame["ref"], frame["payload"]
 
 
-def mended(cut: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was kept of a frame that was cut in the middle of a record's last text."""
+def repaired(cut: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was kept of a frame that was cut off within the last text of its record."""
     return dict(json.loads(cut["head"] + '"}}}}'))
 
 
 def system(step: Step) -> bool:
-    """Say whether the server says something of its own accord: that Postgres is subscribed to, or is not."""
-    return step.told and fields(step.line["frame"])[1] == "system"
+    """Return whether this is a system frame: the server has subscribed to Postgres, or could not."""
+    return step.received and fields(step.line["frame"])[1] == "system"
 
 
 def row(step: Step, table: str = "jobs") -> dict[str, Any] | None:
-    """Return the row that a frame tells of."""
-    if not step.told:
+    """Return the row in an event, or None."""
+    if not step.received:
         return None
     _, event, _, payload = fields(step.line["frame"])
     if event != "postgres_changes" or payload["data"]["table"] != table:
@@ -84,50 +84,48 @@ def row(step: Step, table: str = "jobs") -> dict[str, Any] | None:
 
 
 class Comparison:
-    """Compares frames; of what is generated only what can be known of it. Lives as long as a replay."""
+    """Prepares frames for comparison by masking what is generated. There is one for each replay."""
 
-    # By name, what is generated anew in each run, and what it looks like all the same. Besides these there are the
-    # ids of bindings (below), the tokens that are sent, and what is particular to a handshake (`date`, `server`,
-    # `sec-websocket-*`).
+    # What is generated in each run: the field, and what is masked in it. Binding ids are handled below, tokens are
+    # replaced before they are sent, and headers of the handshake (`date`, `sec-websocket-*`) are not compared.
     GENERATED = (
         ("commit_timestamp", re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")),
         ("created_at", re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00")),
-        # How long ago a token expired; but "0 seconds ago" is said when it does, and compared.
-        ("message", re.compile(r"(?<=Token has expired )[1-9]\d*(?= seconds ago)")),
-        ("reason", re.compile(r"(?<=Token has expired )[1-9]\d*(?= seconds ago)")),
+        ("message", re.compile(r"(?<=Token has expired )\d+(?= seconds ago)")),
+        ("reason", re.compile(r"(?<=Token has expired )\d+(?= seconds ago)")),
     )
 
     def __init__(self) -> None:
         self._bindings: dict[int, int] = {}
 
-    def plain(self, recorded: Any, heard: Any, text: str) -> tuple[Any, Any]:
-        """Return both frames without what is generated; `text` is how the one came that was heard."""
-        self._learn(recorded, heard)
+    def plain(self, recorded: Any, received: Any, text: str) -> tuple[Any, Any]:
+        """Return both frames with what is generated masked; `text` is the received frame as it came."""
+        self._learn(recorded, received)
         if isinstance(recorded, dict) and "_truncated_len" in recorded:
-            return self._cut(recorded, heard, text)
-        return self._plain(recorded, {}), self._plain(heard, self._bindings)
+            return self._cut(recorded, received, text)
+        return self._plain(recorded, {}), self._plain(received, self._bindings)
 
-    def _learn(self, recorded: Any, heard: Any) -> None:
-        """Take down which id of ours is which of the real server's."""
-        for theirs, ours in zip(_bindings(recorded), _bindings(heard), strict=False):
-            # Equal bindings have equal ids, and others others.
+    def _learn(self, recorded: Any, received: Any) -> None:
+        """Remember which binding id here stands for which recorded one."""
+        for theirs, ours in zip(_bindings(recorded), _bindings(received), strict=False):
+            # The ids of two bindings are equal exactly if the bindings are.
             if 0 < ours["id"] < 2**27 and theirs["id"] not in self._bindings.values():
                 self._bindings.setdefault(ours["id"], theirs["id"])
 
-    def _cut(self, recorded: Mapping[str, Any], heard: dict[str, Any], text: str) -> tuple[Any, Any]:
-        """Return how long a frame is that was recorded without its end, and what there is of the beginning."""
-        kept = mended(recorded)
-        theirs, ours = kept["payload"]["data"], heard["payload"]["data"]
+    def _cut(self, recorded: Mapping[str, Any], received: dict[str, Any], text: str) -> tuple[Any, Any]:
+        """Return both frames' length and beginning, for one that was recorded without its end."""
+        kept = repaired(recorded)
+        theirs, ours = kept["payload"]["data"], received["payload"]["data"]
         record = {
             name: str(ours["record"][name])[: len(str(value))] for name, value in theirs["record"].items()
         }
-        # Ids and times have other digits, and so may be longer or shorter.
-        [binding] = heard["payload"]["ids"]
+        # Ids and times may be longer or shorter here.
+        [binding] = received["payload"]["ids"]
         text = text.replace(str(binding), str(self._bindings[binding]))
         text = text.replace(ours["record"]["created_at"], "2026-11-22T14:33:24.617017+00:00")
         return (
             ({**kept, "payload": recorded["_truncated_len"]}, {**theirs, "record": _texts(theirs["record"])}),
-            ({**heard, "payload": len(text)}, {**{name: ours[name] for name in theirs}, "record": record}),
+            ({**received, "payload": len(text)}, {**{name: ours[name] for name in theirs}, "record": record}),
         )
 
     def _plain(self, value: Any, bindings: Mapping[int, int], name: str = "") -> Any:
@@ -147,7 +145,7 @@ class Comparison:
 
 
 def _bindings(frame: Any) -> list[dict[str, Any]]:
-    """Return the bindings that a reply echoes."""
+    """Return the bindings in a reply to a join."""
     _, event, _, payload = fields(frame)
     if event != "phx_reply":
         return []

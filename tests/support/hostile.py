@@ -329,7 +329,7 @@ def _broken_pngs() -> Iterator[tuple[str, bytes, str]]:
         yield f"an unknown {name}", hand_made_png(chunk(b"IHDR", bytes(body)), data, IEND), "no sense"
     yield "a part whose name is no name", hand_made_png(first, chunk(b"ID4T", b"x"), data, IEND), "follow"
     yield "a part of NULs", hand_made_png(first, chunk(bytes(4), b"x"), data, IEND), "follow"
-    yield "data by another name", hand_made_png(first, chunk(b"IDAt", data[8:-4]), IEND), "no program"
+    yield "data by another name", hand_made_png(first, chunk(b"IDAt", data[8:-4]), IEND), "unknown type"
     yield "the end before the data", hand_made_png(first, IEND, data), "too little"
     yield "empty data", hand_made_png(first, chunk(b"IDAT") * 9, IEND), "too little"
     paletted, entry = header(5, 5, colour=3), chunk(b"PLTE", bytes(3))

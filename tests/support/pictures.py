@@ -233,7 +233,12 @@ def _broken_pngs() -> Iterator[tuple[str, bytes, str, str]]:
     yield "without enough data", hand_made_png(header(9_000, 9_000), data, IEND), code, "too little"
     yield "data before the header", hand_made_png(data, first, IEND), code, "begin with its header"
     yield "two headers", hand_made_png(first, first, data, IEND), code, "unknown type"
-    yield "an unknown part that matters", hand_made_png(first, chunk(b"ABCD"), data, IEND), code, "no program"
+    yield (
+        "an unknown part that matters",
+        hand_made_png(first, chunk(b"ABCD"), data, IEND),
+        code,
+        "unknown type",
+    )
     between = hand_made_png(first, data, chunk(b"tEXt", b"a\0b"), data, IEND)
     yield "data in two places", between, code, "in pieces"
     yield "of three bits", hand_made_png(header(5, 5, depth=3), data, IEND), code, "no sense"

@@ -1,1 +1,1 @@
-"""Plays the frontend, and shows how a row becomes a repo."""
+"""Acts as a frontend, and shows how a row becomes a repo."""

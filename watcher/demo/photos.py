@@ -1,4 +1,4 @@
-"""The demo's photos: a folder's, or pictures made on the spot."""
+"""The demo's photos: read from a folder, or generated."""
 
 import io
 import random
@@ -13,32 +13,37 @@ _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A picture as a browser would hold it."""
+    """A photo as a browser would hold it."""
 
     name: str
     content: bytes
 
     @property
     def media_type(self) -> str:
-        """What a browser declares for it."""
+        """The Content-Type that a browser sends with it."""
         return _TYPES[Path(self.name).suffix.lower()]
 
 
 def read(folder: Path) -> list[Photo]:
-    """Read a folder's photos by name; raises Misconfigured unless they are 3 to 40."""
+    """Read a folder's photos in the order of their names; raises Misconfigured unless there are 3 to 40."""
     pictures = [
         Photo(file.name, file.read_bytes())
         for file in sorted(folder.iterdir())
         if file.suffix.lower() in _TYPES
     ]
     if not 3 <= len(pictures) <= 40:
-        raise Misconfigured(f"{folder} holds {len(pictures)} photos (.jpg, .jpeg, .png): 3 to 40 are needed.")
+        raise Misconfigured(f"{folder} has {len(pictures)} photos (.jpg, .jpeg, .png): 3 to 40 are needed.")
     return pictures
 
 
-def paint() -> list[Photo]:
-    """Make twelve pictures, since a real face is nobody's to give away."""
-    from PIL import Image, ImageDraw
+def generate() -> list[Photo]:
+    """Generate twelve pictures, so that no real person's photos are shipped; raises Misconfigured without Pillow."""
+    try:
+        from PIL import Image, ImageDraw
+    except ImportError as error:
+        raise Misconfigured(
+            f"The sandbox is not installed ({error.name}): pip install 'watcher[sandbox]'."
+        ) from error
 
     chance = random.Random(7)  # noqa: S311  (pictures, not secrets)
     pictures = []

@@ -1,4 +1,4 @@
-"""Plays the frontend with the real client, and shows how a row becomes a repo."""
+"""Acts as a frontend with the real client, and shows how a row becomes a repo."""
 
 import asyncio
 import hashlib
@@ -6,10 +6,8 @@ import json
 import secrets
 import shlex
 import signal
-import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,27 +23,27 @@ from rich.tree import Tree
 from supabase import AsyncClient, AsyncClientOptions
 
 from watcher import migrate
-from watcher.demo import photos
+from watcher.demo import photos, processes
 from watcher.demo.photos import Photo
-from watcher.errors import Misconfigured, Transient
+from watcher.errors import Transient
 from watcher.settings import settings
 from watcher.settings.settings import FrontendSettings
 
 _BUCKET = "identity-images"
 _PUBLISHED_WITHIN = 300.0
-_FEED_WITHIN = 5.0
+"""Seconds for the row to be published."""
 
 
 async def play(*, folder: Path | None, as_json: bool, keep: bool) -> None:
-    """Run the whole way once; raises Misconfigured or Transient where it cannot be shown."""
+    """Publish one row from upload to repo; raises Misconfigured or Transient if that fails."""
     console = Console(stderr=as_json)
-    pictures = photos.read(folder) if folder else await asyncio.to_thread(photos.paint)
+    pictures = photos.read(folder) if folder else await asyncio.to_thread(photos.generate)
     async with AsyncExitStack() as stack:
         named = settings.is_set("SUPABASE_URL")
         environment: dict[str, str] = {}
         if not named:
             console.print("[bold]Starting a sandbox[/]: Postgres, a Supabase and a Hub on this machine …")
-            environment = await stack.enter_async_context(_sandbox())
+            environment = await stack.enter_async_context(processes.sandbox())
         elif settings.is_set("SUPABASE_DB_URL"):
             db_url = settings.load_database().db_url.get_secret_value()
             for _version in migrate.apply(db_url, on_wait=lambda reason: click.echo(reason, err=True)):
@@ -58,90 +56,19 @@ async def play(*, folder: Path | None, as_json: bool, keep: bool) -> None:
             "WATCHER_INSTANCE": f"demo-{secrets.token_hex(3)}",
             "WATCHER_LOG_FORMAT": "json",
         }
-        await stack.enter_async_context(_watcher({**environment, **own}))
-        console.print("[green]✓[/] [bold]watcher run[/] is up, in a process of its own")
+        await stack.enter_async_context(processes.watcher({**environment, **own}))
+        console.print("[green]✓[/] [bold]watcher run[/] is ready, in its own process")
         result = await _as_a_user(console, frontend, pictures, keep=keep or not named)
         if as_json:
             click.echo(json.dumps(result, ensure_ascii=False))
         if keep:
-            await _stay(console, environment, result)
-
-
-@asynccontextmanager
-async def _sandbox() -> AsyncIterator[dict[str, str]]:
-    """Run `watcher sandbox` on free ports and yield the settings that it prints."""
-    command = ["sandbox", "--port", "0", "--hub-port", "0"]
-    async with _process(command, {}, stdout=asyncio.subprocess.PIPE) as process:
-        assert process.stdout is not None
-        found: dict[str, str] = {}
-        while line := (await process.stdout.readline()).decode():
-            if line.startswith("export "):
-                name, _, value = line.removeprefix("export ").partition("=")
-                found[name] = shlex.split(value)[0]
-            elif line.startswith("# Ready"):
-                break
-        else:
-            raise Transient("The sandbox ended before it was ready; `watcher sandbox` says why.")
-        yield found
-
-
-@asynccontextmanager
-async def _watcher(environment: dict[str, str]) -> AsyncIterator[None]:
-    """Run `watcher run`, from when it says that it is ready, and hears of inserts if that does not take long."""
-    async with _process(["run"], environment, stderr=asyncio.subprocess.PIPE) as process:
-        said: list[str] = []
-        heard = {event: asyncio.Event() for event in ("ready", "feed_alive")}
-
-        async def listen() -> None:
-            assert process.stderr is not None
-            async for line in process.stderr:
-                said.append(line.decode())
-                for event, flag in heard.items():
-                    if f'"event": "{event}"' in said[-1]:
-                        flag.set()
-            heard["ready"].set()
-
-        listening = asyncio.create_task(listen())
-        await heard["ready"].wait()
-        if listening.done():
-            raise Misconfigured(f"`watcher run` ended: {''.join(said).strip()}")
-        with suppress(TimeoutError):
-            await asyncio.wait_for(heard["feed_alive"].wait(), _FEED_WITHIN)
-        try:
-            yield
-        finally:
-            # Not before the process has ended, or it would write to nobody.
-            with suppress(ProcessLookupError):
-                process.terminate()
-            await listening
-
-
-@asynccontextmanager
-async def _process(
-    command: list[str], environment: dict[str, str], **streams: Any
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "watcher",
-        *command,
-        env=settings.environment(**environment),
-        # Ctrl-C is for us alone: we stop them in their order.
-        start_new_session=True,
-        **streams,
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        await process.wait()
+            await _wait_for_ctrl_c(console, environment, result)
 
 
 async def _as_a_user(
     console: Console, frontend: FrontendSettings, pictures: list[Photo], *, keep: bool
 ) -> dict[str, Any]:
-    """Sign up, upload, insert, follow, and look at what came of it; remove it all again unless `keep`."""
+    """Sign up, upload, insert, follow the row and show the repo; then delete everything unless `keep`."""
     async with httpx.AsyncClient(timeout=30) as http:
         admin = _client(frontend.supabase_url, frontend.supabase_key.get_secret_value(), http)
         email, password = f"demo-{secrets.token_hex(4)}@example.com", secrets.token_urlsafe(16)
@@ -186,7 +113,7 @@ async def _upload(console: Console, user: AsyncClient, user_id: str, pictures: l
 async def _insert_and_follow(
     console: Console, user: AsyncClient, paths: list[str]
 ) -> tuple[dict[str, Any], float]:
-    """Insert the row and follow it live; polls beside it, as a frontend should."""
+    """Insert the row and follow it through Realtime, polling as well, as a frontend should."""
     loop = asyncio.get_running_loop()
     changes: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     subscribed = asyncio.Event()
@@ -222,7 +149,9 @@ async def _insert_and_follow(
                 shown = await _one(user.table("trained_identities").select("*").eq("id", row["id"]))
     row = await _one(user.table("trained_identities").select("*").eq("id", row["id"]))
     if row["status"] != "published":
-        raise Transient(f"The row is {row['status']}: {row['error_message'] or 'it took too long'}")
+        raise Transient(
+            f"The row is {row['status']}: {row['error_message'] or f'not published within {_PUBLISHED_WITHIN:.0f} s'}"
+        )
     return row, loop.time() - began
 
 
@@ -271,7 +200,7 @@ def _show(
 async def _remove(
     admin: AsyncClient, frontend: FrontendSettings, user_id: str, paths: list[str], model_id: str | None
 ) -> None:
-    """Leave nothing behind on a Supabase and a Hub that are not ours."""
+    """Delete user, photos and repo, since Supabase and Hub may be the operator's real ones."""
     await admin.auth.admin.delete_user(user_id)
     if paths:
         await admin.storage.from_(_BUCKET).remove(paths)
@@ -280,8 +209,8 @@ async def _remove(
         await asyncio.to_thread(api.delete_repo, model_id, missing_ok=True)
 
 
-async def _stay(console: Console, environment: dict[str, str], result: dict[str, Any]) -> None:
-    console.print("\n[bold]Everything is left running.[/] In another shell:")
+async def _wait_for_ctrl_c(console: Console, environment: dict[str, str], result: dict[str, Any]) -> None:
+    console.print("\n[bold]Everything keeps running.[/] In another shell:")
     for name, value in environment.items():
         console.print(f"  export {name}={shlex.quote(value)}", soft_wrap=True, highlight=False)
     console.print(f"  hf download {result['model_id']} --local-dir repo", soft_wrap=True, highlight=False)

@@ -151,7 +151,7 @@ class Hub:
         description: str,
         parent: str,
     ) -> str:
-        """Commit on top of `parent`; returns the commit's id, raises Conflict if the Hub has a newer commit."""
+        """Commit on top of `parent` and return the commit's id; raises Conflict if the repo has a newer commit."""
         with stage("commit"):
             return await in_thread(partial(self._commit, repo_id, operations, message, description, parent))
 

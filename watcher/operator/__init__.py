@@ -1,1 +1,1 @@
-"""What a person types and reads: the commands, their screens, and the doctor."""
+"""What an operator types and reads: the commands, their screens, and the doctor."""

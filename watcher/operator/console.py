@@ -1,75 +1,97 @@
-"""The operator's commands: doctor, status, show, replay."""
+"""The operator's commands: doctor, status, show, replay.
 
-import asyncio
-import json
+Only click is imported here. What else a command needs is imported when it runs, so that `watcher --help` is quick.
+"""
+
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from watcher.errors import Misconfigured, Transient
-from watcher.operator import screens
-from watcher.operator.format import plain, seconds_in
-from watcher.process.log import configure, redact
-from watcher.settings import settings
+from watcher.operator.format import seconds_in
 
 if TYPE_CHECKING:
     from watcher.operator.queries import Queries
 
-T = TypeVar("T")
-
 _WATCH = 2.0
-"""Seconds between two looks of `status --watch`."""
-_PIPED = 10_000
-"""Columns where there is no terminal: nothing is broken, so that `grep` finds a row, or a finding, on one line."""
+"""Seconds between two refreshes of `status --watch`."""
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, times in seconds.")
-
-
-@click.command(epilog="Exit codes: 0 done; 1 Supabase could not be asked; 2 used wrongly; 78 set up wrongly.")
-@click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
-@as_json
-def status(*, watch: bool, as_json: bool) -> None:
-    """Say what waits, what is being published and by whom, and what failed."""
-    if watch:
-        with suppress(KeyboardInterrupt):
-            with_queries(lambda queries: _watch(queries, as_json=as_json))
-        return
-    told = with_queries(lambda queries: queries.status())
-    if as_json:
-        say_json(told)
-    else:
-        say(screens.status(told), screen())
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, with times in seconds.")
 
 
 @click.command(
-    epilog="Exit codes: 0 done; 1 no such row, or Supabase could not be asked; 2 used wrongly; 78 set up wrongly."
+    epilog="Exit codes: 0 done; 1 Supabase could not be queried; 2 usage error; 78 configuration error."
+)
+@click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
+@as_json
+def status(*, watch: bool, as_json: bool) -> None:
+    """Show which rows are pending, being published and failed."""
+    from watcher.operator import queries, screens, terminal
+
+    if watch:
+        with suppress(KeyboardInterrupt):
+            queries.ask(lambda database: _watch(database, as_json=as_json))
+        return
+    answer = queries.ask(lambda database: database.status())
+    if as_json:
+        terminal.print_json(answer)
+    else:
+        terminal.print_table(screens.status(answer), terminal.console())
+
+
+async def _watch(database: "Queries", *, as_json: bool) -> None:
+    import asyncio
+
+    from watcher.errors import Transient
+    from watcher.operator import screens, terminal
+
+    console = terminal.console()
+    if as_json or not console.is_terminal:
+        while True:
+            answer = await database.status()
+            if as_json:
+                terminal.print_json(answer)
+            else:
+                terminal.print_table(screens.status(answer), console)
+                console.print()
+            sys.stdout.flush()
+            await asyncio.sleep(_WATCH)
+    with terminal.full_screen(console) as screen:
+        while True:
+            try:
+                screen.update(screens.status(await database.status()), refresh=True)
+            except Transient as error:
+                screen.update(screens.retrying(error, _WATCH), refresh=True)
+            await asyncio.sleep(_WATCH)
+
+
+@click.command(
+    epilog="Exit codes: 0 done; 1 no such row, or Supabase could not be queried; 2 usage error; 78 configuration error."
 )
 @click.argument("id", type=click.UUID)
 @as_json
 def show(*, id: UUID, as_json: bool) -> None:  # noqa: A002  (it is the name that --help shows)
-    """Tell one row's whole story: every attempt, who made it, when, how long it took, and why it ended."""
-    told = with_queries(lambda queries: queries.story(str(id)))
-    if told is None:
+    """Show one row and all its attempts.
+
+    For each attempt: its instance, start, duration, outcome and reason.
+    """
+    from watcher.operator import queries, screens, terminal
+
+    row = queries.ask(lambda database: database.story(str(id)))
+    if row is None:
         click.echo(f"watcher: There is no row {id}; its user may have deleted it.", err=True)
         raise click.exceptions.Exit(1)
     if as_json:
-        say_json(told)
+        terminal.print_json(row)
     else:
-        say(screens.story(told), screen())
+        terminal.print_table(screens.story(row), terminal.console())
 
 
 class _Since(click.ParamType[float | str]):
-    """A duration that ends now, or a point in time."""
+    """A duration in seconds that ends now, or a point in time with its zone."""
 
     name = "30min|2h|3d|TIME"
 
@@ -80,10 +102,14 @@ class _Since(click.ParamType[float | str]):
         try:
             time = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is neither like 30min, 2h or 3d nor like 2026-11-22T14:05Z.", param, ctx)
+            self.fail(
+                f"{value!r} is neither a duration like 30min, 2h or 3d nor a time like 2026-11-22T14:05Z.",
+                param,
+                ctx,
+            )
         if time.tzinfo is None:
             self.fail(
-                f"{value!r} lacks a zone: write {time:%Y-%m-%dT%H:%M}Z for UTC, or end with an offset such as +01:00.",
+                f"{value!r} has no time zone: write {time:%Y-%m-%dT%H:%M}Z for UTC, or add an offset such as +01:00.",
                 param,
                 ctx,
             )
@@ -91,16 +117,16 @@ class _Since(click.ParamType[float | str]):
 
 
 @click.command(
-    epilog="Exit codes: 0 done, also when there was nothing to do; 1 not done: answered no, or Supabase could not be asked; "
-    "2 used wrongly, or nobody is there to answer and --yes is missing; 78 set up wrongly."
+    epilog="Exit codes: 0 done, also when no row matched; 1 not confirmed, or Supabase could not be queried; "
+    "2 usage error, or no terminal to confirm on and no --yes; 78 configuration error."
 )
 @click.argument("ids", nargs=-1, type=click.UUID)
 @click.option("--failed", is_flag=True, help="All failed rows.")
 @click.option("--code", help="Failed rows with this error code.")
-@click.option("--since", type=_Since(), help="Failed rows that failed since then.")
+@click.option("--since", type=_Since(), help="Rows that failed since then.")
 @click.option("--user", type=click.UUID, help="Failed rows of this user.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @as_json
 def replay(
     *,
@@ -115,18 +141,18 @@ def replay(
 ) -> None:
     """Set failed rows back to pending, with a fresh budget of attempts.
 
-    Only rows that fit everything that is given. Rows that wait, run or are published are left alone; the history is
-    kept. Says first what it would do, and asks.
+    Replays only rows that match all given conditions. Pending, publishing and published rows are left alone, and the
+    history is kept. Shows first what it would do, and asks for confirmation.
     """
     if not (ids or failed or code or since is not None or user):
-        raise click.UsageError("Say which rows: IDS, --failed, --code, --since or --user.")
+        raise click.UsageError("Choose the rows: IDS, --failed, --code, --since or --user.")
     if not (yes or dry_run) and not sys.stdin.isatty():
         raise click.UsageError(
-            "Nobody is there to be asked: add --yes, or --dry-run to see what would be done."
+            "There is no terminal to confirm on: add --yes, or --dry-run to see what would be done."
         )
-    from watcher.operator.queries import Choice
+    from watcher.operator import queries, screens, terminal
 
-    choice = Choice(
+    choice = queries.Choice(
         ids=[str(id_) for id_ in dict.fromkeys(ids)] or None,
         code=code,
         failed_since=since if isinstance(since, str) else None,
@@ -134,149 +160,31 @@ def replay(
         user=str(user) if user else None,
     )
     if dry_run or not yes:
-        would = with_queries(lambda queries: queries.replay(choice, dry_run=True))
-        if dry_run and as_json:
-            say_json(would)
-            return
-        click.echo(screens.counts(would, verb="Would replay"), err=as_json)
-        _say_what_is_left_alone(would, choice.ids, err=as_json)
+        would = queries.ask(lambda database: database.replay(choice, dry_run=True))
+        if not (dry_run and as_json):
+            click.echo("\n".join(screens.replay(would, choice.ids, verb="Would replay")), err=as_json)
         if dry_run or not would["replayed"]:
             if as_json:
-                say_json(would)
+                terminal.print_json(would)
             return
         if not click.confirm("Replay them?", err=True):
             raise click.exceptions.Exit(1)
-    done = with_queries(lambda queries: queries.replay(choice, dry_run=False))
+    done = queries.ask(lambda database: database.replay(choice, dry_run=False))
     if as_json:
-        say_json(done)
+        terminal.print_json(done)
         return
-    click.echo(screens.counts(done, verb="Replayed"))
-    if yes:
-        _say_what_is_left_alone(done, choice.ids, err=False)
+    lines = screens.replay(done, choice.ids, verb="Replayed")
+    click.echo("\n".join(lines if yes else lines[:1]))
 
 
-def _say_what_is_left_alone(counts: dict[str, Any], ids: list[str] | None, *, err: bool) -> None:
-    for state, word in (
-        ("pending", "waiting"),
-        ("publishing", "being published"),
-        ("published", "published"),
-    ):
-        if counts[state]:
-            click.echo(f"Left alone: {counts[state]:,} {word}.", err=err)
-    found = sum(counts[name] for name in ("replayed", "pending", "publishing", "published"))
-    if ids and len(ids) > found:
-        click.echo(f"Not there, or not fitting: {len(ids) - found:,} of the {len(ids):,} named.", err=err)
-
-
-_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red"), "skipped": ("–", "dim")}
-
-
-@click.command(epilog="Exit codes: 0 all is well; 1 there are warnings; 2 something is broken.")
+@click.command(epilog="Exit codes: 0 no problem; 1 warnings; 2 errors.")
 @as_json
 def doctor(*, as_json: bool) -> None:
-    """Look at everything that `run` depends on, and say how to mend what is broken.
+    """Check everything that `run` needs, and say how to fix it.
 
-    Needs the settings of `run`, and changes nothing but the pulse. What is told first is the cause.
+    Needs the settings of `run`, and changes nothing but the pulse row. Fix the first error first: it often causes the
+    others.
     """
-    from watcher.operator import doctor as examination
+    from watcher.operator.doctor import report
 
-    findings: list[examination.Finding] = []
-    console = screen()
-
-    def report(finding: examination.Finding) -> None:
-        # It may quote what a service said.
-        finding = replace(finding, sentence=redact(finding.sentence))
-        findings.append(finding)
-        if as_json:
-            return
-        mark, style = _MARKS[finding.state]
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(
-            Text(mark, style), Text(plain(finding.sentence), "dim" if finding.state == "skipped" else "")
-        )
-        say(grid, console)
-        if finding.remedy:
-            # As it is to be pasted: not wrapped, not indented.
-            console.print(Text(finding.remedy, "bold"), soft_wrap=True)
-
-    async def look() -> None:
-        async for finding in examination.examine(loaded):
-            report(finding)
-
-    try:
-        loaded = settings.load()
-    except Misconfigured as error:
-        report(
-            examination.Finding(
-                "settings", "error", str(error), "See the table of settings in docs/operating.md."
-            )
-        )
-    else:
-        configure("ERROR", "console", loaded.secrets, settings.environment())
-        asyncio.run(look())
-    if as_json:
-        say_json(examination.as_json(findings))
-    elif any(finding.remedy.endswith(";") for finding in findings):
-        console.print(
-            Text("Paste the SQL into the project's SQL editor or psql, then: watcher doctor", "dim")
-        )
-    raise click.exceptions.Exit(examination.exit_code(findings))
-
-
-def say_json(told: object) -> None:
-    """Print one JSON value on a line."""
-    click.echo(json.dumps(told, ensure_ascii=False))
-
-
-def say(what: RenderableType, console: Console) -> None:
-    """Print what has columns; where there is no terminal, without the blanks that fill them up on the right."""
-    if console.is_terminal:
-        console.print(what)
-        return
-    with console.capture() as said:
-        console.print(what)
-    click.echo("\n".join(line.rstrip() for line in said.get().splitlines()))
-
-
-def screen() -> Console:
-    """Return the screen: as wide as the terminal, without colours where NO_COLOR says so or nobody sees them."""
-    console = Console(highlight=False, emoji=False)
-    if not console.is_terminal and "COLUMNS" not in settings.environment():
-        console.width = _PIPED
-    return console
-
-
-def with_queries(question: "Callable[[Queries], Awaitable[T]]") -> T:
-    """Ask the database something, with the operator's settings."""
-    # It takes half a second to import, which --help need not wait for.
-    from watcher.operator.queries import Queries, opened
-
-    loaded = settings.load_supabase()
-    configure("ERROR", "console", [loaded.supabase_key.get_secret_value()], settings.environment())
-
-    async def ask() -> T:
-        async with opened(loaded) as rpc:
-            return await question(Queries(rpc))
-
-    return asyncio.run(ask())
-
-
-async def _watch(queries: "Queries", *, as_json: bool) -> None:
-    console = screen()
-    if as_json or not console.is_terminal:
-        while True:
-            told = await queries.status()
-            if as_json:
-                say_json(told)
-            else:
-                say(screens.status(told), console)
-                console.print()
-            sys.stdout.flush()
-            await asyncio.sleep(_WATCH)
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            try:
-                live.update(screens.status(await queries.status()), refresh=True)
-            except Transient as error:
-                live.update(Text(f"{redact(str(error))}\nTrying again every {_WATCH:g} s."), refresh=True)
-            await asyncio.sleep(_WATCH)
+    raise click.exceptions.Exit(report.run(as_json=as_json))

@@ -1,4 +1,4 @@
-"""Numbers, times and other people's text as a person reads them."""
+"""Formats numbers, times and untrusted text for a person to read."""
 
 import re
 from datetime import UTC, datetime
@@ -7,8 +7,8 @@ _UNITS = ((86400.0, "day"), (3600.0, "h"), (60.0, "min"))
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|days?|w|weeks?)")
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}
 _SECONDS |= {"w": 604800, "week": 604800, "weeks": 604800}
-# Control characters, escapes of a terminal among them, and those that turn the direction of writing.
-_UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters, including terminal escapes, and characters that change the direction of writing.
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def duration(seconds: float) -> str:
@@ -23,7 +23,7 @@ def duration(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Return "just now", or how long ago."""
+    """Return "just now", 8 s ago, 3 min ago."""
     if seconds < 2:
         return "just now"
     return f"{seconds:.0f} s ago" if seconds < 60 else f"{duration(seconds)} ago"
@@ -35,16 +35,16 @@ def count(number: int, noun: str) -> str:
 
 
 def moment(timestamp: str) -> str:
-    """Return a stored time in UTC, to the second; no clock of this host has a part in it."""
+    """Return a stored time in UTC, to the second; the zone of this host plays no part."""
     return datetime.fromisoformat(timestamp).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def seconds_in(text: str) -> float | None:
-    """Return the seconds in 30min, 2h or 3d; None where it is not written like that."""
+    """Return the seconds in 30min, 2h or 3d, or None for any other text."""
     found = _DURATION.fullmatch(text.strip().lower())
     return float(found[1]) * _SECONDS[found[2]] if found else None
 
 
 def plain(text: str) -> str:
-    """Return somebody else's text with nothing in it that a terminal would obey."""
-    return _UNSHOWN.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Return untrusted text with each character that controls a terminal replaced."""
+    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,41 +1,46 @@
-"""What the operator asks the database and tells it: status, one row's history, the catalogue, replay."""
+"""The operator's calls to the database: status, one row's history, the catalogue, replay."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
+from watcher.process.log import configure
+from watcher.settings import settings
 from watcher.settings.settings import SupabaseSettings
 from watcher.supabase.client import TIMEOUT, supabase_client
 from watcher.supabase.rpc import Rpc, read
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which failed rows to replay: those that fit everything that is given."""
+    """Which failed rows to replay: those that match every condition given."""
 
     ids: list[str] | None = None
     code: str | None = None
     failed_since: str | None = None
-    """A time with its zone."""
+    """An ISO 8601 time with its zone."""
     failed_within_seconds: float | None = None
     user: str | None = None
 
 
 class Queries:
-    """Each raises Transient or Outage."""
+    """Read-only except `replay`. Every method raises Transient or Outage."""
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
 
     async def status(self) -> dict[str, Any]:
-        """Return what waits, runs, failed and was published; see `watcher_status` in the migrations."""
+        """Return the pending, running, failed and published rows; see `watcher_status` in the migrations."""
         return await self._rpc.object("watcher_status")
 
     async def story(self, identity_id: str) -> dict[str, Any] | None:
-        """Return one row and all its attempts; None if there is no such row."""
+        """Return one row and all its attempts, or None if there is no such row."""
         answer = await self._rpc.call("watcher_story", p_id=identity_id)
         return None if answer is None else read("watcher_story", lambda: dict(answer.items()))
 
@@ -44,7 +49,7 @@ class Queries:
         return await self._rpc.object("watcher_catalogue")
 
     async def replay(self, choice: Choice, *, dry_run: bool) -> dict[str, Any]:
-        """Set failed rows back to pending; returns counts by what was done, see `watcher_replay` in the migrations."""
+        """Set failed rows back to pending and return the counts; see `watcher_replay` in the migrations."""
         return await self._rpc.object(
             "watcher_replay",
             p_ids=choice.ids,
@@ -57,7 +62,19 @@ class Queries:
 
 
 @asynccontextmanager
-async def opened(settings: SupabaseSettings) -> AsyncIterator[Rpc]:
-    """Open a connection for an operator's command."""
+async def connected(given: SupabaseSettings) -> AsyncIterator[Rpc]:
+    """Connect to Supabase for the length of an operator's command."""
     async with httpx.AsyncClient(timeout=TIMEOUT) as http:
-        yield Rpc(supabase_client(settings.supabase_url, settings.supabase_key.get_secret_value(), http))
+        yield Rpc(supabase_client(given.supabase_url, given.supabase_key.get_secret_value(), http))
+
+
+def ask(question: Callable[[Queries], Awaitable[T]]) -> T:
+    """Query the database with the operator's settings; raises Misconfigured, Transient or Outage."""
+    loaded = settings.load_supabase()
+    configure("ERROR", "console", [loaded.supabase_key.get_secret_value()], settings.environment())
+
+    async def answer() -> T:
+        async with connected(loaded) as rpc:
+            return await question(Queries(rpc))
+
+    return asyncio.run(answer())

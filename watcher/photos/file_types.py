@@ -43,7 +43,7 @@ _FORMATS: Final = tuple(
             "is a web page; upload the picture itself",
         ),
         (rb"(?:\xef\xbb\xbf)?\s*<(?:.*<)?svg\b", f"is an SVG drawing; {_SAVE}"),
-        (rb"\0+\Z", "begins with zero bytes only; upload it again"),
+        (rb"\0+\Z", "begins with zeros only; upload it again"),
         (rb"[\t\n\r -~\x80-\xff]+\Z", "is text; upload the picture itself"),
     )
 )

@@ -48,57 +48,14 @@ def configure(
     (stderr is the journal), NO_COLOR and TERM.
     """
     environment = environment or {}
-    journal, terminal = is_journal(environment), sys.stderr.isatty()
-    console = form == "console" or (form == "auto" and not journal)
-    coloured = terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
-
-    def add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        # Not as context variables, which the threads of libraries do not inherit.
-        return {**fields, **event}
-
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        add_fields,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(
-            fmt="%H:%M:%S" if console and terminal else "iso", utc=not (console and terminal)
-        ),
-    ]
-    formatter = _Formatter(
-        foreign_pre_chain=shared,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *(
-                [
-                    # Not rich's tracebacks: they show local variables, and may wrap or cut a secret so that it is not
-                    # redacted.
-                    structlog.dev.ConsoleRenderer(
-                        colors=coloured, exception_formatter=structlog.dev.plain_traceback
-                    )
-                ]
-                if console
-                else [
-                    structlog.processors.format_exc_info,
-                    structlog.processors.JSONRenderer(ensure_ascii=False),
-                ]
-            ),
-        ],
-    )
-    formatter.journal = journal
+    console = form == "console" or (form == "auto" and not is_journal(environment))
+    shared = _shared_processors(fields, local_time=console and sys.stderr.isatty())
     _SECRETS.clear()
     _SECRETS.update(encoded for secret in secrets for encoded in _encodings(secret))
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
-    logging.captureWarnings(capture=True)
-    logging.getLogger("watcher").setLevel(level)
-    # It logs one or two errors for each lost connection; the feed logs the loss once.
-    logging.getLogger("realtime._async.client").setLevel(
-        logging.DEBUG if level == "DEBUG" else logging.CRITICAL
-    )
+    handler.setFormatter(_formatter(shared, environment, console=console))
+    logging.getLogger().handlers = [handler]
+    _set_levels(level)
     # Its own handler writes to stderr without redaction.
     logging.getLogger("huggingface_hub").handlers.clear()
     structlog.configure(
@@ -111,6 +68,54 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _shared_processors(fields: Mapping[str, str], *, local_time: bool) -> list[Processor]:
+    """Return the processors of all lines, ours and the libraries'."""
+
+    def add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        # Not as context variables, which the threads of libraries do not inherit.
+        return {**fields, **event}
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        add_fields,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if local_time else "iso", utc=not local_time),
+    ]
+
+
+def _formatter(shared: list[Processor], environment: Mapping[str, str], *, console: bool) -> _Formatter:
+    if console:
+        no_colors = environment.get("NO_COLOR") or environment.get("TERM") == "dumb"
+        # Not rich's tracebacks: they show local variables, and may wrap or cut a secret so that it is not redacted.
+        renderers: list[Processor] = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty() and not no_colors,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
+    else:
+        renderers = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
+    formatter = _Formatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+    )
+    formatter.journal = is_journal(environment)
+    return formatter
+
+
+def _set_levels(level: str) -> None:
+    debug = level == "DEBUG"
+    logging.getLogger().setLevel(logging.DEBUG if debug else logging.WARNING)
+    logging.captureWarnings(capture=True)
+    logging.getLogger("watcher").setLevel(level)
+    # It logs one or two errors for each lost connection; the feed logs the loss once.
+    logging.getLogger("realtime._async.client").setLevel(logging.DEBUG if debug else logging.CRITICAL)
 
 
 def redact(text: str) -> str:

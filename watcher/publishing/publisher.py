@@ -43,7 +43,7 @@ class Publisher:
         return {"images": len(claim.details["image_paths"] or ()), "repo": claim.details["model_id"]}
 
     async def carry(self, claim: Claim, lease: Lease) -> Done:
-        """Publish the row."""
+        """Publish the row; raises as `Work.carry` does."""
         publication = await self.publish(claim, lease)
         config = training_config(identity_of(claim))
         return Done(

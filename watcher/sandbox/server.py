@@ -1,9 +1,9 @@
 """Runs ASGI apps on loopback ports, in one background thread with an event loop of its own.
 
-Each app finds two things in its scope, under `extensions`: by the name of `DROP` a function that breaks the
-connection as a power cut would, with no answer, no last chunk and no close frame (`drop` calls it), and by the
-name of `CONNECTION` an object that is the same for all requests of one connection. A websocket that was pinged has
-when, by the name of `PINGED`, by the loop's clock.
+The scope of each request has, under `extensions`:
+- `DROP`: a function that breaks the connection, without an answer, a last chunk or a close frame; `drop` calls it;
+- `CONNECTION`: an object that is the same for all requests of one connection;
+- `PINGED`: for a websocket, when its client last sent a ping, by the loop's clock.
 """
 
 import asyncio
@@ -25,23 +25,25 @@ DROP = "sandbox.drop"
 PINGED = "sandbox.pinged"
 HOST = "127.0.0.1"
 GRACE = 0.3
-"""Seconds that requests under way get to finish when the server is told to stop."""
+"""Seconds that requests in progress have to finish when the server is stopped."""
+UVICORN_GRACE = 5
+"""Seconds after which uvicorn would cancel them by itself."""
 
 T = TypeVar("T")
 
-# uvicorn 0.54 says so of every handshake that was refused with an answer of its own.
+# uvicorn 0.54 logs this for every handshake that is refused with an HTTP answer.
 logging.getLogger("uvicorn.error").addFilter(
     lambda record: record.msg != "ASGI callable returned without completing handshake."
 )
 
 
 class Server:
-    """Several apps, one thread; `start` and `stop` may each be called once."""
+    """Several apps in one thread; `start` and `stop` can be called once each."""
 
     def __init__(self, apps: Mapping[str, tuple[ASGIApp, int]]) -> None:
-        """Takes each app with its port; 0 picks a free one."""
+        """Take each app with its port; 0 picks a free one."""
         self.ports: dict[str, int] = {}
-        """By the app's name; filled by `start`."""
+        """The ports by the name of the app; set by `start`."""
         self._apps = dict(apps)
         self._sockets: dict[str, socket.socket] = {}
         self._runner = asyncio.Runner()
@@ -53,7 +55,7 @@ class Server:
     def start(self) -> None:
         """Return when every app listens.
 
-        Raises OSError if a port is taken, and RuntimeError if an app's lifespan fails; nothing runs then.
+        Raises OSError if a port is taken, and RuntimeError if an app's lifespan fails; then nothing is left running.
         """
         try:
             for name, (_, port) in self._apps.items():
@@ -70,7 +72,7 @@ class Server:
             raise RuntimeError(f"the sandbox's server did not start: {self._failure}") from self._failure
 
     def stop(self) -> None:
-        """Return when everything is closed; requests that hang are cancelled, sockets that stay open cut."""
+        """Return when everything is closed. Requests that hang are cancelled, open connections broken."""
         if self._thread.is_alive():
             self._runner.get_loop().call_soon_threadsafe(self._stop.set)
             self._thread.join()
@@ -78,7 +80,7 @@ class Server:
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the server's loop, from another thread, and return its result.
 
-        `timeout` is in seconds; after it the coroutine is cancelled and TimeoutError raised.
+        After `timeout` seconds the coroutine is cancelled and TimeoutError raised.
         """
         future = asyncio.run_coroutine_threadsafe(coroutine, self._runner.get_loop())
         try:
@@ -125,7 +127,7 @@ class _Site:
                 self._serve,
                 http=self._protocol(),
                 ws=_WebSocket,
-                ws_ping_interval=None,  # none of the imitated servers sends pings
+                ws_ping_interval=None,  # none of the real servers sends pings
                 interface="asgi3",
                 lifespan="on",
                 log_config=None,
@@ -134,7 +136,7 @@ class _Site:
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=5,
+                timeout_graceful_shutdown=UVICORN_GRACE,
             )
         )
 
@@ -152,7 +154,7 @@ class _Site:
         self._server.should_exit = True
         await asyncio.wait([self._task], timeout=GRACE)
         self._stopping = True
-        # Connections first: uvicorn then has nobody to tell that a request was cancelled, and stays silent.
+        # Connections first: uvicorn would log a cancelled request if its connection were still open.
         for transport in list(self._transports.values()):
             transport.abort()
         await asyncio.sleep(0)
@@ -162,10 +164,10 @@ class _Site:
 
     async def _uvicorn(self) -> None:
         try:
-            # `serve` would take SIGINT and SIGTERM for itself, but only in the main thread.
+            # In the main thread, `serve` would install handlers of SIGINT and SIGTERM.
             await self._server.serve(sockets=[self._listener])
         except SystemExit:
-            # How uvicorn says that a lifespan failed; in a thread it must not end more than this task.
+            # uvicorn raises this when a lifespan failed; here it must end this task only.
             return
         finally:
             self._listener.close()
@@ -202,14 +204,14 @@ class _Site:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
-            return  # a client may leave at any time; that is no error of the app's
+            return  # a client may disconnect at any time: that is no error of the app
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
 
 
 class _WebSocket(WebSocketsSansIOProtocol):
-    """Remembers when its client pinged, of which an app hears nothing."""
+    """Records pings, which uvicorn does not pass to the app."""
 
     def handle_ping(self) -> None:
         super().handle_ping()
@@ -217,22 +219,22 @@ class _WebSocket(WebSocketsSansIOProtocol):
 
 
 async def drop(scope: Scope, receive: Receive) -> None:
-    """Break the connection of this request or websocket, and return when it is gone."""
+    """Break the connection of this request or websocket, and return when it is closed."""
     scope["extensions"][DROP]()
     while (await receive())["type"] not in {"http.disconnect", "websocket.disconnect"}:
         pass
 
 
 def _bind(name: str, port: int) -> socket.socket:
-    # With the protocol named, asyncio sets TCP_NODELAY; without, each small answer would take 40 ms.
+    # asyncio sets TCP_NODELAY only if the protocol is named; without it each small answer would take 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # A port whose last connections are in TIME_WAIT may be used again; one that is listened on may not.
+        # Allows a port with connections in TIME_WAIT, but not one that is in use.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        sentence = f"port {port} on {HOST}, wanted for {name!r}, cannot be used: {error.strerror}"
+        sentence = f"port {port} on {HOST}, for {name!r}, cannot be used: {error.strerror}"
         raise OSError(error.errno, sentence) from error
     return listener

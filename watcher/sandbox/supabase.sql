@@ -1,11 +1,11 @@
--- What a Supabase project has before any migration of its own: roles, schemas, grants, publication.
--- Run once in each database by the superuser supabase_admin, in one transaction. Roles belong to the whole cluster,
--- so another database may have made them already. The setting sandbox.auto_expose chooses between the two regimes of
--- default privileges in `public`.
+-- What a new Supabase project has: roles, schemas, grants, publication.
+-- Run once in each database by the superuser supabase_admin, in one transaction. Roles belong to the whole cluster, so
+-- they may have been created for another database. With the setting sandbox.auto_expose, default privileges in `public`
+-- are those of an older project.
 
 -- Roles ------------------------------------------------------------------------------------------------------------
 
--- Two databases may be set up at the same time, and ALTER ROLE does not wait for its like.
+-- Two databases may be set up at the same time, and concurrent ALTER ROLEs fail instead of waiting.
 lock table pg_catalog.pg_authid in share row exclusive mode;
 
 do $roles$
@@ -37,8 +37,8 @@ begin
         grant anon, authenticated, service_role to postgres with admin option;
         grant pg_read_all_data to supabase_read_only_user;
         grant pg_monitor, pg_signal_backend to postgres;
-        -- Supabase lets `postgres` write policies on storage's tables without owning them, which Postgres cannot.
-        -- Membership can, and allows more: the event triggers below take the rest back.
+        -- On Supabase, `postgres` can create policies on storage's tables without owning them, which plain Postgres does
+        -- not allow. Membership does, and allows more, which the event triggers below forbid again.
         grant supabase_storage_admin to postgres;
 
         alter role supabase_admin set search_path = public, extensions;
@@ -67,8 +67,8 @@ alter default privileges for role postgres in schema public
 alter default privileges for role postgres in schema public
     grant all on functions to anon, authenticated, service_role;
 
--- New projects take back exactly this much: TRUNCATE, REFERENCES and TRIGGER on tables, UPDATE on sequences and what
--- PUBLIC may do (execute every function) stay.
+-- In new projects exactly these are revoked. TRUNCATE, REFERENCES and TRIGGER on tables, UPDATE on sequences, and what
+-- PUBLIC has (EXECUTE on every function) remain.
 do $defaults$
 begin
     if not current_setting('sandbox.auto_expose')::boolean then
@@ -312,7 +312,7 @@ grant all on all functions in schema storage to anon, authenticated, service_rol
 
 reset role;
 
--- What `postgres` may do to storage's tables, and what not -----------------------------------------------------------
+-- What `postgres` may do to storage's tables ------------------------------------------------------------------------
 
 create function extensions.refuse_storage_ddl() returns event_trigger language plpgsql as $$
 declare

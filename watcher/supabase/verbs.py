@@ -151,7 +151,7 @@ class Verbs:
 
 
 def _lost(attempt: int) -> LeaseLost:
-    return LeaseLost(f"Attempt {attempt} does not hold its row any more.")
+    return LeaseLost(f"Attempt {attempt} no longer holds its row.")
 
 
 def _storable(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Nothing lost, nothing doubled, whatever is killed, frozen, cut or lied to: played with seeds, audited from outside."""
+"""Chaos test: random faults from a seed while rows are published; afterwards an audit that nothing was lost or doubled."""

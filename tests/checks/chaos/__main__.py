@@ -1,6 +1,6 @@
-"""`make chaos RUNS=n SEED=s JOBS=j`: a line for each run, the story of each that went wrong, and the figures.
+"""`make chaos RUNS=n SEED=s JOBS=j`: one line per run, the events of each run with findings, and the figures.
 
-The seed of run i is SEED + i. Exit code 1 if anything was wrong; what the figures mean is said in `report.py`.
+The seed of run i is SEED + i. Exits with 1 if there was a finding. `report.py` explains the figures.
 """
 
 import logging
@@ -10,7 +10,7 @@ import sys
 
 import click
 
-# Read by huggingface_hub at its import, which is below.
+# huggingface_hub reads these when it is imported below.
 os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1")  # noqa: TID251
 
 from tests.checks.chaos import report
@@ -22,10 +22,10 @@ from tests.checks.chaos.seeds import played
 @click.option("--seed", default=1)
 @click.option("--jobs", default=1, help="Runs at the same time.")
 def chaos(runs: int, seed: int, jobs: int) -> None:
-    """Play, and audit."""
-    # Told to stop, it leaves nothing running either.
+    """Run chaos tests and audit the results."""
+    # So that SIGTERM also stops all subprocesses.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # It complains of sockets that are refused on purpose.
+    # It logs an error for each socket that is refused on purpose.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     done = []
     click.echo(report.HEAD)
@@ -33,7 +33,9 @@ def chaos(runs: int, seed: int, jobs: int) -> None:
         done.append(run)
         click.echo(report.line(run))
         if run.findings:
-            click.echo("\n".join([*run.story, *run.findings, f"Again: make chaos RUNS=1 SEED={run.seed}"]))
+            click.echo(
+                "\n".join([*run.story, *run.findings, f"To repeat: make chaos RUNS=1 SEED={run.seed}"])
+            )
     click.echo(report.details(done))
     click.echo(report.figures(done))
     sys.exit(any(run.findings for run in done))

@@ -1,6 +1,6 @@
-"""What became of every row, as seen from outside: REST as the service role, the verbs, and the Hub with the token.
+"""Audits every row from outside: through REST as the service role, the verbs, and the Hub with the token.
 
-Nothing of the daemon's own is used to say what is right: names, bytes, config and card are written down here again.
+None of the daemon's code is used: expected names, bytes, config and card are defined here again.
 """
 
 import json
@@ -26,7 +26,7 @@ _ROW_OF_COMMIT = re.compile(r"^Identity: ([0-9a-f-]{36})\s*$", re.MULTILINE)
 
 @dataclass
 class Verdict:
-    """What became of the rows of one run; every finding in words."""
+    """How the rows of one run ended, and all findings."""
 
     ended: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
@@ -38,14 +38,14 @@ class Verdict:
 
     @property
     def findings(self) -> list[str]:
-        """Everything that must not be."""
+        """All findings, by kind."""
         kinds = {"lost": self.lost, "doubled": self.doubled, "stuck": self.stuck, "orphan repo": self.orphans}
         return [f"{kind}: {what}" for kind, found in kinds.items() for what in found]
 
 
 @dataclass(frozen=True)
 class _Name:
-    """The name of a repo, as the database has recorded it."""
+    """A reserved name of a repo, as the database has recorded it."""
 
     row: str
     reserved_at: datetime
@@ -58,9 +58,9 @@ class _Repo:
     name: str
     private: bool
     commits: list[Any]
-    """The newest first, without those that somebody made by hand."""
+    """The newest first, without those made by hand."""
     edited: bool
-    """Somebody else has written to it."""
+    """Whether there are commits made by hand."""
 
     @property
     def rows(self) -> list[str]:
@@ -69,9 +69,9 @@ class _Repo:
 
 
 def audit(stage: Stage, register: Register, created_late: AbstractSet[str] = frozenset()) -> Verdict:
-    """Compare what users inserted with what is there now.
+    """Compare what users inserted with the database and the Hub.
 
-    `created_late`: repos whose creation was on its way when somebody else looked, found nothing and failed the row.
+    `created_late`: repos whose creation was still in flight when another attempt found nothing and failed the row.
     """
     verdict = Verdict()
     rows = _rows(stage)
@@ -110,7 +110,7 @@ def _rows(stage: Stage) -> dict[str, dict[str, Any]]:
 
 
 def _names(stage: Stage) -> dict[str, _Name]:
-    """Every repo's name that was ever reserved."""
+    """Every name ever reserved for a repo."""
     names: dict[str, _Name] = {}
     after = ""
     while page := stage.rpc("watcher_names", after=after):
@@ -139,7 +139,7 @@ def _check_repos(
     names: dict[str, _Name],
     repos: dict[str, _Repo],
 ) -> None:
-    """Find what is on the Hub twice, and what nobody would ever find there."""
+    """Find rows that were published twice, and repos that belong to no row."""
     named = {row["model_id"] for row in rows.values()} | names.keys()
     holding: Counter[str] = Counter()
     for repo in repos.values():
@@ -152,7 +152,7 @@ def _check_repos(
         holding.update(set(repo.rows))
         name = names.get(repo.name)
         if set(repo.rows) - {name.row if name else None}:
-            verdict.lost.append(f"{repo.name} holds the row {repo.rows}, and was reserved as {name}")
+            verdict.lost.append(f"{repo.name} contains the row {repo.rows}, but was reserved as {name}")
     for identity, count in holding.items():
         inserted = register.rows.get(identity)
         if inserted is None or count > inserted.incarnations:
@@ -162,22 +162,22 @@ def _check_repos(
 def _wrong_with_publication(
     stage: Stage, row: dict[str, Any], inserted: Inserted, repo: _Repo | None
 ) -> list[str]:
-    """Compare a published row's repo with what its user uploaded, byte by byte."""
+    """Compare the repo of a published row with what its user uploaded, byte by byte."""
     if repo is None:
         return [f"is published as {row['model_id']}, which is not on the Hub"]
     wrong = []
     if not inserted.fit:
-        wrong.append("is published, though it cannot be")
+        wrong.append("is published, although its images are not valid")
     ours = [commit for commit in repo.commits if row["id"] in _ROW_OF_COMMIT.findall(commit.message)]
     count, name = len(inserted.plan.pictures), row["identity_name"]
     if [commit.commit_id for commit in ours] != [row["commit_sha"]]:
-        return [*wrong, f"says commit {row['commit_sha']}, and {repo.name} has {ours}"]
+        return [*wrong, f"has commit {row['commit_sha']}, but {repo.name} has {ours}"]
     if ours[0].title != f"Upload training data for {name} ({count} images)":
         wrong.append(f"was committed as {ours[0].title}")
     if not str(row["huggingface_repo_url"]).endswith(f"/{repo.name}") or row["images_published"] != count:
-        wrong.append(f"says {row['huggingface_repo_url']} and {row['images_published']} images")
+        wrong.append(f"has {row['huggingface_repo_url']} and {row['images_published']} images")
     if row["published_at"] is None or row["error_code"] is not None:
-        wrong.append("is published and has an error, or no time")
+        wrong.append("is published, but has an error code or no published_at")
     with tempfile.TemporaryDirectory() as folder:
         stage.api.snapshot_download(repo.name, revision=row["commit_sha"], local_dir=folder, max_workers=2)
         files = {
@@ -192,8 +192,10 @@ def _wrong_with_publication(
     }
     documents = {".gitattributes", "README.md", "training_config.json"}
     if files.keys() != expected.keys() | documents:
-        return [*wrong, f"has in {repo.name} the files {sorted(files)}"]
-    wrong += [f"has other bytes in {path}" for path, content in expected.items() if files[path] != content]
+        return [*wrong, f"has the files {sorted(files)} in {repo.name}"]
+    wrong += [
+        f"has different bytes in {path}" for path, content in expected.items() if files[path] != content
+    ]
     config = _config(row, inserted)
     if row["training_config"] != config or files["training_config.json"].decode() != (
         json.dumps(config, ensure_ascii=False, indent=2) + "\n"
@@ -228,19 +230,19 @@ def _wrong_with_failure(
     repos: dict[str, _Repo],
     created_late: AbstractSet[str],
 ) -> list[str]:
-    """See that a failed row says why, and has left nothing; or an empty repo which nobody could look at."""
+    """Check that a failed row has a reason, and no repo; except an empty one that no attempt could have deleted."""
     wrong = []
     if row["error_code"] not in _CODES or not row["error_message"]:
         wrong.append(f"failed with {row['error_code']}: {row['error_message']}")
     last = (stage.story(row["id"])["attempts"] or [{}])[-1]
-    could_not_look = last.get("look_only") and last.get("outcome") in {"crashed", "deferred"}
+    look_failed = last.get("look_only") and last.get("outcome") in {"crashed", "deferred"}
     for name, reserved in names.items():
         repo = repos.get(name)
         if repo is None or reserved.row != row["id"] or reserved.reserved_at < _time(row["created_at"]):
-            continue  # a row of this id that was deleted had its own
+            continue  # it belongs to a deleted row with the same id
         if repo.edited:
-            continue  # what somebody else has written to is theirs
-        if len(repo.commits) == 1 and name == row["model_id"] and (could_not_look or name in created_late):
+            continue  # a repo with other people's commits is never deleted
+        if len(repo.commits) == 1 and name == row["model_id"] and (look_failed or name in created_late):
             continue
-        wrong.append(f"failed with {row['error_code']}, and {name} is there with {len(repo.commits)} commits")
+        wrong.append(f"failed with {row['error_code']}, but {name} exists with {len(repo.commits)} commits")
     return wrong

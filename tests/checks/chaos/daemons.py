@@ -1,4 +1,4 @@
-"""The daemons of a run: real processes that are killed, frozen, stopped and started again."""
+"""The daemons of a run: real processes that are killed, frozen, stopped and restarted."""
 
 import signal
 import time
@@ -27,7 +27,7 @@ _TICK = 0.1
 
 
 class Daemon:
-    """A place where a daemon runs, under a supervisor as systemd is one."""
+    """One daemon and its restarts, as under a supervisor such as systemd."""
 
     def __init__(self, name: str, slots: int) -> None:
         self.instance = name
@@ -35,7 +35,7 @@ class Daemon:
         self.slots = slots
         self.process: Watcher | None = None
         self.frozen_at: float | None = None
-        self.told_at: float | None = None
+        self.sigterm_at: float | None = None
 
     @property
     def runs(self) -> bool:
@@ -43,8 +43,8 @@ class Daemon:
 
     @property
     def able(self) -> bool:
-        """Whether it can claim as far as its log and our harm to it say."""
-        if self.process is None or not self.runs or self.frozen_at is not None or self.told_at is not None:
+        """Whether it can claim, according to its log and to what was done to it."""
+        if self.process is None or not self.runs or self.frozen_at is not None or self.sigterm_at is not None:
             return False
         said = self.process.said
         return bool(
@@ -55,15 +55,15 @@ class Daemon:
 
 
 class Daemons:
-    """All of them, and what was done to them."""
+    """All daemons, and what was done to them."""
 
     def __init__(self, stage: Stage, slots: Sequence[int], notes: Notes, agenda: Agenda) -> None:
         self.kills: list[tuple[float, str]] = []
-        """When a daemon that worked was killed, monotonic, and its instance."""
+        """The monotonic time of each kill of a running daemon, and its instance."""
         self.freezes = 0
         self.trouble = 0
-        """How many harms are under way for which a daemon that starts may say: set up wrongly."""
-        self.troubled_until = 0.0
+        """Number of present faults that a starting daemon may take for a configuration error."""
+        self.trouble_until = 0.0
         self.logs: list[Watcher] = []
         self._stage = stage
         self._notes = notes
@@ -75,7 +75,7 @@ class Daemons:
         agenda.every(_TICK, self._look)
 
     def kill(self, number: int, *, again_after: float, moved: bool) -> None:
-        """SIGKILL, and a start some seconds later, under a new name if it `moved` to another host."""
+        """SIGKILL, and a restart some seconds later; under a new name if it `moved` to another host."""
         daemon = self._all[number % len(self._all)]
         if daemon.process is None or not daemon.runs:
             return
@@ -83,7 +83,7 @@ class Daemons:
         killed = time.monotonic()
         daemon.process.wait()
         self.kills.append((killed, daemon.instance))
-        self._notes.add(daemon.name, f"SIGKILL; again after {again_after:.1f} s", killed)
+        self._notes.add(daemon.name, f"SIGKILL; restart after {again_after:.1f} s", killed)
         self._gone(daemon)
         if moved:
             self._moves += 1
@@ -91,7 +91,7 @@ class Daemons:
         self._agenda.later(again_after, lambda: self._start(daemon))
 
     def kill_all(self) -> None:
-        """As when the power fails."""
+        """As in a power failure."""
         for number in range(len(self._all)):
             self.kill(number, again_after=0.2, moved=False)
 
@@ -117,34 +117,39 @@ class Daemons:
             self.freeze(number, seconds=seconds)
 
     def stop(self, number: int, *, twice: bool, again_after: float) -> None:
-        """SIGTERM; it must end by itself, and is started some seconds later."""
+        """SIGTERM; it must exit by itself, and is restarted some seconds later."""
         daemon = self._all[number % len(self._all)]
         process = daemon.process
-        if process is None or not daemon.runs or daemon.told_at is not None or daemon.frozen_at is not None:
+        if (
+            process is None
+            or not daemon.runs
+            or daemon.sigterm_at is not None
+            or daemon.frozen_at is not None
+        ):
             return
         if not process.said("ready") and not process.said("unreachable"):
-            return  # it may not have come so far as to hear it
+            return  # it may not handle signals yet
         process.send(signal.SIGTERM)
-        daemon.told_at = time.monotonic()
+        daemon.sigterm_at = time.monotonic()
         self._notes.add(daemon.name, "SIGTERM" + (", twice" if twice else ""))
         if twice:
             self._agenda.later(0.2, lambda: process.send(signal.SIGTERM))
         self._agenda.later(0, lambda: self._await_end(daemon, process, again_after))
 
     def heal(self) -> None:
-        """Let everybody work again."""
+        """Continue all frozen daemons."""
         for daemon in self._all:
             self._thaw(daemon)
 
     def all_ready(self) -> bool:
-        """Whether every daemon runs and has said that it works."""
+        """Whether every daemon runs and has logged `ready`."""
         return all(daemon.process is not None and daemon.process.said("ready") for daemon in self._all)
 
     def end(self) -> None:
-        """Stop them all in good order."""
+        """Stop all with SIGTERM, and check that each exits with 0."""
         for daemon in self._all:
             if daemon.process is None or not daemon.process.said("ready"):
-                self._notes.complain(f"{daemon.name} is not ready a minute after everything was healed")
+                self._notes.complain(f"{daemon.name} is not ready a minute after all faults were removed")
             else:
                 daemon.process.send(signal.SIGTERM)
         for daemon in self._all:
@@ -153,16 +158,16 @@ class Daemons:
             with suppress(TimeoutExpired):
                 daemon.process.wait(_GRACE + _SLACK)
             if (code := daemon.process.process.poll()) != 0:
-                self._notes.complain(f"{daemon.name}, told to stop at the end, answered {code}")
+                self._notes.complain(f"{daemon.name} exited with {code} after SIGTERM at the end")
 
     def close(self) -> None:
-        """Leave nothing running, whatever happened."""
+        """End all processes."""
         for watcher in self.logs:
             with suppress(ProcessLookupError):
                 watcher.send(signal.SIGCONT)
             watcher.__exit__(None, None, None)
 
-    # What a supervisor does.
+    # The supervisor.
 
     def _start(self, daemon: Daemon) -> None:
         if daemon.runs:
@@ -174,33 +179,33 @@ class Daemons:
         self._notes.add(daemon.name, f"started as {daemon.instance}")
 
     def _look(self) -> None:
-        """Note whether anybody can claim, and start again what ended by itself."""
+        """Record whether any daemon can claim, and restart those that ended by themselves."""
         now = time.monotonic()
         if self.trouble:
-            self.troubled_until = now
+            self.trouble_until = now
         if not any(daemon.able for daemon in self._all):
             self._notes.hidden.append((now, now + _TICK))
         for daemon in self._all:
-            if daemon.process is None or daemon.runs or daemon.told_at is not None:
+            if daemon.process is None or daemon.runs or daemon.sigterm_at is not None:
                 continue
             code = daemon.process.process.poll()
             said = daemon.process.text.strip().splitlines()[-1:] or ["nothing"]
-            self._notes.add(daemon.name, f"ended by itself with {code}, saying {said[0]}")
-            if code != 78 or now - self.troubled_until > 3:
-                self._notes.complain(f"{daemon.name} ended by itself with {code}, saying {said[0]}")
+            self._notes.add(daemon.name, f"ended by itself with {code}: {said[0]}")
+            if code != 78 or now - self.trouble_until > 3:
+                self._notes.complain(f"{daemon.name} ended by itself with {code}: {said[0]}")
             self._gone(daemon)
-            # An operator who is told that something is set up wrongly mends it, and starts it by hand.
+            # After a configuration error an operator corrects it and restarts the daemon by hand.
             self._agenda.later(0.5, lambda daemon=daemon: self._start(daemon))  # type: ignore[misc]
 
     def _await_end(self, daemon: Daemon, process: Watcher, again_after: float) -> None:
-        if daemon.process is not process or daemon.told_at is None:
+        if daemon.process is not process or daemon.sigterm_at is None:
             return  # it was killed meanwhile
         code = process.process.poll()
-        took = time.monotonic() - daemon.told_at
+        took = time.monotonic() - daemon.sigterm_at
         if code is None:
             if took > _GRACE + _SLACK and daemon.frozen_at is None:
                 self._notes.complain(
-                    f"{daemon.name} did not end within its grace, but still runs after {took:.1f} s"
+                    f"{daemon.name} did not end within its grace; it still runs after {took:.1f} s"
                 )
                 self.kill(self._all.index(daemon), again_after=again_after, moved=False)
                 return
@@ -208,7 +213,7 @@ class Daemons:
             return
         self._notes.add(daemon.name, f"ended with {code} after {took:.1f} s")
         if code != 0:
-            self._notes.complain(f"{daemon.name}, told to stop, ended with {code}")
+            self._notes.complain(f"{daemon.name} exited with {code} after SIGTERM")
         self._gone(daemon)
         self._agenda.later(again_after, lambda: self._start(daemon))
 
@@ -217,9 +222,9 @@ class Daemons:
             return
         daemon.process.send(signal.SIGCONT)
         self._notes.add(daemon.name, "SIGCONT")
-        if daemon.told_at is not None:
-            # Its grace does not run while it is frozen.
-            daemon.told_at += time.monotonic() - max(daemon.frozen_at, daemon.told_at)
+        if daemon.sigterm_at is not None:
+            # The grace does not count time spent frozen.
+            daemon.sigterm_at += time.monotonic() - max(daemon.frozen_at, daemon.sigterm_at)
         daemon.frozen_at = None
 
     def _gone(self, daemon: Daemon) -> None:
@@ -227,4 +232,4 @@ class Daemons:
             daemon.process.__exit__(None, None, None)
         daemon.process = None
         daemon.frozen_at = None
-        daemon.told_at = None
+        daemon.sigterm_at = None

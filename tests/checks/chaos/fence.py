@@ -1,4 +1,4 @@
-"""Who held which row when, from the calls of the verbs: were late write-backs refused, and how soon was a row taken over?"""
+"""Which attempt held which row and when, from the recorded calls: finds accepted stale writes, and measures takeovers."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +13,14 @@ _ENDS = {"complete": "published", "fail": "failed", "defer": "deferred"}
 
 @dataclass(slots=True)
 class Hold:
-    """One attempt's time with its row."""
+    """The time in which one attempt held its row."""
 
     attempt: int
     row: str
     instance: str
     since: float
     until: float = float("inf")
-    """When it is known to have ended: by its own word, or since another attempt had the row."""
+    """When it ended: by its own write-back, or because another attempt got the row."""
 
 
 class Fence:
@@ -49,30 +49,32 @@ class Fence:
         return next((one for one in self._by_row[hold.row] if one.attempt > hold.attempt), None)
 
     def stale_writes(self, own_ends: Mapping[int, str]) -> list[str]:
-        """What was answered as accepted though another attempt already had the row.
+        """The write-backs that were accepted although another attempt already held the row.
 
-        The same end said again by the same attempt is answered as done and changes nothing: that is none. `own_ends`
-        are the outcomes of attempts that had ended before the next one on their row began, as the stories tell.
+        A repeated write-back of the same attempt returns "done" and changes nothing, so it is not one. `own_ends` are the
+        outcomes of attempts that ended before the next one on their row began, from `watcher_story`.
         """
         found = []
-        said: set[tuple[str, int]] = set()
+        accepted: set[tuple[str, int]] = set()
         for exchange in self._exchanges:
             for attempt in _accepted(exchange):
                 hold = self.holds.get(attempt)
                 if hold is None:
                     continue
                 if exchange.began <= hold.until:
-                    said.add((exchange.name, attempt))
+                    accepted.add((exchange.name, attempt))
                 elif exchange.name in _ENDS and (
-                    (exchange.name, attempt) in said or own_ends.get(attempt) == _ENDS[exchange.name]
+                    (exchange.name, attempt) in accepted or own_ends.get(attempt) == _ENDS[exchange.name]
                 ):
                     continue
                 else:
-                    found.append(f"{exchange.name} by attempt {attempt} on {hold.row}, after another had it")
+                    found.append(
+                        f"{exchange.name} by attempt {attempt} on {hold.row}, which another attempt held"
+                    )
         return found
 
     def created_late(self) -> set[str]:
-        """The repos whose creation was on its way, for whomever, when another attempt failed their row."""
+        """The repos whose creation was in flight when another attempt failed their row."""
         failed = [one for one in self._exchanges if one.name == "fail" and one.answered == "done"]
         reserved = {
             str(one.answered): self.holds.get(one.asked["p_attempt"])
@@ -95,7 +97,7 @@ class Fence:
     def takeovers(
         self, kills: Sequence[tuple[float, str]], hidden: Sequence[tuple[float, float]]
     ) -> list[float]:
-        """Seconds from a kill of the holder to the next claim of its row, less those in which nobody could claim."""
+        """Seconds from the kill of a holder to the next claim of its row, without those in which no daemon could claim."""
         taken = []
         ended = self._ended_by_themselves()
         for hold in self.holds.values():
@@ -103,14 +105,14 @@ class Fence:
                 (at for at, instance in kills if instance == hold.instance and at > hold.since), default=None
             )
             following = self.following(hold)
-            # One that ended all the same had said so before; one without another had its row deleted.
+            # Not counted: attempts that had ended before the kill, and rows that were deleted.
             if killed is None or following is None or killed > hold.until or hold.attempt in ended:
                 continue
             taken.append(following.since - killed - _covered(hidden, killed, following.since))
         return taken
 
     def _ended_by_themselves(self) -> set[int]:
-        """The attempts that said their own end, or gave their row back."""
+        """The attempts that ended with a write-back of their own."""
         ends = {*_ENDS, "release"}
         return {
             one.asked["p_attempt"] for one in self._exchanges if one.name in ends and one.answered == "done"
@@ -123,7 +125,7 @@ def own_ends(stories: Iterable[dict[str, Any]]) -> dict[int, str]:
     for story in stories:
         attempts = story["attempts"]
         for attempt, following in zip(attempts, [*attempts[1:], None], strict=True):
-            # One that is replaced ends at the very moment in which the next one begins.
+            # An attempt that is replaced ends in the same transaction in which the next one begins.
             ended = attempt["ended_at"] and datetime.fromisoformat(attempt["ended_at"])
             if ended and (following is None or ended < datetime.fromisoformat(following["started_at"])):
                 ends[attempt["number"]] = attempt["outcome"]
@@ -131,7 +133,7 @@ def own_ends(stories: Iterable[dict[str, Any]]) -> dict[int, str]:
 
 
 def _accepted(exchange: Exchange) -> list[int]:
-    """The attempts whose write-back was accepted by this answer."""
+    """The attempts whose write-back was accepted with this answer."""
     answer, asked = exchange.answered, exchange.asked
     if answer is None:
         return []
@@ -145,7 +147,7 @@ def _accepted(exchange: Exchange) -> list[int]:
 
 
 def _covered(intervals: Sequence[tuple[float, float]], since: float, until: float) -> float:
-    """How many seconds between two times the intervals cover together."""
+    """How many seconds between two times are covered by the union of the intervals."""
     covered, reached = 0.0, since
     for begin, end in sorted(intervals):
         last = min(end, until)

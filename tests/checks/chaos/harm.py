@@ -1,4 +1,4 @@
-"""Does what the schedule says to the services, the network between, and the daemons; and heals it all."""
+"""Injects the faults of the schedule into services, network and daemons, and removes them all at the end."""
 
 import time
 from collections import Counter
@@ -20,16 +20,16 @@ from watcher.sandbox.faults.actions import Passage
 
 BY_HAND = "Edit .gitattributes by hand"
 
-# Faults there keep daemons from claiming, as far as they keep them from an answer.
+# Faults at these places can keep daemons from claiming, unless the fault only slows requests down.
 _CLAIMING = {"claim", "verbs", "version", "whoami", "hub"}
-_NOISY = {"Rate"}
-# What they keep has left its sender: it goes on also if that one is killed meanwhile.
-_KEEPING = {"Delay", "Hold"}
+_SLOWING = {"Rate"}
+# Requests that these delay are read first, so that they go on even if their sender is killed.
+_DELAYING = {"Delay", "Hold"}
 
 
 @dataclass(frozen=True)
 class _Met:
-    """A fault that says when a request met it."""
+    """A fault that records each request that meets it."""
 
     action: Callable[[Passage], Any]
     place: str
@@ -42,17 +42,17 @@ class _Met:
         self.notes.add("fault", f"{self.action} met by {passage.scope['method']} {passage.scope['path']}")
         began = time.monotonic()
         passage.scope.setdefault(ARRIVED, began)
-        if name in _KEEPING:
-            passage = await _whole(passage)
+        if name in _DELAYING:
+            passage = await _read(passage)
         try:
             await self.action(passage)
         finally:
-            if self.place in _CLAIMING and name not in _NOISY:
+            if self.place in _CLAIMING and name not in _SLOWING:
                 self.notes.hidden.append((began, time.monotonic()))
 
 
-async def _whole(passage: Passage) -> Passage:
-    """The passage of a request that has come in whole, whatever becomes of its sender."""
+async def _read(passage: Passage) -> Passage:
+    """Read the whole request, so that it no longer depends on its sender."""
     messages = [await passage.receive()]
     while messages[-1].get("more_body", False):
         messages.append(await passage.receive())
@@ -64,7 +64,7 @@ async def _whole(passage: Passage) -> Passage:
 
 
 class Harm:
-    """All the harm of one run. Every public method is the `do` of an event."""
+    """All faults of one run. Every public method is the `do` of an event."""
 
     def __init__(
         self, sandbox: Sandbox, postgres: Postgres, daemons: Daemons, notes: Notes, agenda: Agenda
@@ -77,17 +77,17 @@ class Harm:
         self._down_since: float | None = None
         self._over = False
         self.met: Counter[str] = Counter()
-        """Requests that met a fault, by fault and place, and harms to a service as a whole."""
+        """Requests that met a fault, by fault and place, and faults of whole services."""
 
     def do(self, event: Event) -> None:
-        """Do one event, unless it comes too late."""
+        """Do one event, unless all faults have been removed already."""
         if not self._over:
             getattr(self, event.do)(**event.how)
 
     def heal(self) -> None:
-        """Undo all of it."""
+        """Remove all faults."""
         if not self._over:
-            self._notes.add("harm", "ends; everything is healed")
+            self._notes.add("harm", "all faults are removed")
         self._over = True
         self._sandbox.faults.clear()
         self._sandbox.hub.reset()
@@ -111,7 +111,7 @@ class Harm:
         self._daemons.stop(daemon, twice=twice, again_after=again_after)
 
     def ambush(self, *, place: str, when: str, skip: int, freeze: float, late: float) -> None:
-        """Keep a request to a place until everybody is killed or frozen, and a little longer; then let it go on."""
+        """Hold a request at a place until all daemons are killed or frozen, and `late` seconds longer; then release it."""
         rule = self._add(faults.Hold(when), place, times=1, skip=skip)  # type: ignore[arg-type]
 
         def spring() -> None:
@@ -141,13 +141,13 @@ class Harm:
         skip: int,
         lasts: float | None = None,
     ) -> None:
-        """Put a fault in force, for a number of requests or for a while."""
+        """Inject a fault, for a number of requests or of seconds."""
         rule = self._add(getattr(faults, action)(**options), place, times=times, skip=skip)
         if lasts is not None:
             self._agenda.later(lasts, lambda: self._sandbox.faults.remove(rule))
 
     def late_objects(self, *, lasts: float) -> None:
-        """Know of no object for a while, as before one that was just uploaded is to be seen."""
+        """Find no objects for a while, as before an uploaded one becomes visible."""
         self._for(lasts, Answer(400, NOT_FOUND), "fetch")
 
     def refuse_once(self, *, place: str, status: int, sentence: str) -> None:
@@ -174,25 +174,25 @@ class Harm:
         self._agenda.later(lasts, lambda: self._sandbox.hub.knobs.images_as("lfs"))
 
     def limit_storage(self, *, lasts: float) -> None:
-        self._service("hub", f"has no room for {lasts:.1f} s")
+        self._service("hub", f"has no storage left for {lasts:.1f} s")
         self._trouble(lasts)
         self._sandbox.hub.knobs.limit_storage(0)
         self._agenda.later(lasts, lambda: self._sandbox.hub.knobs.limit_storage(None))
 
     def revoke(self, *, lasts: float) -> None:
-        self._service("hub", f"knows the token no more for {lasts:.1f} s")
+        self._service("hub", f"has revoked the token for {lasts:.1f} s")
         self._trouble(lasts)
         self._sandbox.hub.access.revoke(self._sandbox.hub_token)
         self._agenda.later(lasts, lambda: self._sandbox.hub.access.restore(self._sandbox.hub_token))
 
     def take_writing(self, *, lasts: float) -> None:
-        self._service("hub", f"lets the token write no more for {lasts:.1f} s")
+        self._service("hub", f"lets the token only read for {lasts:.1f} s")
         self._trouble(lasts)
         self._sandbox.hub.access.take_writing(self._sandbox.hub_token)
         self._agenda.later(lasts, lambda: self._sandbox.hub.access.restore(self._sandbox.hub_token))
 
     def edit_by_hand(self) -> None:
-        """Somebody puts a commit of their own on top of the newest repo."""
+        """A person adds a commit to the newest repo."""
         store = self._sandbox.hub.store
         for repo in store.repos("models")[:1]:
             held = store.files(repo, store.head(repo).oid)[".gitattributes"]
@@ -208,7 +208,7 @@ class Harm:
         self._sandbox.realtime.close_all(code)
 
     def mute(self, *, lasts: float) -> None:
-        self._service("realtime", f"is a zombie for {lasts:.1f} s")
+        self._service("realtime", f"is silent for {lasts:.1f} s")
         self._sandbox.realtime.mute()
         self._agenda.later(lasts, self._sandbox.realtime.unmute)
 
@@ -239,13 +239,13 @@ class Harm:
     def halt_postgres(self, *, lasts: float) -> None:
         if self._down_since is not None:
             return
-        self._service("postgres", f"crashes, and is away for {lasts:.1f} s")
+        self._service("postgres", f"crashes and is down for {lasts:.1f} s")
         self._down_since = time.monotonic()
         self._postgres.halt(immediate=True)
         self._agenda.later(lasts, self._up)
 
     def kill_backends(self) -> None:
-        """End every connection, whatever it is doing."""
+        """Terminate all connections."""
         self._service("postgres", "ends all connections")
         self._sql(
             "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
@@ -255,14 +255,14 @@ class Harm:
     def _up(self) -> None:
         if self._down_since is not None:
             self._postgres.start()
-            self._notes.add("postgres", "is back")
+            self._notes.add("postgres", "is up again")
             self._notes.hidden.append((self._down_since, time.monotonic()))
             self._down_since = None
 
-    # Those who mean well.
+    # Not faults, but what an operator does.
 
     def replay(self) -> None:
-        """The operator tries all failed rows again."""
+        """Replay all failed rows."""
         self._agenda.later(0, self._replay)
 
     def _replay(self) -> None:
@@ -275,7 +275,7 @@ class Harm:
             self._notes.add("operator", f"could not replay: {error}")
 
     def hurry(self) -> None:
-        """Let time pass for rows that wait: what is due in minutes is due soon."""
+        """Make deferred rows due soon, so that a run does not have to wait minutes."""
         self._sql(
             """
             update public.trained_identities set next_attempt_at = now() + interval '0.2 seconds'
@@ -284,7 +284,7 @@ class Harm:
             """
         )
 
-    # How it is done.
+    # Helpers.
 
     def _add(self, action: Any, place: str, *, times: int | None, skip: int) -> Rule:
         service, method, path = PLACES[place]
@@ -324,4 +324,4 @@ class Harm:
             with psycopg.connect(self._sandbox.admin_db_url, connect_timeout=2) as connection:
                 connection.execute(statement.encode())
         except psycopg.Error as error:
-            self._notes.add("harness", f"Postgres could not be told: {error}")
+            self._notes.add("harness", f"Postgres did not execute a statement: {error}")

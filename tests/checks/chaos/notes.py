@@ -1,4 +1,4 @@
-"""What happened in a run, in order: from it a failing seed tells its story."""
+"""A log of what happened in a run, for the report of a failing seed."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class Note:
-    """One thing that happened."""
+    """One entry of the log."""
 
     at: float
     """Seconds since the run began."""
@@ -16,29 +16,29 @@ class Note:
 
 
 class Notes:
-    """Kept by everybody who takes part; safe from any thread."""
+    """The log of a run; thread-safe."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
-        """Moved on to where the schedule begins, once the daemons are there."""
+        """The monotonic time at which the schedule begins; reset once all daemons are ready."""
         self.wrong: list[str] = []
-        """What must not happen, in words."""
+        """Events that must not happen, in words."""
         self.hidden: list[tuple[float, float]] = []
-        """When nobody could claim, through no fault of a daemon: from and to, monotonic."""
+        """Periods in which no daemon could claim because of a fault: from and to, monotonic."""
         self._lock = threading.Lock()
         self._notes: list[tuple[float, str, str]] = []
 
     def add(self, who: str, what: str, at: float | None = None) -> None:
-        """Note it; `at` is monotonic, by default now."""
+        """Add an entry; `at` is a monotonic time, by default now."""
         with self._lock:
             self._notes.append((time.monotonic() if at is None else at, who, what))
 
     def complain(self, sentence: str) -> None:
-        """Note what must not happen."""
+        """Add an entry about something that must not happen."""
         self.add("WRONG", sentence)
         self.wrong.append(sentence)
 
     def all(self) -> list[Note]:
-        """Everything, in order."""
+        """All entries, in order."""
         with self._lock:
             return sorted(Note(at - self.began, who, what) for at, who, what in self._notes)

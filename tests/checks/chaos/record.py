@@ -1,4 +1,4 @@
-"""What the services were asked to change and what they answered, before any fault could touch the answer."""
+"""Records the mutating requests to the services and their answers, before a fault can change the answer."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from watcher.sandbox.faults import Faults
 
 ARRIVED = "chaos.arrived"
-"""Where in a request's scope a fault notes when it came."""
+"""The key in a request's scope where a fault records its arrival."""
 _VERB = re.compile(r"/rpc/watcher_(\w+)$")
 _ON_THE_HUB = {
     "POST": re.compile(r"^/api/repos/create$|/commit/main$"),
@@ -24,10 +24,10 @@ _ON_THE_HUB = {
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and its answer, as the service itself knew them. Times are monotonic."""
+    """One request and its answer, as the service saw them. Times are monotonic."""
 
     began: float
-    """When the service came to do it; it may have been on its way for a while."""
+    """When the service began to process it; a fault may have delayed it before."""
     name: str
     """A verb without `watcher_`; or the Hub's create, commit, put, delete."""
     path: str
@@ -40,17 +40,17 @@ class Exchange:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The request's JSON; empty where it did not come in whole."""
+        """The request's JSON; empty if it is incomplete."""
         return _parsed(self.request) or {}
 
     @property
     def answered(self) -> Any:
-        """The answer's JSON; None where there was none, or a refusal."""
+        """The answer's JSON; None if there is none or the status is not 200."""
         return _parsed(self.response) if self.status == 200 else None
 
 
 class Recorder(Faults):
-    """The sandbox's faults, with a record kept behind them."""
+    """The sandbox's faults, with a recorder between them and the services."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,12 +58,12 @@ class Recorder(Faults):
         self._exchanges: list[Exchange] = []
 
     def exchanges(self) -> list[Exchange]:
-        """Everything so far, in the order it began."""
+        """All exchanges so far, in the order in which they began."""
         with self._lock:
             return list(self._exchanges)
 
     def under_way(self) -> int:
-        """How many requests still run in a service, whoever waits for them."""
+        """How many requests a service still processes, even if their sender is gone."""
         return sum(exchange.ended is None for exchange in self.exchanges())
 
     def wrap(self, app: ASGIApp, service: str | Callable[[str], str]) -> ASGIApp:
@@ -80,13 +80,13 @@ class Recorder(Faults):
             with self._lock:
                 self._exchanges.append(exchange)
 
-            async def heard_receive() -> Message:
+            async def recorded_receive() -> Message:
                 message = await receive()
                 if message["type"] == "http.request" and name not in {"put", "commit"}:
                     exchange.request += message.get("body", b"")
                 return message
 
-            async def heard_send(message: Message) -> None:
+            async def recorded_send(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     exchange.status = message["status"]
                 elif message["type"] == "http.response.body":
@@ -96,7 +96,7 @@ class Recorder(Faults):
                 await send(message)
 
             try:
-                await app(scope, heard_receive, heard_send)
+                await app(scope, recorded_receive, recorded_send)
             finally:
                 exchange.ended = exchange.ended or time.monotonic()
 

@@ -1,30 +1,30 @@
-"""The figures of all runs. Each key of the last line, and what it counts:
+"""The figures of all runs. The keys of the last line:
 
-runs                   runs played to their end.
-rows                   rows inserted by users; a row deleted and inserted again under its id is one.
-kills                  SIGKILLs of a daemon that ran.
-freezes                SIGSTOPs of a daemon that ran; SIGCONT came 0.5 to 5 s later, the lease being 2 s.
-faults                 requests that met a fault, and harms to a service as a whole (a crash of Postgres, a knob of the Hub).
-published, failed      rows that ended so, and
+runs                   runs completed.
+rows                   rows inserted by users; a row deleted and inserted again under its id counts once.
+kills                  SIGKILLs of a running daemon.
+freezes                SIGSTOPs of a running daemon; SIGCONT came 0.5 to 5 s later, with a lease of 2 s.
+faults                 requests that met a fault, and faults of whole services (a crash of Postgres, a knob of the Hub).
+published, failed      rows that ended with this status, and
 deleted                rows that are gone because their user deleted them or the account.
-lost                   findings of: a row that is neither; one that nobody inserted; one that is published and whose
-                       repo lacks exactly its images (bytes compared, in order), its config, card or .gitattributes,
-                       holds more than that or is public; one that failed without a reason, or has left a repo, other
-                       than an empty one named in model_id whose last look ended in silence or could not be made,
-                       or whose creation was still on its way when another attempt looked.
-doubled                findings of: a repo with more than one commit beyond the initial one (what somebody else put
-                       there by hand apart); a row named by the commits of more than one repo.
-stuck                  rows still open a minute after everything was healed.
-stale_writes_accepted  calls of complete, fail, defer, reserve or renew, begun after another attempt had been given the
-                       row, and answered as accepted by the database (recorded behind the faults, so that a lost answer
-                       counts). The same end said again by the attempt that ended so is none: it changes nothing.
-orphan_repos           repos in the namespace which neither a row's model_id nor watcher_names() names.
-takeover_seconds       from the SIGKILL of a daemon that held a row to the claim that hands it out again, to whomever,
-                       less the time in which nobody could claim: no daemon alive, thawed, ready and free of an outage
-                       (looked at every 0.1 s), Postgres away, or a claim kept by a fault. The lease is 2 s, and a
-                       daemon that starts again as the same instance need not wait for it.
-seed_of_first_failure  of the first run with a finding, which a daemon that ends by itself, does not end when told to,
-                       or a user who is refused is, too; null if there is none.
+lost                   findings: a row that is none of these; a row that nobody inserted; a published row whose repo does
+                       not contain exactly its images (bytes compared, in order), config, card and .gitattributes, or is
+                       public; a failed row without a reason, or with a repo. Not counted is the empty repo named in
+                       model_id if the last look crashed or failed, or if its creation was still in flight during that
+                       look.
+doubled                findings: a repo with more than one commit after the initial one (apart from those made by hand);
+                       a row named by the commits of more than one repo.
+stuck                  rows still open a minute after all faults were removed.
+stale_writes_accepted  calls of complete, fail, defer, reserve or renew that began after another attempt had got the row
+                       and were accepted by the database (recorded before a fault can lose the answer). A repeated
+                       write-back of the same attempt is not counted: it changes nothing.
+orphan_repos           repos in the namespace that neither a row's model_id nor watcher_names() names.
+takeover_seconds       from the SIGKILL of a daemon that held a row to the next claim of that row, without the time in
+                       which no daemon could claim: none was running, ready, not frozen and without an outage (checked
+                       every 0.1 s), Postgres was down, or a fault held the claim. The lease is 2 s; a daemon that
+                       restarts as the same instance need not wait for it.
+seed_of_first_failure  the seed of the first run with a finding; findings are also a daemon that exits by itself or does
+                       not exit after SIGTERM, and a user whose request is refused; null if there is none.
 """
 
 import json
@@ -41,7 +41,7 @@ HEAD = (
 
 
 def line(run: Run) -> str:
-    """A run as a line of the table."""
+    """The table's line for a run."""
     verdict = run.verdict
     ended = verdict.ended
     return (
@@ -54,7 +54,7 @@ def line(run: Run) -> str:
 
 
 def details(runs: Sequence[Run]) -> str:
-    """What was met and how often, and why rows failed; the most frequent first."""
+    """The faults that requests met and the codes of failed rows, the most frequent first."""
     met = sum((run.met for run in runs), Counter[str]())
     codes = sum((run.verdict.codes for run in runs), Counter[str]())
     return f"met: {_counted(met)}\nfailed: {_counted(codes)}"
@@ -65,7 +65,7 @@ def _counted(what: Counter[str]) -> str:
 
 
 def figures(runs: Sequence[Run]) -> str:
-    """All runs as one line of JSON."""
+    """The figures of all runs as one line of JSON."""
     takeovers = [seconds for run in runs for seconds in run.takeovers]
     failures = [run.seed for run in runs if run.findings]
     return json.dumps(

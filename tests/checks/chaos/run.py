@@ -1,4 +1,4 @@
-"""One run: a schedule played on a sandbox with real daemons, healed, waited for, and audited."""
+"""One run: a schedule on a sandbox with real daemons; then all faults are removed, and the result is audited."""
 
 import itertools
 import tempfile
@@ -22,21 +22,21 @@ from tests.checks.chaos.harm import Harm
 from tests.checks.chaos.notes import Notes
 from tests.checks.chaos.record import Recorder
 from tests.checks.chaos.schedule import FETCHES, Schedule
-from tests.checks.chaos.story import told
+from tests.checks.chaos.story import lines
 from tests.checks.chaos.users import Register, User
 from tests.support.scene import QUICK
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults import RoundTrip
 
 WAIT = 60.0
-"""Seconds after the healing in which every row must have ended; a run that is in order needs five."""
+"""Seconds after the faults are removed in which every row must end; normally it takes five."""
 
 _databases = (f"chaos_{number}" for number in itertools.count(1))
 
 
 @dataclass
 class Run:
-    """What came of one run."""
+    """The result of one run."""
 
     seed: int
     daemons: int
@@ -44,21 +44,21 @@ class Run:
     kills: int = 0
     freezes: int = 0
     met: Counter[str] = field(default_factory=Counter)
-    """Requests that met a fault, by fault and place, and harms to a service as a whole."""
+    """Requests that met a fault, by fault and place, and faults of whole services."""
     verdict: Verdict = field(default_factory=Verdict)
     stale: list[str] = field(default_factory=list)
     takeovers: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    """What else must not happen: a daemon that ended by itself, a user who was refused."""
+    """Other findings: a daemon that ended by itself, a user whose request was refused."""
     healed_in: float = 0.0
-    """Seconds from the healing until every row had ended."""
+    """Seconds from the removal of all faults until every row had ended."""
     took: float = 0.0
     story: list[str] = field(default_factory=list)
-    """What happened, in order; only where something is wrong."""
+    """All events in order; only if there are findings."""
 
     @property
     def findings(self) -> list[str]:
-        """Everything that must not be."""
+        """All findings."""
         return [*self.verdict.findings, *(f"stale write accepted: {one}" for one in self.stale), *self.wrong]
 
 
@@ -69,7 +69,7 @@ def play(
     *,
     before_audit: Callable[[Stage, Register], object] = lambda stage, register: None,
 ) -> Run:
-    """Play one schedule in a copy of the migrated database `template`."""
+    """Run one schedule in a copy of the migrated database `template`."""
     began = time.monotonic()
     run = Run(schedule.seed, len(schedule.slots))
     with _staged(postgres, template) as (stage, recorder):
@@ -83,26 +83,26 @@ def play(
         daemons = Daemons(stage, schedule.slots, notes, agenda)
         harm = Harm(stage.sandbox, postgres, daemons, notes, agenda)
         try:
-            agenda.live(WAIT, until=daemons.all_ready)
+            agenda.run(WAIT, until=daemons.all_ready)
             notes.began = time.monotonic()
             for person in people:
                 person.start()
             for event in schedule.harms:
                 agenda.later(notes.began + event.at - time.monotonic(), lambda event=event: harm.do(event))  # type: ignore[misc]
             agenda.every(0.4, harm.hurry)
-            agenda.live(notes.began + schedule.lasts - time.monotonic())
+            agenda.run(notes.began + schedule.lasts - time.monotonic())
             harm.heal()
             healed = time.monotonic()
 
             def ended() -> bool:
-                return not any(person.busy for person in people) and daemons.all_ready() and _at_rest(stage)
+                return not any(person.busy for person in people) and daemons.all_ready() and _all_ended(stage)
 
-            agenda.live(WAIT, until=ended)
+            agenda.run(WAIT, until=ended)
             run.healed_in = time.monotonic() - healed
             daemons.end()
             agenda = Agenda()
-            # What was begun for a daemon that is gone comes to its end, and may come to something.
-            agenda.live(5, until=lambda: not recorder.under_way())
+            # Requests of daemons that are gone are still processed, and may change something.
+            agenda.run(5, until=lambda: not recorder.under_way())
         finally:
             harm.heal()
             daemons.close()
@@ -122,14 +122,14 @@ def play(
         )
         run.wrong = notes.wrong
         if run.findings:
-            run.story = list(told(notes.all(), recorder.exchanges(), daemons.logs, notes.began, wall))
+            run.story = list(lines(notes.all(), recorder.exchanges(), daemons.logs, notes.began, wall))
     run.took = time.monotonic() - began
     return run
 
 
 @contextmanager
 def _staged(postgres: Postgres, template: str) -> Iterator[tuple[Stage, Recorder]]:
-    """Serve a copy of the template, with a record kept."""
+    """Serve a copy of the template, with a recorder."""
     name = next(_databases)
     postgres.create(name, template)
     set_client_factory(default_client_factory)
@@ -144,14 +144,14 @@ def _staged(postgres: Postgres, template: str) -> Iterator[tuple[Stage, Recorder
 
 
 def _wall(stage: Stage) -> float:
-    """The database's clock at monotonic time 0, in seconds."""
+    """The database's time, in Unix seconds, at monotonic time 0."""
     assert stage.sandbox is not None
     with psycopg.connect(stage.sandbox.admin_db_url) as connection:
         [now] = connection.execute("select extract(epoch from clock_timestamp())::float8").fetchone() or [0.0]
     return float(now) - time.monotonic()
 
 
-def _at_rest(stage: Stage) -> bool:
+def _all_ended(stage: Stage) -> bool:
     """Whether every row has ended."""
     status = stage.rpc("watcher_status")
     return not status["pending"] and not status["publishing"]

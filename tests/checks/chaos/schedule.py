@@ -1,4 +1,4 @@
-"""What is to happen in one run: a pure function of its seed. When it happens to whom is left to the machine."""
+"""The planned events of one run, a pure function of its seed. Which request meets which fault depends on timing."""
 
 import random
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from uuid import UUID
 NAMES = ("John", "John", "Zoë", "李雷", "Ada `Countess` Lovelace")
 
 FETCHES = "/object/authenticated/"
-# Where a request can fare badly. What changes something stands more often: there the answer can be lost.
+# The requests at which faults can be injected.
 PLACES = {
     "claim": ("rest", "POST", "/rpc/watcher_claim$"),
     "renew": ("rest", "POST", "/rpc/watcher_renew$"),
@@ -38,20 +38,20 @@ MUTATING = {
     "claim": 2, "renew": 1, "reserve": 2, "complete": 6, "fail": 2, "defer": 1, "release": 1,
     "create": 4, "put": 2, "commit": 5, "delete": 1,
 }  # fmt: skip
-"""What changes something, and how often harm waits there."""
+"""Requests that change something, with weights."""
 ANYWHERE = {
     **MUTATING, "fetch": 4, "look": 3, "batch": 3, "hub": 2, "verbs": 2,
     "beat": 1, "version": 1, "insert": 1, "whoami": 1, "info": 1, "card": 1,
 }  # fmt: skip
-# Answers that tell a worker to wait longer than an attempt does, so that it spends its attempts quickly.
-IMPATIENT = {"Retry-After": "30"}
+# A longer wait than an attempt allows, so that each attempt ends at once and the budget is spent quickly.
+LONG_WAIT = {"Retry-After": "30"}
 NOT_FOUND = {"statusCode": "404", "error": "not_found", "message": "Object not found"}
 REFUSED_KEY = {"message": "Invalid API key", "hint": None}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row that somebody inserts."""
+    """One row that a user inserts."""
 
     at: float
     """Seconds since the run began."""
@@ -59,12 +59,12 @@ class Row:
     person: int
     name: str
     pictures: tuple[tuple[str, int], ...]
-    """Each by its kind and the seed of its content; see `users.picture`."""
+    """The kind of each and the seed of its content; see `users.picture`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that somebody does: `do` names a method of `Harm` or of a `User`, `how` its arguments."""
+    """One event: `do` names a method of `Harm` or of `User`, `how` its arguments."""
 
     at: float
     do: str
@@ -77,11 +77,11 @@ class Schedule:
 
     seed: int
     lasts: float
-    """Seconds until everything is healed."""
+    """Seconds until all faults are removed."""
     slots: tuple[int, ...]
-    """How many rows each daemon works on at the same time; as many daemons as there are numbers."""
+    """The slots of each daemon."""
     latency: float
-    """Seconds that the daemons' requests to the Hub and to Storage are under way."""
+    """Round-trip time in seconds of the daemons' requests to the Hub and to Storage."""
     people: int
     rows: tuple[Row, ...]
     acts: tuple[Event, ...]
@@ -95,11 +95,11 @@ def draw(seed: int, lasts: float = 11.0) -> Schedule:
     people = rnd.randint(2, 4)
     rows = [_row(rnd, rnd.uniform(0, 0.8 * lasts), rnd.randrange(people)) for _ in range(rnd.randint(8, 14))]
     rows.sort(key=lambda row: row.at)
-    # Each run has moods: a family may be missing, or be most of what happens.
+    # The mix differs between runs: a family of faults may be missing or dominate.
     families = {family: rnd.choice((0, 1, 1, 2, 4)) * share for family, share in _FAMILIES.items()}
     many = rnd.randint(int(1.5 * lasts), int(3.5 * lasts))
     drawn = [family(rnd) for family in rnd.choices(list(families), list(families.values()), k=many)]
-    # Whatever else happens, answers are lost and requests late. What waits for a request is there early, so that one comes.
+    # Every run has lost answers and late requests. Faults that wait for a request begin early, so that a request meets them.
     drawn += [_lost_answer(rnd) for _ in range(rnd.randint(int(lasts), int(2 * lasts)))]
     drawn += [_late(rnd) for _ in range(rnd.randint(2, 6))]
     harms = [Event(rnd.uniform(0, 0.6 if "times" in how else 1.0) * lasts, do, how) for do, how in drawn]
@@ -134,7 +134,7 @@ def _acts(rnd: random.Random, rows: list[Row], people: int, lasts: float) -> lis
         elif chance < 0.14:
             again = _row(rnd, later, row.person, row.id)
             acts.append(Event(later, "insert_again", {"row": number, "again": again}))
-    # Who has a failed row tries again, now and then.
+    # Users retry failed rows from time to time.
     acts += [
         Event(rnd.uniform(1, lasts), "retry_failed", {"person": rnd.randrange(people)})
         for _ in range(rnd.randint(0, 6))
@@ -144,11 +144,11 @@ def _acts(rnd: random.Random, rows: list[Row], people: int, lasts: float) -> lis
     return acts
 
 
-# The families of harm: each draws a method of `Harm` and its arguments.
+# The families of faults: each draws a method of `Harm` and its arguments.
 
 Drawn = tuple[str, dict[str, Any]]
 _SKIP = (0, 0, 0, 1, 2, 4, 8)
-"""Requests that pass before one meets the fault."""
+"""Numbers of requests that pass before one meets the fault."""
 
 
 def _place(rnd: random.Random, places: dict[str, int]) -> str:
@@ -172,7 +172,7 @@ def _stop(rnd: random.Random) -> Drawn:
 
 
 def _ambush(rnd: random.Random) -> Drawn:
-    """Whoever comes to the place finds everybody killed, or frozen past the lease; the request itself goes on, or later."""
+    """On a request to the place, all daemons are killed or frozen for longer than the lease; the request is done later."""
     freeze = rnd.choice((0, 0, 0, rnd.uniform(2.5, 4)))
     return "ambush", {
         "place": _place(rnd, MUTATING),
@@ -195,7 +195,7 @@ def _lost_answer(rnd: random.Random) -> Drawn:
 
 
 def _late(rnd: random.Random) -> Drawn:
-    """A request that comes when the lease has run out meanwhile, since the network kept it."""
+    """A request that the network delays for longer than the lease."""
     return "fault", {
         "action": "Delay",
         "options": {"seconds": rnd.uniform(2.2, 5)},
@@ -235,7 +235,7 @@ def _for_a_while(rnd: random.Random) -> Drawn:
             ("Hold", {"when": "before"}),
             ("Hold", {"when": "after"}),
             ("Rate", {"bytes_per_second": rnd.uniform(2_000, 40_000)}),
-            ("Answer", {"status": rnd.choice((500, 503)), "body": "trouble", "headers": IMPATIENT}),
+            ("Answer", {"status": rnd.choice((500, 503)), "body": "trouble", "headers": LONG_WAIT}),
         )
     )
     return "fault", {
@@ -248,7 +248,7 @@ def _for_a_while(rnd: random.Random) -> Drawn:
     }
 
 
-def _of_the_hub(rnd: random.Random) -> Drawn:
+def _hub(rnd: random.Random) -> Drawn:
     return rnd.choice(
         (
             ("knob", {"knob": "conflict", "value": rnd.randint(1, 3)}),
@@ -317,7 +317,7 @@ _FAMILIES: dict[Callable[[random.Random], Drawn], float] = {
     _ambush: 1.5,
     _request: 4,
     _for_a_while: 3,
-    _of_the_hub: 2,
+    _hub: 2,
     _outage: 0.7,
     _realtime: 1.5,
     _postgres: 0.8,

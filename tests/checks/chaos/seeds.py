@@ -1,4 +1,4 @@
-"""Plays seeds: in each process on one cluster, with a migrated template to copy."""
+"""Runs the schedules of seeds; each process has one Postgres cluster with a migrated template database."""
 
 import atexit
 import functools
@@ -16,7 +16,7 @@ _TEMPLATE = "template_of_chaos"
 
 
 def played(seeds: range, jobs: int) -> Iterator[Run]:
-    """Play the seeds, so many at the same time, and yield the runs in order."""
+    """Run the seeds, `jobs` at the same time, and yield the runs in order."""
     if jobs == 1:
         yield from map(_play, seeds)
         return
@@ -27,13 +27,13 @@ def played(seeds: range, jobs: int) -> Iterator[Run]:
 def _play(seed: int) -> Run:
     try:
         return play(draw(seed), _postgres(), _TEMPLATE)
-    except Exception:  # noqa: BLE001  (a harness that fails has shown nothing, and must not pass for one that has)
-        return Run(seed, 0, wrong=[f"The run itself failed: {traceback.format_exc()}"])
+    except Exception:  # noqa: BLE001  (a failure of the test program itself must not look like a successful run)
+        return Run(seed, 0, wrong=[f"The test program failed: {traceback.format_exc()}"])
 
 
 @functools.cache
 def _postgres() -> Postgres:
-    """The cluster; it ends with the process."""
+    """This process's cluster, stopped at its exit."""
     postgres = Postgres()
     postgres.start()
     atexit.register(postgres.stop)

@@ -1,4 +1,4 @@
-"""A run told in order: what was done to whom, who claimed what, what was written back, and how it ended."""
+"""All events of a run in order: faults, claims, write-backs, requests to the Hub, and the daemons' logs."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,13 +7,13 @@ from tests.acceptance.running import Watcher
 from tests.checks.chaos.notes import Note
 from tests.checks.chaos.record import Exchange
 
-_SAID = {"event", "level", "logger", "timestamp", "instance"}
+_SHOWN_OR_KNOWN = {"event", "level", "logger", "timestamp", "instance"}
 
 
-def told(
+def lines(
     notes: Sequence[Note], exchanges: Sequence[Exchange], logs: Iterable[Watcher], began: float, wall: float
 ) -> Iterator[str]:
-    """The lines of the story; `wall` is the wall clock's time, in seconds, of monotonic time 0."""
+    """One line per event; `wall` is the wall clock's time, in Unix seconds, at monotonic time 0."""
     everything = [*notes, *_of_services(exchanges, began), *_of_logs(logs, began + wall)]
     for note in sorted(everything):
         yield f"{note.at:7.3f}  {note.who:<10} {note.what}"
@@ -28,11 +28,11 @@ def _of_services(exchanges: Sequence[Exchange], began: float) -> Iterator[Note]:
             yield Note(at, "hub", f"{exchange.name} {what}: {exchange.status} ({took})")
         elif exchange.name == "claim" and isinstance(exchange.answered, dict):
             for claim in exchange.answered["claims"]:
-                looks = ", to look only" if claim["look_only"] else ""
+                looks = ", only to look" if claim["look_only"] else ""
                 yield Note(
                     at,
                     "claim",
-                    f"{exchange.asked['p_instance']} takes {claim['identity_id']} as attempt {claim['attempt']}{looks}",
+                    f"{exchange.asked['p_instance']} claims {claim['identity_id']} as attempt {claim['attempt']}{looks}",
                 )
         elif exchange.name in {"reserve", "complete", "fail", "defer", "release"}:
             asked = exchange.asked
@@ -41,14 +41,11 @@ def _of_services(exchanges: Sequence[Exchange], began: float) -> Iterator[Note]:
                 at, "verb", f"{exchange.name} by attempt {asked.get('p_attempt')} {why!s:.150}: "
                 f"{exchange.status} {exchange.response.decode(errors='replace')!s:.120} ({took})"
             )  # fmt: skip
-        elif exchange.name == "renew" and exchange.answered != {
-            "held": exchange.asked.get("p_attempts"),
-            "busy": [],
-        }:
-            answer = exchange.response.decode(errors="replace")
-            yield Note(
-                at, "verb", f"renew {exchange.asked.get('p_attempts')}: {exchange.status} {answer:.120}"
-            )
+        elif exchange.name == "renew":
+            attempts = sorted(map(int, exchange.asked.get("p_progress") or {}))
+            if sorted((exchange.answered or {}).get("held", [])) != attempts:
+                answer = exchange.response.decode(errors="replace")
+                yield Note(at, "verb", f"renew {attempts}: {exchange.status} {answer:.120}")
 
 
 def _of_logs(logs: Iterable[Watcher], zero: float) -> Iterator[Note]:
@@ -62,5 +59,5 @@ def _of_logs(logs: Iterable[Watcher], zero: float) -> Iterator[Note]:
             except (ValueError, KeyError, TypeError):
                 yield Note(0, log.instance, text.rstrip())
                 continue
-            rest = {key: value for key, value in line.items() if key not in _SAID}
+            rest = {key: value for key, value in line.items() if key not in _SHOWN_OR_KNOWN}
             yield Note(at, log.instance, f"{line.get('level')}: {line.get('event')} {rest or ''}")

@@ -1,4 +1,4 @@
-"""Users with a browser: they upload, insert, retry, delete and leave, and do not give up when the answer is lost."""
+"""Simulated users: they upload, insert, retry, delete rows and accounts, and repeat a request whose answer is lost."""
 
 import threading
 import time
@@ -19,12 +19,12 @@ from tests.support.pictures import jpeg, png
 
 T = TypeVar("T")
 _PATIENCE = 40.0
-"""Seconds after which a user gives up, which is wrong then."""
+"""Seconds after which a user gives up, which is a finding."""
 _UNFIT = {"cut", "text"}
 
 
 def picture(kind: str, seed: int) -> bytes:
-    """The bytes of a picture; `cut` and `text` are none that can be published."""
+    """The bytes of a picture; the kinds `cut` and `text` are not valid images."""
     match kind:
         case "jpeg":
             return jpeg(seed)
@@ -37,30 +37,30 @@ def picture(kind: str, seed: int) -> bytes:
 
 @dataclass
 class Inserted:
-    """One row as the world must know it."""
+    """A row as its user inserted it."""
 
     plan: Row
-    """Of the last incarnation."""
+    """Of the last insert under this id."""
     user: str
     incarnations: int = 1
     deleted: bool = False
-    """It, or the account, was deleted by its user."""
+    """Its user deleted it or the account."""
 
     @property
     def fit(self) -> bool:
-        """Whether it can be published."""
+        """Whether all its images are valid."""
         return not any(kind in _UNFIT for kind, _ in self.plan.pictures)
 
 
 @dataclass
 class Register:
-    """All rows that were ever inserted, by id."""
+    """All rows ever inserted, by id."""
 
     rows: dict[str, Inserted] = field(default_factory=dict)
 
 
 class User:
-    """One person: does what the schedule says, one thing after the other, in a thread."""
+    """One user: does the schedule's actions one after the other, in a thread."""
 
     def __init__(
         self, stage: Stage, number: int, schedule: Schedule, register: Register, notes: Notes
@@ -86,7 +86,7 @@ class User:
 
     @property
     def busy(self) -> bool:
-        """Whether there is still something that they want to do."""
+        """Whether actions are left to do."""
         return self._thread.is_alive()
 
     def join(self) -> None:
@@ -101,10 +101,10 @@ class User:
                 return
             try:
                 getattr(self, f"_{act.do}")(**{k: v for k, v in act.how.items() if k != "person"})
-            except Exception as error:  # noqa: BLE001  (whatever it is, the run must tell of it)
+            except Exception as error:  # noqa: BLE001  (any error is a finding)
                 self._notes.complain(f"{self.name} could not {act.do} {act.how}: {error!r}")
 
-    # What they do.
+    # The actions.
 
     def _insert(self, row: int) -> None:
         self._put(self._plans[row])
@@ -122,26 +122,26 @@ class User:
             plan, self._person.id, incarnations=held.incarnations + 1 if held else 1
         )
         self._until_done(lambda: self._insert_once(new))
-        fit = "fit" if self._register.rows[plan.id].fit else "unfit"
-        self._notes.add(self.name, f"has inserted {plan.id}, {len(paths)} images, {fit} to be published")
+        fit = "valid" if self._register.rows[plan.id].fit else "invalid"
+        self._notes.add(self.name, f"has inserted {plan.id}, {len(paths)} images, {fit}")
 
     def _upload(self, path: str, content: bytes) -> None:
         kind = "image/png" if path.endswith("png") else "image/jpeg"
         try:
             self._person.client.storage.from_(BUCKET).upload(path, content, {"content-type": kind})
         except StorageApiError as error:
-            if str(error.status) != "409":  # it is there: the answer to the first try was lost
+            if str(error.status) != "409":  # it exists already: the answer to the first request was lost
                 raise
 
     def _insert_once(self, new: dict[str, Any]) -> None:
         try:
             self._person.table.insert(new).execute()
         except APIError as error:
-            if error.code != "23505":  # likewise
+            if error.code != "23505":  # it exists already
                 raise
 
     def _delete(self, row: int) -> None:
-        """Delete a row, unless it is being published just then."""
+        """Delete a row, unless it is being published."""
         self._delete_row(self._plans[row].id)
 
     def _delete_row(self, identity: str) -> bool:
@@ -166,7 +166,7 @@ class User:
                 self._notes.add(self.name, f"retries {row['id']}: {[one['status'] for one in changed]}")
 
     def _leave(self) -> None:
-        """Delete the account, as the app's server does."""
+        """Delete the account, as the app's server does on the user's behalf."""
         self._until_done(self._delete_account)
         self._left = True
         for inserted in self._register.rows.values():
@@ -182,7 +182,7 @@ class User:
                 raise
 
     def _until_done(self, act: Callable[[], T]) -> T:
-        """Try until it is done: what fails meanwhile is the service, not what was asked of it."""
+        """Repeat while a service fails; raises the error at once if the request itself is refused."""
         give_up = time.monotonic() + _PATIENCE
         while True:
             try:

@@ -1,5 +1,5 @@
-"""What is promised of crashes, freezes and outages, in figures: `make figures` measures each and says what it found.
+"""Measures what is promised about crashes, freezes and outages: `make figures`.
 
-Each figure has a sandbox in a process of its own, real daemons at their default settings unless its room says
-otherwise, and Realtime as slow as the real one. Moments are those of the database, which is nobody's own clock.
+Each figure is measured in its own process with its own sandbox, real daemons at their default settings unless the module
+says otherwise, and a Realtime with the delays of the real one. Times are read from the database's clock.
 """

@@ -1,6 +1,6 @@
-"""Measures the figures and prints a line for each as it is found, then all of them as one line of JSON.
+"""Measures the figures, prints each as soon as it is known, then all as one line of JSON.
 
-Ends with 0 when every promise is kept that could be seen here, else with 1.
+Exits with 0 if every figure that can be measured on this machine keeps its promise, else with 1.
 """
 
 import json
@@ -21,14 +21,14 @@ FIGURES = {
     for figure in room.FIGURES
 }
 _MARKS = {True: "✓", False: "✗", None: "–"}
-# Beside the one that works; those that wait leave a machine of two cores to it.
+# Figures that mostly wait, beside the one that uses the CPU.
 _WAITING_AT_ONCE = 3
-_AT_MOST = 300.0
+_TIMEOUT = 300.0
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(FIGURES)))
-@click.option("--here", is_flag=True, help="measure in this process, and print nothing but JSON")
+@click.option("--here", is_flag=True, help="Measure one in this process, and print only JSON.")
 def main(names: tuple[str, ...], *, here: bool) -> None:
     """Measure the named figures, or all."""
     chosen = [FIGURES[name] for name in names or FIGURES]
@@ -42,7 +42,7 @@ def main(names: tuple[str, ...], *, here: bool) -> None:
     found: dict[str, Measured] = {}
     with ThreadPoolExecutor(1) as working, ThreadPoolExecutor(_WAITING_AT_ONCE) as waiting_ones:
         under_way: dict[Future[Measured], Figure] = {
-            (waiting_ones if figure.waits else working).submit(_measured_apart, figure): figure
+            (waiting_ones if figure.waits else working).submit(_measure_in_subprocess, figure): figure
             for figure in chosen
         }
         for done in as_completed(under_way):
@@ -56,20 +56,20 @@ def main(names: tuple[str, ...], *, here: bool) -> None:
     sys.exit(0 if kept else 1)
 
 
-def _measured_apart(figure: Figure) -> Measured:
-    """Measure in a process of its own: the Hub's library keeps one client for a whole process."""
+def _measure_in_subprocess(figure: Figure) -> Measured:
+    """Measure in a separate process, since huggingface_hub has one HTTP client per process."""
     command = [sys.executable, "-m", "tests.checks.figures", "--here", figure.name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            said, complaint = process.communicate(timeout=_AT_MOST)
+            stdout, stderr = process.communicate(timeout=_TIMEOUT)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)  # it clears up behind it
-            said, complaint = process.communicate()
+            process.send_signal(signal.SIGINT)  # so that it stops its own processes
+            stdout, stderr = process.communicate()
     if process.returncode != 0:
-        click.echo(f"{said}\n{complaint}", err=True)
-        last = complaint.strip().rpartition("\n")[2]
+        click.echo(f"{stdout}\n{stderr}", err=True)
+        last = stderr.strip().rpartition("\n")[2]
         return Measured(kept=False, words=f"could not be measured: {last}")
-    return Measured(*json.loads(said.splitlines()[-1]))
+    return Measured(*json.loads(stdout.splitlines()[-1]))
 
 
 main()

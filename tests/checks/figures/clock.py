@@ -1,4 +1,4 @@
-"""A daemon whose clock is an hour off: it stores nothing of it and waits by none, so nothing changes."""
+"""A daemon whose clock is an hour off: it neither stores this clock nor waits by it, so nothing changes."""
 
 import time
 from contextlib import ExitStack
@@ -22,8 +22,8 @@ def _clock() -> Measured:
         with scene() as here:
             found[f"{hours:+d}"] = _with_a_clock_off(here, hours)
     words = "; ".join(
-        f"{hours} h: {one['published']} of 7 published by the first attempt that could, claimed "
-        f"within {one['claimed']:.2f} s, back-off kept to {one['back_off']:.2f} s, takeover {one['takeover']:.2f} s "
+        f"{hours} h: {one['published']} of 7 published with the expected attempts, claimed within "
+        f"{one['claimed']:.2f} s, {one['back_off']:.2f} s after the end of a back-off, takeover {one['takeover']:.2f} s "
         "after a kill at a lease of 2 s"
         for hours, one in found.items()
     )
@@ -38,17 +38,17 @@ def _clock() -> Measured:
 
 
 def _with_a_clock_off(here: Scene, hours: int) -> Numbers:
-    """Four rows; one that it holds for three leases; one with a back-off; and one that it takes from a dead daemon."""
+    """Four rows; one held for three leases; one with a back-off; and one taken over from a killed daemon."""
     with ExitStack() as stack:
         victim = stack.enter_context(Watcher(here.stage, **SHORT_LEASE)).ready()
         kept = here.keep("create", times=1)
         [taken] = here.insert()
         kept.wait_reached()
         off = stack.enter_context(Watcher(here.stage, **SHORT_LEASE, **clocks.hours_off(hours))).ready()
-        said = datetime.fromisoformat(off.said("ready")[0]["timestamp"])
-        assert round((said - here.now()).total_seconds() / 3600) == hours, "The clock is off."
+        logged = datetime.fromisoformat(off.said("ready")[0]["timestamp"])
+        assert round((logged - here.now()).total_seconds() / 3600) == hours, "Its clock is not off."
         time.sleep(3)
-        assert not off.said("claimed"), "It takes nothing from the living."
+        assert not off.said("claimed"), "It has claimed a row whose lease is renewed."
         killed = here.now()
         victim.kill()
         takeover = (here.claimed(taken, 2)["started_at"] - killed).total_seconds()

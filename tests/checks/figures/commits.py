@@ -1,4 +1,4 @@
-"""One commit, ever: whoever wakes with one in hand, and whatever becomes of the photos when one has landed."""
+"""At most one commit per row: after a freeze right at the commit, and when photos are gone after a commit has landed."""
 
 import random
 import signal
@@ -22,7 +22,7 @@ _COMMIT = "/commit/main"
 
 
 def _woken_commit() -> Measured:
-    """Daemons frozen with four commits before, in or just behind the Hub, and others that take their rows over."""
+    """Daemons frozen with four commits before, in or just after the Hub, whose rows others take over."""
     rows: list[str] = []
     with scene() as here:
         for first in ("woken", "other", "both"):
@@ -34,13 +34,13 @@ def _woken_commit() -> Measured:
         landed = _landed(here)
     return Measured(
         doubled == 0 and landed == len(rows),
-        f"{landed} commits landed for {len(rows)} rows, {doubled} rows other than their repo",
+        f"{landed} commits landed for {len(rows)} rows, {doubled} rows do not match their repo",
         {"rows": len(rows), "commits": landed, "doubled": doubled},
     )
 
 
 def _frozen_before_the_hub_does_it(here: Scene, first: str) -> list[str]:
-    """The commit is on its way when its daemon freezes, and so is the other's; `first` is the one that is let go."""
+    """The commits of both daemons are in flight while the first is frozen; `first` is the one that is released first."""
     with ExitStack() as stack:
         frozen = stack.enter_context(Watcher(here.stage, **SHORT_LEASE)).ready()
         stale = here.keep("commit", times=_ROWS)
@@ -74,7 +74,7 @@ def _frozen_when_it_has_landed(here: Scene) -> list[str]:
 
 
 def _frozen_at_a_random_moment(here: Scene) -> list[str]:
-    """Somewhere between the last upload and the answers to the commits, which take a while to be made."""
+    """Between the last upload and the answers to the commits, each of which takes 50 ms."""
     slow = here.sandbox.faults.add(Delay(0.05), **at("commit"), times=None)
     with ExitStack() as stack:
         frozen = stack.enter_context(Watcher(here.stage, **SHORT_LEASE)).ready()
@@ -93,16 +93,16 @@ def _frozen_at_a_random_moment(here: Scene) -> list[str]:
 
 
 def _wake(here: Scene, rows: Sequence[str], frozen: Watcher, other: Watcher) -> None:
-    """Wake it when the other has published what it had not."""
+    """Continue it once the other has published the rows."""
     here.all_become(rows, "published")
     frozen.send(signal.SIGCONT)
-    time.sleep(1)  # what it still had under way may come to its end
+    time.sleep(1)  # for its requests in flight
     for watcher in (frozen, other):
         watcher.stop()
 
 
 def _published_once(here: Scene, rows: Sequence[str]) -> int:
-    """How many rows have one repo, with one commit, of which they say the same as the Hub."""
+    """How many rows match their one repo with its one commit."""
     good = 0
     for row in rows:
         try:
@@ -114,7 +114,7 @@ def _published_once(here: Scene, rows: Sequence[str]) -> int:
 
 
 def _landed(here: Scene) -> int:
-    """The commits that the Hub has taken, whoever sent them."""
+    """All commits on the Hub, except the initial ones."""
     return sum(
         len(here.stage.api.list_repo_commits(name)) - 1
         for name in here.stage.names()
@@ -123,12 +123,12 @@ def _landed(here: Scene) -> int:
 
 
 def _photo_gone() -> Measured:
-    """The answer to the commit is lost, with the daemon or without it, and a photo is not what it was any more."""
+    """The answer to the commit is lost, by a kill or on the network, and then a photo is deleted or replaced."""
     with scene() as here:
         rows = [
-            _landed_and_not_told(here, what, whose)
+            _landed_without_answer(here, what, whose)
             for what in ("deleted", "replaced")
-            for whose in ("killed", "told nothing") * 3
+            for whose in ("killed", "not answered") * 3
         ]
         published = _published_once(here, rows)
         landed, repos = _landed(here), len(here.stage.names())
@@ -139,13 +139,13 @@ def _photo_gone() -> Measured:
     )
 
 
-def _landed_and_not_told(here: Scene, what: str, whose: str) -> str:
+def _landed_without_answer(here: Scene, what: str, whose: str) -> str:
     paths = [here.person.upload(photo) for photo in PHOTOS]
     instance = unique("figure")
     with ExitStack() as stack:
         action = Hold("after") if whose == "killed" else LoseAnswer(504, "gateway time-out")
         landed = here.sandbox.faults.add(action, **at("commit"))
-        # The look behind it waits for the photo to go.
+        # The look at the repo that follows waits until the photo is gone.
         looks = here.sandbox.faults.add(Hold("before"), service="hub", path="/commits/main$", skip=1)
         watcher = stack.enter_context(Watcher(here.stage, instance))
         row = here.person.insert("Ada", paths)
@@ -169,8 +169,8 @@ def _landed_and_not_told(here: Scene, what: str, whose: str) -> str:
 FIGURES = [
     Figure(
         "woken_commit",
-        "woken with a commit ready: one commit, and the row says what the Hub says",
+        "frozen with a commit ready: one commit, and the row matches the Hub",
         _woken_commit,
     ),
-    Figure("photo_gone", "commit landed, answer lost, photo gone: no second one, published", _photo_gone),
+    Figure("photo_gone", "commit landed, answer lost, photo gone: published, no second commit", _photo_gone),
 ]

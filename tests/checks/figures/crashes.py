@@ -1,4 +1,4 @@
-"""Killed without a word: who goes on with its rows, how soon, and what becomes of a row that is the killer."""
+"""Crashes: how soon another or a restarted daemon takes the rows over, and how a row ends that crashes its worker."""
 
 import random
 import time
@@ -17,7 +17,7 @@ from .scene import Scene, scene, until
 
 
 def _takeover() -> Measured:
-    """Four daemons with a row each, killed at moments spread over the beat of their renewals, and one that is idle."""
+    """Four daemons with a row each, killed at times spread over the renewal interval, and an idle one."""
     seconds: list[float] = []
     with scene() as here:
         for _ in range(3):
@@ -27,7 +27,7 @@ def _takeover() -> Measured:
 
 
 def _round_of_takeovers(here: Scene) -> list[float]:
-    count, beat = 4, 5.0
+    count, renewal = 4, 5.0
     killed: dict[str, datetime] = {}
     kept = here.keep("create")
     rows = here.insert(count)
@@ -37,7 +37,7 @@ def _round_of_takeovers(here: Scene) -> list[float]:
         idle = stack.enter_context(Watcher(here.stage)).ready()
         began = time.monotonic()
         for number, holder in enumerate(holders):
-            moment = began + (number + random.random()) * beat / count
+            moment = began + (number + random.random()) * renewal / count
             time.sleep(max(0.0, moment - time.monotonic()))
             killed[holder.instance] = here.now()
             holder.kill()
@@ -53,7 +53,7 @@ def _round_of_takeovers(here: Scene) -> list[float]:
 
 
 def _restart() -> Measured:
-    """The same instance, killed with four rows in flight and started again at once, with other rows each time."""
+    """One instance, killed with four rows in flight and restarted at once, with new rows each time."""
     seconds: list[float] = []
     starts: list[float] = []
     with scene() as here, ExitStack() as stack:
@@ -75,13 +75,15 @@ def _restart() -> Measured:
             here.all_become(rows, "published")
         watcher.stop()
     numbers = {**spread(seconds), "starts": spread(starts)}
-    words = f"{in_words(numbers)}, the last of 4 rows; of these the program's start: {in_words(numbers['starts'])}"
+    words = (
+        f"{in_words(numbers)}, the last of 4 rows; the program's start alone: {in_words(numbers['starts'])}"
+    )
     return Measured(numbers["max"] <= 3, words, numbers)
 
 
 def _killer() -> Measured:
-    """Whenever an image of one row is asked for, the daemon is killed; it is started again until all rows ended."""
-    published, exhausted, kills, silences = 0, 0, 0, 0
+    """Each request for an image of one row kills the daemon, which is restarted until all rows have ended."""
+    published, exhausted, kills, crashes = 0, 0, 0, 0
     rounds = 3
     for place in random.sample(range(6), rounds):
         with scene() as here:
@@ -89,12 +91,12 @@ def _killer() -> Measured:
         published += ended["published"]
         exhausted += ended["exhausted"]
         kills += ended["kills"]
-        silences = max(silences, ended["crashes"])
+        crashes = max(crashes, ended["crashes"])
     return Measured(
         exhausted == rounds and published == 5 * rounds,
         f"exhausted {exhausted} of {rounds}, published {published} of {5 * rounds}, "
-        f"at most {silences} silent attempts on another row",
-        {"exhausted": exhausted, "published": published, "kills": kills, "silences_of_others": silences},
+        f"at most {crashes} crashed attempts on another row",
+        {"exhausted": exhausted, "published": published, "kills": kills, "crashes_of_others": crashes},
     )
 
 
@@ -121,7 +123,7 @@ def _round_with_a_killer(here: Scene, place: int) -> dict[str, int]:
         "exhausted": int(row["error_code"] == "attempts_exhausted"),
         "published": len(rows),
         "kills": kills,
-        "silences": max([a["outcome"] for a in here.attempts(other)].count("crashed") for other in rows),
+        "crashes": max([a["outcome"] for a in here.attempts(other)].count("crashed") for other in rows),
     }
 
 
@@ -136,6 +138,6 @@ def _all_ended(person: Person, rows: list[str]) -> Callable[[], bool]:
 
 FIGURES = [
     Figure("takeover", "kill -9, another idle: median ≤ 19 s, max ≤ 22 s", _takeover, waits=True),
-    Figure("restart", "kill -9 and restart: its rows go on within 3 s", _restart),
-    Figure("killer", "1 row in 6 kills its worker: it is exhausted, 5 published", _killer),
+    Figure("restart", "kill -9 and restart: its rows are claimed within 3 s", _restart),
+    Figure("killer", "1 row in 6 kills its worker: attempts_exhausted, 5 published", _killer),
 ]

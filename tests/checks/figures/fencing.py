@@ -1,4 +1,4 @@
-"""A worker that comes back after somebody else has taken its row: whatever it says, nothing of it is written."""
+"""A worker that wakes up after another has taken its row over: none of its calls changes anything."""
 
 import random
 import signal
@@ -20,7 +20,7 @@ from .scene import Scene, scene, until
 Run = dict[str, str]
 
 _ROWS_EACH = 21
-# Where a daemon is frozen, how many of its requests are kept there, and with how many rows.
+# The place at which a daemon is frozen, how many of its requests are held there, and its number of rows.
 _FREEZES = (
     ("reserve", "after", 4, 4),
     ("create", "before", 1, 4),
@@ -43,7 +43,7 @@ def _stale() -> Measured:
 
 
 def _calls_of_woken_workers(here: Scene) -> tuple[int, int]:
-    """All verbs with the numbers of attempts whose rows others hold or have ended, in every way there is."""
+    """Every verb with attempts that have been replaced, after each way in which their rows can have gone on."""
     calls = accepted = 0
     for end in (_held, _published, _failed, _deferred, _released, _replayed, _deleted, _inserted_again):
         person = Person(here.stage)
@@ -53,12 +53,12 @@ def _calls_of_woken_workers(here: Scene) -> tuple[int, int]:
         time.sleep(0.2)
         end(here, rows, _claimed(here, rows, _another(), lease=600))
         for row, attempt in zip(rows, stale, strict=True):
-            said = _sayings(here, woken, attempt)
-            random.shuffle(said)
-            for say in said:
+            stale_calls = _stale_calls(here, woken, attempt)
+            random.shuffle(stale_calls)
+            for call in stale_calls:
                 before = _known(here, row)
                 calls += 1
-                accepted += int(say() or _known(here, row) != before)
+                accepted += int(call() or _known(here, row) != before)
     return calls, accepted
 
 
@@ -67,33 +67,33 @@ def _another() -> Run:
 
 
 def _claimed(here: Scene, rows: Sequence[str], run: Run, *, lease: float) -> list[int]:
-    """Claim these rows, and no other is due; the attempts in their order."""
+    """Claim exactly these rows; returns the attempts in the order of the rows."""
     answer = here.stage.rpc("watcher_claim", **run, slots={"publish": 64}, lease_seconds=lease)
     attempts = {claim["identity_id"]: int(claim["attempt"]) for claim in answer["claims"]}
     assert attempts.keys() == set(rows)
     return [attempts[row] for row in rows]
 
 
-def _sayings(here: Scene, run: Run, attempt: int) -> list[Callable[[], bool]]:
-    """All that a worker may say of its attempt; each returns whether it was believed."""
+def _stale_calls(here: Scene, run: Run, attempt: int) -> list[Callable[[], bool]]:
+    """All calls that a worker can make for its attempt; each returns whether it was accepted."""
 
-    def say(verb: str, **arguments: Any) -> Callable[[], Any]:
+    def rpc(verb: str, **arguments: Any) -> Callable[[], Any]:
         return lambda: here.stage.rpc(f"watcher_{verb}", **arguments)
 
-    claim = say("claim", **run, slots={"publish": 4}, lease_seconds=20, holding=[attempt])
-    renew = say("renew", progress={attempt: {"images_published": 2}}, lease_seconds=20)
-    reserve = say("reserve", attempt=attempt, namespace="sandbox", slug="stale")
+    claim = rpc("claim", **run, slots={"publish": 4}, lease_seconds=20, holding=[attempt])
+    renew = rpc("renew", progress={attempt: {"images_published": 2}}, lease_seconds=20)
+    reserve = rpc("reserve", attempt=attempt, namespace="sandbox", slug="stale")
     write_backs = [
-        say(
+        rpc(
             "complete",
             attempt=attempt,
             url="https://example.com",
             commit_sha="0" * 40,
             training_config={"a": 1},
         ),
-        say("fail", attempt=attempt, code="hub_refused", message="Stale."),
-        say("defer", attempt=attempt, reason="Stale.", retry_after_seconds=1),
-        say("release", attempt=attempt, reason="Stale."),
+        rpc("fail", attempt=attempt, code="hub_refused", message="Stale."),
+        rpc("defer", attempt=attempt, reason="Stale.", retry_after_seconds=1),
+        rpc("release", attempt=attempt, reason="Stale."),
     ]
     return [
         lambda: claim()["claims"] != [],
@@ -104,7 +104,7 @@ def _sayings(here: Scene, run: Run, attempt: int) -> list[Callable[[], bool]]:
 
 
 def _known(here: Scene, row: str) -> str:
-    """All that the database holds of a row, as text."""
+    """Everything in the database about a row, as text."""
     return str(
         here.one(
             "select jsonb_build_array("
@@ -117,11 +117,11 @@ def _known(here: Scene, row: str) -> str:
     )
 
 
-# What became of the rows, by those who hold them now.
+# How the rows go on after the new attempts have got them.
 
 
 def _held(here: Scene, rows: Sequence[str], attempts: Sequence[int]) -> None:
-    """They are being worked on."""
+    """The new attempts still hold them."""
 
 
 def _published(here: Scene, rows: Sequence[str], attempts: Sequence[int]) -> None:
@@ -146,14 +146,14 @@ def _deferred(here: Scene, rows: Sequence[str], attempts: Sequence[int]) -> None
 def _released(here: Scene, rows: Sequence[str], attempts: Sequence[int]) -> None:
     for attempt in attempts:
         assert here.stage.rpc("watcher_release", attempt=attempt, reason="Stopping.") == "done"
-    # They are due, and must not be what the next way finds.
+    # They are due now, and must not be claimed by the next case.
     here.stage.sql(
         "update public.trained_identities set next_attempt_at = now() + '1 hour' where status = 'pending'"
     )
 
 
 def _replayed(here: Scene, rows: Sequence[str], attempts: Sequence[int]) -> None:
-    """Ended, set back by the operator, and held by a third."""
+    """Failed, replayed by the operator, and held by a third run."""
     _failed(here, rows, attempts)
     assert here.stage.rpc("watcher_replay", ids=list(rows))["replayed"] == len(rows)
     _claimed(here, rows, _another(), lease=600)
@@ -164,7 +164,7 @@ def _deleted(here: Scene, rows: Sequence[str], attempts: Sequence[int]) -> None:
 
 
 def _inserted_again(here: Scene, rows: Sequence[str], attempts: Sequence[int]) -> None:
-    """Deleted, inserted anew under the same ids, and held by a third."""
+    """Deleted, inserted again under the same ids, and held by a third run."""
     _delete(here, rows)
     owners = [Person(here.stage), Person(here.stage)]
     for number, row in enumerate(rows):
@@ -178,7 +178,7 @@ def _delete(here: Scene, rows: Sequence[str]) -> None:
 
 
 def _frozen_daemons(here: Scene) -> tuple[int, int]:
-    """Real daemons, frozen where they hold a row or four, woken when others have published these."""
+    """Real daemons, frozen while they hold rows, and continued when another has published these."""
     here.database.execute("delete from auth.users where id <> %s", [here.person.id])
     frozen_rows = changed = 0
     for place, when, requests, count in _FREEZES:
@@ -195,7 +195,7 @@ def _frozen_daemons(here: Scene) -> tuple[int, int]:
             held.release()
             frozen.send(signal.SIGCONT)
             frozen.wait_for("lease_lost", count=count)
-            time.sleep(1)  # what it still had under way may come to its end
+            time.sleep(1)  # for its requests in flight
             frozen.stop()
             other.stop()
         for row, known in zip(rows, before, strict=True):

@@ -1,4 +1,4 @@
-"""One figure: its name, what is promised, and how it is measured."""
+"""One figure: its name, its promise, and how it is measured."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ Numbers = dict[str, Any]
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found: whether it keeps the promise (None: it could not be seen here), in words, and in numbers."""
+    """The result: whether the promise is kept (None: it cannot be measured here), in words, and in numbers."""
 
     kept: bool | None
     words: str
@@ -19,7 +19,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. One that `waits` most of the time is measured beside others."""
+    """One line of the table. A figure that mostly `waits` is measured in parallel with others."""
 
     name: str
     promise: str
@@ -28,7 +28,7 @@ class Figure:
 
 
 def spread(seconds: list[float]) -> Numbers:
-    """How many, their median and the longest, in seconds."""
+    """Their number, median and maximum, in seconds."""
     return {
         "n": len(seconds),
         "median": round(median(seconds), 3),
@@ -37,5 +37,5 @@ def spread(seconds: list[float]) -> Numbers:
 
 
 def in_words(numbers: Numbers) -> str:
-    """A `spread`, to be read."""
+    """A `spread` as text."""
     return f"median {numbers['median']:.2f} s, max {numbers['max']:.2f} s (n {numbers['n']})"

@@ -1,4 +1,4 @@
-"""Locks: one row that somebody keeps, and accounts that go while their rows are being published."""
+"""Locks: a row that another session has locked, and accounts that are deleted while their rows are being published."""
 
 import random
 import threading
@@ -19,7 +19,7 @@ _ACCOUNTS, _AT_ONCE = 200, 6
 
 
 def _locked() -> Measured:
-    """Two daemons with four rows each, and somebody who locks one of each: the row; the row and its attempt."""
+    """Two daemons with four rows each. A session locks one row of each; of the second, the attempt as well."""
     with scene() as here, ExitStack() as stack:
         kept = here.keep("create")
         rows: list[list[str]] = []
@@ -41,7 +41,7 @@ def _locked() -> Measured:
                 "select from watcher.attempts where identity_id = %s and ended_at is null for update",
                 locked[1:],
             )
-            time.sleep(22)  # longer than a lease, so that only renewals can have kept it
+            time.sleep(22)  # longer than a lease, so that it lasts only by renewals
             here.sandbox.faults.remove(kept)
             here.all_become(others, "published", within=_LOCKED_FOR - 22)
             time.sleep(max(0.0, began + _LOCKED_FOR - time.monotonic()))
@@ -52,14 +52,14 @@ def _locked() -> Measured:
         of_the_locked = [[a["outcome"] for a in here.attempts(row)] for row in locked]
     return Measured(
         good == len(others),
-        f"{good} of {len(others)} others published by their first attempt while it was locked; "
-        f"the locked ones ended {of_the_locked[0]} and, its attempt locked too, {of_the_locked[1]}",
+        f"{good} of {len(others)} others published by their first attempt while it was locked; attempts on the locked "
+        f"ones: {of_the_locked[0]} and, with the attempt locked as well, {of_the_locked[1]}",
         {"others": good, "locked": of_the_locked},
     )
 
 
 def _accounts() -> Measured:
-    """Two daemons, and people who insert a row and delete their account a moment later, six at a time."""
+    """Two daemons, and users who insert a row and soon after delete their account, six at a time."""
     with scene() as here, Watcher(here.stage) as one, Watcher(here.stage) as other:
         for watcher in (one, other):
             watcher.ready()
@@ -92,7 +92,7 @@ def _accounts() -> Measured:
 
 
 class _Deletions:
-    """What came of them."""
+    """Inserts rows, deletes their users' accounts, and counts."""
 
     def __init__(self, here: Scene) -> None:
         self._here = here

@@ -1,4 +1,4 @@
-"""A Hub or a disk that takes nothing for a while, or a Hub that never does: who pays for it, and what is said."""
+"""Outages of the Hub and a full disk cost rows no attempt; a Hub that always fails exhausts the budget."""
 
 import os
 import shutil
@@ -34,19 +34,21 @@ def _outages() -> Measured:
                 numbers["spool"] = _outage(here, disk.fill, disk.empty, WATCHER_SPOOL=str(disk.folder))
     for name, found in numbers.items():
         words.append(
-            f"{name}: {found['spent']} spent, {found['failed']} failed, said {found['said']}×, "
-            f"goes on after {found['resumed']:.1f} s"
+            f"{name}: {found['spent']} spent, {found['failed']} failed, logged {found['logged']}×, "
+            f"resumed after {found['resumed']:.1f} s"
         )
     kept = all(
-        (found["spent"], found["failed"], found["said"], found["over"]) == (0, 0, 1, 1)
+        (found["spent"], found["failed"], found["logged"], found["over"]) == (0, 0, 1, 1)
         for found in numbers.values()
     )
-    words.append(f"spool: {disk.how}" if disk.how else "spool: not measured, as nothing may be mounted here")
+    words.append(
+        f"spool: {disk.how}" if disk.how else "spool: not measured, as this user may not mount a disk"
+    )
     return Measured(kept, "; ".join(words), numbers)
 
 
 def _outage(here: Scene, begin: Callable[[], object], end: Callable[[], object], **settings: str) -> Numbers:
-    """One that meets three rows in flight, and four more that come while it lasts."""
+    """One outage with three rows in flight, and four more inserted during it."""
     kept = here.keep("fetch")
     with Watcher(here.stage, **settings) as watcher:
         watcher.ready()
@@ -63,16 +65,16 @@ def _outage(here: Scene, begin: Callable[[], object], end: Callable[[], object],
         resumed = until(lambda: watcher.said("outage_over"), within=60)
         here.all_become(rows, "published", within=60)
         watcher.stop()
-        said, over = len(watcher.said("outage")), len(watcher.said("outage_over"))
+        logged, over = len(watcher.said("outage")), len(watcher.said("outage_over"))
     for row in rows:
         audit(here.stage, here.person.row(row))
         assert set(outcomes(here.stage, row)) <= {"released", "published"}
-    return {"spent": spent, "failed": failed, "said": said, "over": over, "resumed": round(resumed, 1)}
+    return {"spent": spent, "failed": failed, "logged": logged, "over": over, "resumed": round(resumed, 1)}
 
 
 @dataclass(frozen=True)
 class _Disk:
-    """A folder, and how it is made to take nothing; `how` is empty where nothing does."""
+    """A folder, and functions to make writes to it fail; `how` is empty if that is not possible."""
 
     how: str
     folder: Path
@@ -82,7 +84,7 @@ class _Disk:
 
 @contextmanager
 def _small_disk(folder: Path) -> Iterator[_Disk]:
-    """A disk of 80 MiB for whoever may mount one; for others a folder that can be closed, which root cannot."""
+    """A tmpfs of 80 MiB if this user may mount one; else a folder made read-only, which does not work for root."""
     folder.mkdir()
     filler = folder / "filler"
 
@@ -101,9 +103,9 @@ def _small_disk(folder: Path) -> Iterator[_Disk]:
     )
     try:
         if mounted:
-            yield _Disk("a tmpfs of 80 MiB that is full", folder, fill, filler.unlink)
+            yield _Disk("a full tmpfs of 80 MiB", folder, fill, filler.unlink)
         elif os.geteuid() != 0:
-            yield _Disk("a folder that is closed", folder, lambda: chmod(0o500), lambda: chmod(0o700))
+            yield _Disk("a read-only folder", folder, lambda: chmod(0o500), lambda: chmod(0o700))
         else:
             yield _Disk("", folder, fill, filler.unlink)
     finally:
@@ -112,7 +114,7 @@ def _small_disk(folder: Path) -> Iterator[_Disk]:
 
 
 def _eight() -> Measured:
-    """A Hub that answers 500 to everything; and one that does so to commits alone, and can be asked."""
+    """A Hub that answers 500 to everything, and one that does so only to commits."""
     with scene() as here, Watcher(here.stage, WATCHER_POLL_ALIVE="0.3") as watcher:
         watcher.ready()
         found = {
@@ -125,14 +127,14 @@ def _eight() -> Measured:
     )
     words = "; ".join(
         f"500 to {name}: {one['attempts']} attempts, {one['code']}, “{one['message']}”, "
-        f"replay {'made it whole' if one['replayed'] else 'did not help'}"
+        f"replay {'published it' if one['replayed'] else 'did not publish it'}"
         for name, one in found.items()
     )
     return Measured(kept, words, found)
 
 
 def _always_500(here: Scene, path: str | None) -> Numbers:
-    # Patience for longer than an attempt has, so that each one ends at the first answer.
+    # A longer wait than an attempt allows, so that each attempt ends at the first answer.
     trouble = here.sandbox.faults.add(
         Answer(500, "trouble", {"Retry-After": "20"}), service="hub", path=path, times=None
     )
@@ -157,7 +159,7 @@ def _always_500(here: Scene, path: str | None) -> Numbers:
 
 FIGURES = [
     Figure(
-        "outages", "token, quota, spool: nothing spent or failed, said once, goes on", _outages, waits=True
+        "outages", "token, quota, spool: nothing spent or failed, logged once, resumes", _outages, waits=True
     ),
-    Figure("eight", "a Hub that always answers 500: exhausted after 8, in words; replay", _eight),
+    Figure("eight", "a Hub that always answers 500: exhausted after 8 attempts; replay publishes", _eight),
 ]

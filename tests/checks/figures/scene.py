@@ -1,4 +1,4 @@
-"""A sandbox for one figure, somebody to insert rows there, and moments by the database's clock."""
+"""A sandbox for one figure, a user who inserts rows, and times by the database's clock."""
 
 import tempfile
 import time
@@ -21,7 +21,7 @@ Attempt = dict[str, Any]
 
 
 class Scene:
-    """One sandbox and what happens in it. Thrown away afterwards, so nothing is cleared."""
+    """One sandbox with a user. It is used for one figure only, so nothing is cleaned up."""
 
     def __init__(self, stage: Stage, database: psycopg.Connection[Any]) -> None:
         assert stage.sandbox is not None
@@ -32,11 +32,11 @@ class Scene:
         self.paths = self.person.photos()
 
     def now(self) -> datetime:
-        """This moment by the database's clock."""
+        """The time by the database's clock."""
         return self.one("select clock_timestamp()")
 
     def one(self, query: str, **parameters: Any) -> Any:
-        """The one value that a query, asked as the superuser, has for an answer."""
+        """The single value that a query returns, run as the superuser."""
         [(value,)] = self.database.execute(query.encode(), parameters).fetchall()
         return value
 
@@ -48,11 +48,11 @@ class Scene:
         return [person.insert("Ada", paths) for _ in range(count)]
 
     def keep(self, place: str, times: int | None = None) -> Rule:
-        """Keep every request at a place, or so many, until the rule is removed or released."""
+        """Hold every request at a place, or the first `times`, until the rule is removed or released."""
         return self.sandbox.faults.add(Hold("before"), **at(place), times=times)
 
     def attempts(self, identity: str) -> list[Attempt]:
-        """The attempts on a row, with moments for their times; none if the row is gone."""
+        """The attempts on a row, with datetimes; none if the row is deleted."""
         story = self.stage.rpc("watcher_story", id=identity) or {"attempts": []}
         for attempt in story["attempts"]:
             for name in ("started_at", "ended_at"):
@@ -61,7 +61,7 @@ class Scene:
         return attempts
 
     def claimed(self, identity: str, number: int = 1, within: float = 30) -> Attempt:
-        """The row's `number`th attempt, once there is one."""
+        """Wait for the row's `number`th attempt and return it."""
         until(lambda: len(self.attempts(identity)) >= number, within)
         return self.attempts(identity)[number - 1]
 
@@ -75,7 +75,7 @@ class Scene:
         until(lambda: all(self.stage.story(one)["status"] == status for one in identities), within)
 
     def fall_due(self) -> None:
-        """Let every row that waits for its time fall due now, as nobody waits half an hour for a figure."""
+        """Make every deferred row due now, so that a figure does not take half an hour."""
         self.database.execute(
             "update public.trained_identities set next_attempt_at = now() where next_attempt_at > now()"
         )
@@ -83,7 +83,7 @@ class Scene:
 
 @contextmanager
 def scene() -> Iterator[Scene]:
-    """A migrated sandbox with one user; Realtime takes the time that the real one takes."""
+    """A migrated sandbox with one user, and a Realtime with the delays of the real one."""
     with tempfile.TemporaryDirectory(prefix="figures-") as folder, opened(Path(folder), Timing()) as stage:
         assert stage.sandbox is not None, "Figures are measured in the sandbox: unset SUPABASE_URL."
         with psycopg.connect(stage.sandbox.admin_db_url, autocommit=True) as database:
@@ -91,9 +91,9 @@ def scene() -> Iterator[Scene]:
 
 
 def until(true: Callable[[], object], within: float = 30) -> float:
-    """Return, once it is true, after how many seconds it was."""
+    """Wait until `true` is true; returns the seconds that took."""
     began = time.monotonic()
     while not true():
-        assert time.monotonic() - began < within, f"It did not come true within {within} s."
+        assert time.monotonic() - began < within, f"It did not become true within {within} s."
         time.sleep(0.02)
     return time.monotonic() - began

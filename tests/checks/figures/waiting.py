@@ -1,4 +1,4 @@
-"""How long a row waits for its claim: after a retry, without Realtime, and under one that says nothing more."""
+"""How long a row waits for its claim: after a retry, without Realtime, and with a Realtime that went silent."""
 
 import itertools
 import random
@@ -17,9 +17,9 @@ from .figure import Figure, Measured, in_words, spread
 from .scene import Scene, scene
 
 _TIMES = 10
-# Longer than an attempt has patience for, so it ends at the first answer.
+# Longer than an attempt waits, so that the attempt ends at the first answer.
 _RETRY_AFTER = 16
-# Between two looks without Realtime and while it is believed in, and a call's own time.
+# The poll interval without and with Realtime, and the time of a call.
 _POLL, _POLL_ALIVE, _CALL = 2.0, 15.0, 0.5
 
 
@@ -38,7 +38,7 @@ def _retry() -> Measured:
 
 
 def _failed_rows_again(here: Scene, *, by: str) -> list[float]:
-    """One row that fails each time, since one of its photos is none."""
+    """One row that fails each time, since one of its photos is not an image."""
     text = here.person.upload(b"no photo", "note.jpg")
     row = here.person.insert("Ada", [*here.paths[:2], text])
     seconds = []
@@ -55,7 +55,7 @@ def _failed_rows_again(here: Scene, *, by: str) -> list[float]:
 
 
 def _back_offs(here: Scene) -> list[float]:
-    """Rows that the Hub turned away for a while, each with a time of its own at which it is due again."""
+    """Rows that are deferred during a failure of the Hub, each due at its own time."""
     trouble = here.sandbox.faults.add(
         Answer(503, "away", {"Retry-After": str(_RETRY_AFTER)}), **at("create"), times=None
     )
@@ -68,19 +68,20 @@ def _back_offs(here: Scene) -> list[float]:
     here.sandbox.faults.remove(trouble)
     here.all_become(list(due), "published", within=60)
     waits = [(here.attempts(row)[1]["started_at"] - moment).total_seconds() for row, moment in due.items()]
-    assert min(waits) >= 0, "Nobody comes back early."
+    assert min(waits) >= 0, "A row was claimed before its back-off had ended."
     return waits
 
 
 def _no_realtime() -> Measured:
-    """Every handshake is refused, and rows come at random moments."""
+    """Every handshake is refused, and rows are inserted at random times."""
     with scene() as here:
         here.sandbox.realtime.refuse(503, times=10**9)
         with Watcher(here.stage) as watcher:
             watcher.wait_for("ready")
             rows = []
             for _ in range(40):
-                # Two, half a poll apart: what one waits too long, the other does not, so that chance evens out sooner.
+                # Two rows, half a poll interval apart: a long wait of one is a short wait of the other, so that fewer rows
+                # suffice for a stable median.
                 time.sleep(random.uniform(0, 1))
                 rows += here.insert()
                 time.sleep(_POLL / 2)
@@ -93,7 +94,7 @@ def _no_realtime() -> Measured:
 
 
 def _zombie_idle() -> Measured:
-    """Only heartbeats are answered, from a moment after the last event on: the worst of moments."""
+    """Realtime only answers heartbeats, starting right after an event, which is the worst case."""
     with scene() as here, Watcher(here.stage) as one, Watcher(here.stage) as other:
         watchers = [one.ready(), other.ready()]
         here.stage.rpc("watcher_beat")
@@ -114,7 +115,7 @@ def _zombie_idle() -> Measured:
 
 
 def _zombie_busy() -> Measured:
-    """The same while rows come: every now and then, often, and all the time."""
+    """The same while rows are inserted: seldom, often, and constantly."""
     rebuilt: list[float] = []
     rows: list[str] = []
     with scene() as here, Watcher(here.stage) as watcher:
@@ -133,7 +134,7 @@ def _zombie_busy() -> Measured:
 
 @contextmanager
 def _inserting(here: Scene, pauses: tuple[float, float], rows: list[str]) -> Iterator[None]:
-    """Insert rows with pauses of so many seconds; for several people, as one may have 20 that are open."""
+    """Insert rows with random pauses between two limits in seconds; for several users, since one may have 20 open rows."""
     enough = threading.Event()
     people = itertools.cycle([Person(here.stage) for _ in range(4)])
 
@@ -154,8 +155,8 @@ def _zombie(rebuilt: list[float], waits: list[float]) -> Measured:
     numbers = {"rebuilt": spread(rebuilt), "waits": spread(waits)}
     return Measured(
         max(rebuilt) <= 70 and max(waits) <= _POLL_ALIVE + _CALL,
-        f"rebuilt after at most {max(rebuilt):.1f} s (n {len(rebuilt)}); rows waited at most {max(waits):.1f} s "
-        f"(n {len(waits)}), a poll is {_POLL_ALIVE:g} s",
+        f"reconnected after at most {max(rebuilt):.1f} s (n {len(rebuilt)}); rows waited at most {max(waits):.1f} s "
+        f"(n {len(waits)}), the poll interval is {_POLL_ALIVE:g} s",
         numbers,
     )
 
@@ -163,10 +164,10 @@ def _zombie(rebuilt: list[float], waits: list[float]) -> Measured:
 FIGURES = [
     Figure("retry", "a retry, a replay, the end of a back-off: claimed within 3 s", _retry, waits=True),
     Figure("no_realtime", "no Realtime: insert → claim p50 ≤ 1.1 s, max ≤ 2.5 s", _no_realtime, waits=True),
-    Figure("zombie_idle", "a zombie Realtime, idle: rebuilt within 70 s", _zombie_idle, waits=True),
+    Figure("zombie_idle", "a silent Realtime, no rows: reconnected within 70 s", _zombie_idle, waits=True),
     Figure(
         "zombie_busy",
-        "the same, busy: within 70 s, no row waits longer than a poll",
+        "the same with rows: within 70 s, no row waits longer than a poll interval",
         _zombie_busy,
         waits=True,
     ),

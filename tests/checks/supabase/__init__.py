@@ -1,1 +1,1 @@
-"""The snippet in docs/frontend.md in the real supabase-js, and the migrations in the hands of the real Supabase CLI."""
+"""Runs the snippet of docs/frontend.md with the real supabase-js, and the migrations with the real Supabase CLI."""

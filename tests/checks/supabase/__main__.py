@@ -1,6 +1,6 @@
-"""Checks the project against Supabase's own clients; prints a line for each thing checked, ends with 1 at what is wrong.
+"""Checks the project with Supabase's own clients: `make check-supabase`.
 
-`make check-supabase` runs it. It needs a network the first time, for the packages.
+Prints a line per check, and exits with 1 at the first failure. Needs a network the first time, for the packages.
 """
 
 import sys
@@ -15,7 +15,7 @@ from tests.checks.supabase.verdict import Wrong
 
 
 def main() -> int:
-    """Check, print, and return the exit code."""
+    """Run all checks and return the exit code."""
     try:
         version = node.install()
         with tempfile.TemporaryDirectory(prefix="check-supabase-") as folder:

@@ -1,4 +1,4 @@
-"""The snippet in docs/frontend.md in the real supabase-js, with the sandbox and a daemon behind it."""
+"""Runs the snippet of docs/frontend.md with the real supabase-js, against the sandbox and a daemon."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ _CHOSEN = {"published": "abc", "retried": "adc"}
 
 
 def check(version: str, folder: Path) -> Iterator[str]:
-    """Yield a line for each thing that is as the page says; raises Wrong."""
+    """Yield a line for each promise of the page that holds; raises Wrong."""
     with Sandbox() as sandbox:
         list(migrate.apply(sandbox.db_url))
         with Stage(sandbox.settings(), folder, sandbox) as stage, Watcher(stage) as daemon:
@@ -40,7 +40,7 @@ def check(version: str, folder: Path) -> Iterator[str]:
 
 
 def _play(stage: Stage, person: Person, hang_up: str) -> dict[str, Any]:
-    """Let the person do everything there is to do on the page, and return what they saw."""
+    """Do everything that a user can do on the page, and return what it showed."""
     page = shutil.copy(Path(__file__).with_name("page.mjs"), FOLDER)
     (FOLDER / "readme.mjs").write_text(f"{snippet()}\nexport {{ {', '.join(EXPORTS)} }}\n")
     given = {
@@ -61,32 +61,32 @@ def _play(stage: Stage, person: Person, hang_up: str) -> dict[str, Any]:
 
 
 def _judge(seen: dict[str, Any], version: str) -> Iterator[str]:
-    spoken = {parse_qs(urlsplit(socket["url"]).query)["vsn"][0] for socket in seen["sockets"]}
-    expect("The protocol that is spoken with Realtime", spoken, {"2.0.0"})
+    versions = {parse_qs(urlsplit(socket["url"]).query)["vsn"][0] for socket in seen["sockets"]}
+    expect("The protocol version with Realtime", versions, {"2.0.0"})
     frames = [frame for socket in seen["sockets"] for frame in socket["frames"]]
-    expect("What is not a frame of it", [frame for frame in frames if not _is_frame(frame)], [])
+    expect("Messages that are not frames of it", [frame for frame in frames if not _is_frame(frame)], [])
     client = f"supabase-js {PACKAGES['@supabase/supabase-js']} on Node {version}"
     first, *_, last = seen["sockets"]
-    heard = _heard(first, seen["published"]["row"])
-    expect("What Realtime told of the first row in the end", heard[-1:], ["published"])
+    statuses = _statuses(first, seen["published"]["row"])
+    expect("The last status of the first row from Realtime", statuses[-1:], ["published"])
     seconds = seen["published"]["seconds"]
-    yield f"{client}, vsn 2.0.0, {len(frames)} frames: insert → {' → '.join(heard)} in {seconds:.1f} s"
+    yield f"{client}, vsn 2.0.0, {len(frames)} frames: insert → {' → '.join(statuses)} in {seconds:.1f} s"
 
     too_few = "2 images were given; 3 to 40 are needed."
     expect("Two photos", seen["two_photos"], {"code": "23514", "message": too_few})
     for forged in ("forged_status", "forged_column"):
         expect(forged, seen[forged] and seen[forged]["code"], "42501")
     no_update = "new row violates row-level security policy"
-    expect("An object in another's place", seen["replaced"] and seen["replaced"]["message"], no_update)
-    yield f"refused: two photos ({too_few!r}), a forged status, a forged column, an object in another's place"
+    expect("An upload over an existing object", seen["replaced"] and seen["replaced"]["message"], no_update)
+    yield f"refused: two photos ({too_few!r}), a forged status, a forged column, an upload over an existing object"
 
-    expect("A text called .jpg", seen["failed"]["error_code"], "image_not_jpeg_or_png")
-    expect("The image that its message names", seen["failed"]["error_message"].partition(" (")[0], "Image 2")
-    yield f"failed, and shown by a page that Realtime had hung up on meanwhile: {seen['failed']['error_message']!r}"
-    heard, seconds = _heard(last, seen["retried"]["row"]), seen["retried"]["seconds"]
-    expect("What Realtime told of the retry", heard, ["pending", "publishing", "published"])
-    yield f"retry with another photo → {' → '.join(heard)} in {seconds:.1f} s"
-    yield "on the Hub: two private repos, of one commit each, with the photos as they were uploaded"
+    expect("A text named .jpg", seen["failed"]["error_code"], "image_not_jpeg_or_png")
+    expect("The image in its message", seen["failed"]["error_message"].partition(" (")[0], "Image 2")
+    yield f"failed, and shown by a page that had lost its Realtime connection: {seen['failed']['error_message']!r}"
+    statuses, seconds = _statuses(last, seen["retried"]["row"]), seen["retried"]["seconds"]
+    expect("The statuses of the retry from Realtime", statuses, ["pending", "publishing", "published"])
+    yield f"retry with another photo → {' → '.join(statuses)} in {seconds:.1f} s"
+    yield "on the Hub: two private repos with one commit each, and the photos as they were uploaded"
 
 
 def _is_frame(frame: Any) -> bool:
@@ -94,12 +94,12 @@ def _is_frame(frame: Any) -> bool:
     return isinstance(frame, list) and len(frame) == 5
 
 
-def _heard(socket: dict[str, Any], row: dict[str, Any]) -> list[str]:
-    """The statuses that a page was told of its row, one after the other."""
-    told = [payload for _, _, _, event, payload in socket["frames"] if event == "postgres_changes"]
+def _statuses(socket: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    """The statuses of a row that a socket received, in order."""
+    changes = [payload for _, _, _, event, payload in socket["frames"] if event == "postgres_changes"]
     mine = [
         payload["data"]["record"]["status"]
-        for payload in told
+        for payload in changes
         if payload["data"]["record"]["id"] == row["id"]
     ]
     return [status for status, _ in groupby(mine)]

@@ -1,4 +1,4 @@
-"""Node from its wheel and the packages from npm, in a folder of the project that git ignores, and nowhere else."""
+"""Node from its wheel and packages from npm, all in a folder of the project that git ignores."""
 
 import json
 import os
@@ -21,27 +21,27 @@ _NPM = Path(ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
 def install() -> str:
-    """Bring the packages, in the versions of package.json, and return Node's version; raises Wrong."""
+    """Install the packages in the versions of package.json, and return Node's version; raises Wrong."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Path(__file__).with_name("package.json"), FOLDER / "package.json")
-    # Certificates and the like are where the person has set them; npm itself writes only where it is told to.
+    # Inherits the environment, for certificates and proxies; npm writes only into this folder.
     own = environment(
         PATH=f"{_PROGRAM.parent}{os.pathsep}{environment()['PATH']}",
         npm_config_cache=str(FOLDER / "npm"),
         npm_config_update_notifier="false",
     )
     exact = ["--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
-    patience = ["--prefer-offline", "--fetch-retries=1", "--fetch-retry-mintimeout=2000"]
-    npm = run([_PROGRAM, _NPM, "install", *exact, *patience], cwd=FOLDER, env=own, within=300)
+    retries = ["--prefer-offline", "--fetch-retries=1", "--fetch-retry-mintimeout=2000"]
+    npm = run([_PROGRAM, _NPM, "install", *exact, *retries], cwd=FOLDER, env=own, within=300)
     if npm.returncode != 0:
-        raise Wrong(f"npm did not install {PACKAGES}; this check needs a network. It said:\n{npm.stderr}")
+        raise Wrong(f"npm did not install {PACKAGES}; this check needs a network:\n{npm.stderr}")
     return node(["--version"], cwd=FOLDER).stdout.strip().removeprefix("v")
 
 
 def node(
     arguments: Sequence[str | Path], *, cwd: Path, given: str = "", **variables: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run Node with an environment of its own."""
+    """Run Node without this process's environment, except PATH."""
     own = {"PATH": f"{_PROGRAM.parent}{os.pathsep}{environment()['PATH']}", "HOME": str(FOLDER / "home")}
     return run([_PROGRAM, *arguments], cwd=cwd, env={**own, **variables}, given=given, within=120)
 
@@ -49,7 +49,7 @@ def node(
 def run(
     command: Sequence[str | Path], *, cwd: Path, env: dict[str, str], given: str = "", within: float
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end, and end whatever it started; raises Wrong after `within` seconds."""
+    """Run a command to its end, then kill its process group; raises Wrong after `within` seconds."""
     with subprocess.Popen(
         command,
         cwd=cwd,
@@ -61,10 +61,10 @@ def run(
         start_new_session=True,
     ) as process:
         try:
-            said, complaint = process.communicate(given, timeout=within)
+            stdout, stderr = process.communicate(given, timeout=within)
         except subprocess.TimeoutExpired:
             raise Wrong(f"{' '.join(map(str, command))} did not end within {within:.0f} s.") from None
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    return subprocess.CompletedProcess(command, process.returncode, said, complaint)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)

@@ -1,11 +1,11 @@
-// A person at a page with the snippet of docs/frontend.md in it (readme.mjs, as printed): what they do there, and what they see.
-// Is given settings, photos and a fault's URL as JSON, and prints what was seen as JSON.
+// Simulates a user of a page that contains the snippet of docs/frontend.md (readme.mjs, unchanged).
+// Reads settings, photos and the URL of a fault as JSON from stdin, and prints what the page showed as JSON.
 import { readFileSync } from 'node:fs'
 
 const given = JSON.parse(readFileSync(0, 'utf8'))
 Object.assign(globalThis, given.settings)
 
-// As that of an <input type="file">: it can be walked through, and has no entries().
+// Like that of an <input type="file">: iterable, and without entries().
 class FileList {
   constructor(files) { Object.assign(this, files, { length: files.length }) }
   [Symbol.iterator] = Array.prototype.values
@@ -26,7 +26,7 @@ let pages = 0
 let wake = () => {}
 globalThis.render = () => wake()
 
-// Each import is a page that was loaded anew.
+// Each import is a new load of the page.
 const open = (...names) => {
   globalThis.files = new FileList(names.map(photo))
   return import(`./readme.mjs?${pages++}`)
@@ -41,20 +41,20 @@ const shows = async (page, status) => {
   clearTimeout(tooLate)
   return (performance.now() - began) / 1000
 }
-const told = (error) => error && { code: error.code, message: error.message }
+const brief = (error) => error && { code: error.code, message: error.message }
 
 const seen = {}
-seen.two_photos = await open('a', 'b').then(() => null, told)
+seen.two_photos = await open('a', 'b').then(() => null, brief)
 
 const good = await open('a', 'b', 'c')
 seen.published = { seconds: await shows(good, 'published'), row: good.identity }
 const { identity_name, image_paths } = good.row
 const again = (forged) => good.supabase.from('trained_identities').insert({ identity_name, image_paths, ...forged })
-seen.forged_status = told((await again({ status: 'published' })).error)
-seen.forged_column = told((await again({ model_id: 'mine/own' })).error)
-seen.replaced = told((await good.bucket.upload(image_paths[0], photo('d'), { upsert: true })).error)
+seen.forged_status = brief((await again({ status: 'published' })).error)
+seen.forged_column = brief((await again({ model_id: 'mine/own' })).error)
+seen.replaced = brief((await good.bucket.upload(image_paths[0], photo('d'), { upsert: true })).error)
 
-// Realtime hangs up on the next page once: when it listens at last, only a look can tell it how its row has ended.
+// Realtime closes the next page's connection once: after it reconnects, only a query shows how its row has ended.
 await fetch(given.hang_up, { method: 'POST', body: '{}' })
 const bad = await open('a', 'text', 'c')
 await shows(bad, 'failed')

@@ -1,4 +1,4 @@
-"""The migrations in the hands of the real Supabase CLI, beside an app's own."""
+"""The migrations with the real Supabase CLI, together with those of an app."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from watcher import migrate
 from watcher.sandbox import Postgres
 
 _CLI = FOLDER / "node_modules" / "supabase" / "dist" / "supabase.js"
-# Nothing is told to anybody, nothing asked of anybody, nothing kept outside of the folder.
+# No telemetry, no check for updates, and no use of the keyring.
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "SUPABASE_TELEMETRY_DISABLED": "1",
@@ -32,7 +32,7 @@ _OPEN = "create table public.{0} (id bigint primary key); grant select on public
 
 
 class App:
-    """An app's folder and its database, and what its developer types there."""
+    """An app's folder and database, and the commands of its developer."""
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.database = database
@@ -50,16 +50,16 @@ class App:
         return answer
 
     def push(self, *flags: str) -> list[str]:
-        """`supabase db push`; the files that were pushed."""
+        """Run `supabase db push`; returns the files that were pushed."""
         return list(self.supabase("db", "push", "--yes", *flags)["migrations"])
 
     def advisors(self) -> list[str]:
-        """`supabase db advisors`; the names of what they found, and where."""
+        """Run `supabase db advisors`; returns the findings with their objects."""
         found = self.supabase("db", "advisors", "--level", "warn")["results"]
         return [f"{one['name']} ({one['metadata']['schema']}.{one['metadata']['name']})" for one in found]
 
     def migrate(self, *arguments: str) -> list[str]:
-        """`watcher migrate`; what it said."""
+        """Run `watcher migrate`; returns its output."""
         own = environment({"SUPABASE_DB_URL": self.database.dsn()}, self._folder)
         command = [sys.executable, "-m", "watcher", "migrate", *arguments]
         done = run(command, cwd=self._folder, env=own, within=60)
@@ -67,14 +67,14 @@ class App:
             raise Wrong(f"watcher migrate {' '.join(arguments)} failed: {done.stderr}")
         return done.stdout.splitlines()
 
-    def adds(self, name: str, text: str) -> str:
-        """Add a migration of the app's own."""
+    def add(self, name: str, text: str) -> str:
+        """Add a migration to the app."""
         (self.migrations / name).write_text(text)
         return name
 
 
 def check(folder: Path) -> Iterator[str]:
-    """Yield a line for each order of things that went as it should; raises Wrong."""
+    """Yield a line for each order of steps that works; raises Wrong."""
     cli = f"Supabase CLI {PACKAGES['supabase']}"
     with Postgres() as postgres:
         for name, auto_expose in (("new_project", False), ("old_project", True)):
@@ -87,31 +87,31 @@ def check(folder: Path) -> Iterator[str]:
 
 
 def _push_first(app: App) -> str:
-    notes = app.adds("20250101000000_notes.sql", _NOTES)
+    notes = app.add("20250101000000_notes.sql", _NOTES)
     expect("The push of the app's own", app.push(), [notes])
     app.migrate("--into", "supabase/migrations")
     expect("The push of what --into wrote", app.push("--include-all"), _OURS)
     expect("What the advisors find", app.advisors(), [])
     expect("`watcher migrate` after the push", app.migrate(), [_NOTHING])
-    # A door left open by the app: the advisors must be seen to see.
-    later = app.adds("20270101000000_open.sql", _OPEN.format("open_door"))
+    # The app exposes a table, to verify that the advisors find it.
+    later = app.add("20270101000000_open.sql", _OPEN.format("exposed"))
     expect("The push of the app's next", app.push(), [later])
-    expect("What the advisors find then", app.advisors(), ["rls_disabled_in_public (public.open_door)"])
+    expect("What the advisors find then", app.advisors(), ["rls_disabled_in_public (public.exposed)"])
     return f"pushed {len(_OURS)}, advisors at warn: 0 findings, migrate by URL: nothing to do, the app's next: pushed"
 
 
 def _url_first(app: App) -> str:
-    notes = app.adds("20250101000000_notes.sql", _NOTES)
+    notes = app.add("20250101000000_notes.sql", _NOTES)
     expect("The push of the app's own", app.push(), [notes])
     expect("`watcher migrate`", app.migrate(), [f"Applied {name.partition('_')[0]}" for name in _OURS])
-    later = app.adds("20270101000000_later.sql", _OPEN.format("later"))
+    later = app.add("20270101000000_later.sql", _OPEN.format("later"))
     expect("The push of the app's next, in a folder without ours", app.push(), [later])
     before = schema(app.database)
     app.migrate("--into", "supabase/migrations")
     expect("The push of what --into wrote", app.push("--include-all"), _OURS)
     if schema(app.database) != before:
         raise Wrong("The push of migrations that had been applied by URL changed the schema.")
-    last = app.adds("20270102000000_last.sql", _OPEN.format("last"))
+    last = app.add("20270102000000_last.sql", _OPEN.format("last"))
     expect("The push of the app's last", app.push(), [last])
     expect("A push of nothing", app.push(), [])
     return f"the app's next pushed, then --into and push of {len(_OURS)}: nothing changed, the app's last: pushed"

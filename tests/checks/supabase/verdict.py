@@ -1,10 +1,10 @@
-"""What is wrong, in a sentence."""
+"""The failure of a check."""
 
 from typing import Any
 
 
 class Wrong(Exception):
-    """Something is not as it is said to be; the message is for whoever ran the check."""
+    """A check failed; the message is for the person who runs it."""
 
 
 def expect(what: str, found: Any, wanted: Any) -> None:

@@ -1,4 +1,4 @@
-"""Looks at everything that `watcher run` depends on, in the order of cause and effect, and says how to mend it."""
+"""Checks everything that `watcher run` depends on, causes before effects, and says how to fix what is broken."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,8 +13,8 @@ __all__ = ["Finding", "as_json", "examine", "exit_code"]
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Look at everything, and tell of each check as it is done."""
-    yield Finding("settings", "ok", "The settings are there and usable.")
+    """Make every check, and yield each finding as soon as it is known."""
+    yield Finding("settings", "ok", "The settings are complete and valid.")
     async with httpx.AsyncClient(timeout=10) as http:
         async for finding in supabase.findings(settings, http):
             yield finding
@@ -36,6 +36,6 @@ def as_json(findings: list[Finding]) -> dict[str, Any]:
 
 
 def exit_code(findings: list[Finding]) -> int:
-    """0 all is well, 1 there are warnings, 2 something is broken."""
+    """Return 0 for no problem, 1 for warnings, 2 for errors."""
     states = {finding.state for finding in findings}
     return 2 if "error" in states else 1 if "warning" in states else 0

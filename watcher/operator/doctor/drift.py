@@ -1,6 +1,6 @@
-"""What has changed in the database since it was migrated, and the SQL that puts it back.
+"""Schema drift: what differs in the database from what the migrations created, and the SQL that restores it.
 
-Compares the answer of `watcher_catalogue` with what the migrations make, which ships beside this file.
+Compares the answer of `watcher_catalogue` with catalogue.json beside this file, which is that answer right after migrating.
 """
 
 import json
@@ -12,20 +12,20 @@ from typing import Any
 
 from watcher import migrate
 
-_GRANT = re.compile(r"(?P<role>\S+) (?P<right>\w+)(?: \((?P<column>\w+)\))? on (?P<thing>\S+)")
+_GRANT = re.compile(r"(?P<role>\S+) (?P<privilege>\w+)(?: \((?P<column>\w+)\))? on (?P<object>\S+)")
 _TABLES = {"trained_identities": "public.trained_identities", "watcher_pulse": "public.watcher_pulse"}
 BUCKET = "identity-images"
 
 
 def expected() -> dict[str, Any]:
-    """Return the catalogue of a database as the migrations make it."""
+    """Return the catalogue of a freshly migrated database."""
     catalogue: dict[str, Any] = json.loads(Path(__file__).with_name("catalogue.json").read_text("utf-8"))
     return catalogue
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One thing that is not as it was migrated."""
+    """One difference from the migrated schema."""
 
     sentence: str
     remedy: str
@@ -33,112 +33,112 @@ class Drift:
 
 
 def tables(now: Mapping[str, Any], _expected: Mapping[str, Any]) -> Iterator[Drift]:
-    """Row-level security, without which every signed-in user sees every row."""
+    """Find tables without row-level security, where every signed-in user sees every row."""
     for table, secured in now["row_security"].items():
         if not secured:
-            place = _TABLES.get(table, f"storage.{table}")
-            what = {
+            name = _TABLES.get(table, f"storage.{table}")
+            consequence = {
                 "trained_identities": ": users can see each other's rows",
                 "objects": ": users can see all files",
             }
             yield Drift(
-                f"Row-level security is off on {place}{what.get(table, '')}.",
-                f"alter table {place} enable row level security;",
+                f"Row-level security is off on {name}{consequence.get(table, '')}.",
+                f"alter table {name} enable row level security;",
             )
 
 
 def policies(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
-    """The policies on our tables, and on the bucket's objects."""
-    before = {_name(policy): policy for policy in expected["policies"] if _ours(policy)}
+    """Find missing, changed and additional policies on our tables and on the bucket's objects."""
+    before = {_name(policy): policy for policy in expected["policies"] if _applies(policy)}
     after = {_name(policy): policy for policy in now["policies"]}
     for name, policy in before.items():
         drop = f"drop policy {_quoted(policy['name'])} on {policy['table']};"
         if name not in after:
-            yield Drift(f'The policy "{policy["name"]}" on {policy["table"]} is gone.', _create(policy))
+            yield Drift(f'The policy "{policy["name"]}" on {policy["table"]} is missing.', _create(policy))
         elif after[name] != policy:
             yield Drift(
                 f'The policy "{policy["name"]}" on {policy["table"]} was changed.',
                 f"{drop}\n{_create(policy)}",
             )
     for name, policy in after.items():
-        if name not in before and _ours(policy) and policy["permissive"]:
+        if name not in before and _applies(policy) and policy["permissive"]:
             yield Drift(
-                f'A policy that the watcher does not know opens a door: "{policy["name"]}" on {policy["table"]}.',
+                f'An additional policy grants access: "{policy["name"]}" on {policy["table"]}.',
                 f"drop policy {_quoted(policy['name'])} on {policy['table']};",
             )
 
 
 def grants(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
-    """Who may call which function, and read or write which column."""
+    """Find missing and additional privileges on functions, tables and columns."""
     for line in sorted(set(expected["grants"]) - set(now["grants"])):
-        yield Drift(f"A grant is gone: {line}.", _grant(line, "grant {} to {};"))
+        yield Drift(f"A grant is missing: {line}.", _grant(line, "grant {} to {};"))
     for line in sorted(set(now["grants"]) - set(expected["grants"])):
         remedy = [_grant(line, "revoke {} from {};")]
-        # To revoke a right on a table takes it from its columns, too.
-        role_and_right, _, thing = line.partition(" on ")
-        columns = re.compile(rf"{re.escape(role_and_right)} \(\w+\) on {re.escape(thing)}")
+        # Revoking a privilege on a table revokes it on the columns as well.
+        role_and_privilege, _, table = line.partition(" on ")
+        columns = re.compile(rf"{re.escape(role_and_privilege)} \(\w+\) on {re.escape(table)}")
         remedy += [_grant(kept, "grant {} to {};") for kept in expected["grants"] if columns.fullmatch(kept)]
-        yield Drift(f"A grant opens a door: {line}.", "\n".join(remedy))
+        yield Drift(f"An additional grant: {line}.", "\n".join(remedy))
 
 
 def triggers(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
-    """The triggers that keep the queue and the rules."""
+    """Find missing and disabled triggers."""
     for name in expected["triggers"]:
         if name not in now["triggers"]:
-            # The catalogue does not tell which. To make it anew mends both.
+            # The catalogue does not say which of the two; recreating it repairs both.
             drop = f"drop trigger if exists {_quoted(name)} on public.trained_identities;"
             yield Drift(
-                f"The trigger {name} on public.trained_identities is off or gone.",
+                f"The trigger {name} on public.trained_identities is disabled or missing.",
                 f"{drop}\n{migrate.statement(f'create trigger {name} ')}",
             )
 
 
 def bucket(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
-    """The bucket: there, private, with its limits."""
+    """Find out whether the bucket exists, is private and has its limits."""
     was, is_ = expected["bucket"], now["bucket"]
     types = "{" + ",".join(was["allowed_mime_types"] or []) + "}"
     if is_ is None:
         yield Drift(
-            f"The bucket {BUCKET} is gone.",
+            f"The bucket {BUCKET} is missing.",
             "insert into storage.buckets (id, name, public, file_size_limit, allowed_mime_types)\n"
             f"values ('{BUCKET}', '{BUCKET}', false, {was['file_size_limit']}, '{types}');",
         )
         return
     for column, sentence, value in (
-        ("public", f"The bucket {BUCKET} is public: whoever knows a path can see the photo.", "false"),
+        ("public", f"The bucket {BUCKET} is public: anybody who knows a path can see the photo.", "false"),
         (
             "file_size_limit",
-            f"The bucket {BUCKET} takes files of {_bytes(is_['file_size_limit'])}, not {_bytes(was['file_size_limit'])}.",
+            f"The bucket {BUCKET} accepts files of {_bytes(is_['file_size_limit'])}, not {_bytes(was['file_size_limit'])}.",
             str(was["file_size_limit"]),
         ),
         (
             "allowed_mime_types",
-            f"The bucket {BUCKET} takes {_types(is_)}, not {_types(was)}.",
+            f"The bucket {BUCKET} accepts {_types(is_)}, not {_types(was)}.",
             f"'{types}'",
         ),
     ):
         if is_[column] != was[column]:
-            yield Drift(sentence, f"update storage.buckets set {column} = {value} where id = '{BUCKET}';")  # noqa: S608  (to be read)
+            yield Drift(sentence, f"update storage.buckets set {column} = {value} where id = '{BUCKET}';")  # noqa: S608  (never executed here)
 
 
 def publication(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
-    """What Realtime may tell of."""
+    """Find out whether the publication has our tables and the events that Realtime delivers."""
     if now["published_events"] is None:
         tables_ = ", ".join(_TABLES.values())
         yield Drift(
-            "The publication supabase_realtime is gone.",
+            "The publication supabase_realtime is missing.",
             f"create publication supabase_realtime for table {tables_};",
         )
         return
-    for table, place in _TABLES.items():
+    for table, name in _TABLES.items():
         if table in expected["published_tables"] and table not in now["published_tables"]:
             yield Drift(
-                f"{place} is not in the publication supabase_realtime: Realtime does not tell of it.",
-                f"alter publication supabase_realtime add table {place};",
+                f"{name} is not in the publication supabase_realtime: Realtime does not deliver its changes.",
+                f"alter publication supabase_realtime add table {name};",
             )
     if now["published_events"] != expected["published_events"]:
         yield Drift(
-            "The publication supabase_realtime leaves out inserts or updates.",
+            "The publication supabase_realtime omits inserts or updates.",
             "alter publication supabase_realtime set (publish = 'insert, update, delete, truncate');",
         )
 
@@ -147,8 +147,8 @@ def _name(policy: Mapping[str, Any]) -> tuple[str, str]:
     return policy["table"], policy["name"]
 
 
-def _ours(policy: Mapping[str, Any]) -> bool:
-    """Whether it has a say over our tables or our bucket; a policy that names no bucket holds for all."""
+def _applies(policy: Mapping[str, Any]) -> bool:
+    """Whether it applies to our tables or our bucket; a policy that names no bucket applies to all."""
     if policy["table"] != "storage.objects":
         return True
     text = f"{policy['using']} {policy['check']}"
@@ -165,14 +165,14 @@ def _create(policy: Mapping[str, Any]) -> str:
     return "\n".join(lines) + ";"
 
 
-def _grant(line: str, sentence: str) -> str:
+def _grant(line: str, statement: str) -> str:
     found = _GRANT.fullmatch(line)
     if found is None:
         return f"-- {line}"
     column = f" ({found['column']})" if found["column"] else ""
-    thing = found["thing"]
-    what = f"table {thing}" if "." in thing else f"function public.{thing}"
-    return sentence.format(f"{found['right'].lower()}{column} on {what}", found["role"])
+    name = found["object"]
+    target = f"table {name}" if "." in name else f"function public.{name}"
+    return statement.format(f"{found['privilege'].lower()}{column} on {target}", found["role"])
 
 
 def _quoted(name: str) -> str:

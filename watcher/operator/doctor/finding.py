@@ -1,4 +1,4 @@
-"""What one check found."""
+"""The result of one check."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,12 +8,14 @@ from watcher.supabase.rpc import NoFunction, NotGranted
 
 State = Literal["ok", "warning", "error", "skipped"]
 
-KEYS = "Copy the secret key (sb_secret_…) from the project's settings, API keys, into SUPABASE_SECRET_KEY."
+KEY_REMEDY = (
+    "Copy the secret key (sb_secret_…) from the project's settings, API keys, into SUPABASE_SECRET_KEY."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A sentence, and what mends it where it is not well: a command, SQL, or where to click."""
+    """A sentence, and for a problem its remedy: a command, SQL, or where to click."""
 
     check: str
     state: State
@@ -22,16 +24,16 @@ class Finding:
 
 
 def unanswered(check: str, verb: str, error: WatcherError) -> Finding:
-    """Say why the database would not answer a question."""
+    """Return the finding for a function of the database that could not be called."""
     if isinstance(error, NotGranted):
         return Finding(
             check, "error", str(error), f"grant execute on function public.{verb} to service_role;"
         )
     if isinstance(error, NoFunction):
         return Finding(check, "error", str(error), "notify pgrst, 'reload schema';")
-    return Finding(check, "error", str(error), "Wait, then: watcher doctor")
+    return Finding(check, "error", str(error), "Wait, then run `watcher doctor` again.")
 
 
 def skipped(what: str) -> Finding:
-    """Say what cannot be looked at before something else is mended."""
-    return Finding(what, "skipped", f"Not looked at: {what}.")
+    """Return the finding for checks that make no sense before something else is fixed."""
+    return Finding(what, "skipped", f"Not checked: {what}.")

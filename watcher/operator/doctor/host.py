@@ -1,4 +1,4 @@
-"""This host: a spool with room for the largest rows, and nobody else under our name."""
+"""Checks this host: room in the spool for the largest rows, and whether a watcher of this name runs."""
 
 import os
 from collections.abc import Iterator
@@ -12,43 +12,46 @@ from watcher.photos.spool import Spool
 from watcher.settings.settings import Settings
 
 _IMAGES = 40
-"""The most images of a row; a slot needs room for all of them."""
+"""The maximum per row; a slot needs room for all of them."""
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Look without leaving anything behind: whoever asks may not be whom the daemon runs as."""
+    """Check without creating anything, since the operator may be another user than the daemon's."""
     folder = settings.spool
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not there.is_dir():
-        sentence = f"The spool folder {folder} cannot be made: {there} is no folder."
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not existing.is_dir():
+        sentence = f"The spool folder {folder} cannot be created: {existing} is not a folder."
         yield Finding("spool", "error", sentence, "Set WATCHER_SPOOL to a folder.")
         return
-    if not os.access(there, os.W_OK | os.X_OK):
-        sentence = f"The spool folder {folder} cannot be written to."
+    if not os.access(existing, os.W_OK | os.X_OK):
+        sentence = f"The spool folder {folder} is not writable."
         yield Finding(
             "spool", "error", sentence, f"sudo install -d -m 700 -o $(whoami) {settings.spool_root}"
         )
         return
-    yield _room(settings, there)
+    yield _room(settings, existing)
     if Spool(folder).taken:
         yield Finding("instance", "ok", f"A watcher runs on this host as {settings.instance}.")
     else:
-        yield Finding("instance", "ok", f"No watcher runs on this host as {settings.instance} just now.")
+        yield Finding("instance", "ok", f"No watcher runs on this host as {settings.instance}.")
 
 
-def _room(settings: Settings, there: Path) -> Finding:
-    free, wanted = disk_usage(there).free, settings.slots * _IMAGES * MAX_BYTES
-    if free >= wanted:
+def _room(settings: Settings, existing: Path) -> Finding:
+    free, needed = disk_usage(existing).free, settings.slots * _IMAGES * MAX_BYTES
+    if free >= needed:
         return Finding(
             "spool", "ok", f"The spool folder {settings.spool} is writable, with {_gib(free)} free."
         )
     sentence = (
         f"The spool folder {settings.spool} has {_gib(free)} free, and {count(settings.slots, 'slot')} of the largest "
-        f"rows need {_gib(wanted)}."
+        f"rows need {_gib(needed)}."
     )
     state: State = "error" if free < MAX_BYTES else "warning"
     return Finding(
-        "spool", state, sentence, f"Free some room on the disk of {there}, or set WATCHER_SPOOL to another."
+        "spool",
+        state,
+        sentence,
+        f"Free space on the disk of {existing}, or set WATCHER_SPOOL to another disk.",
     )
 
 

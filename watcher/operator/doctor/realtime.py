@@ -1,4 +1,4 @@
-"""Realtime: lets us in, and really delivers."""
+"""Checks Realtime: it accepts a subscription, and delivers."""
 
 import asyncio
 import re
@@ -11,15 +11,15 @@ from watcher.supabase.realtime import Feed
 from watcher.supabase.verbs import Verbs
 
 _OVERLOADED = re.compile(r"HTTP (5\d\d|429)")
-"""It is there and cannot just now."""
+"""Temporary: reachable, but overloaded."""
 _SUBSCRIBED = 30.0
-"""Seconds."""
+"""Seconds to subscribe in."""
 _DELIVERY = 10.0
-"""Seconds in which Realtime has to tell of the pulse."""
+"""Seconds to deliver the pulse in."""
 
 
 async def delivery(settings: Settings, verbs: Verbs) -> Finding:
-    """Subscribe as the daemon does, beat the pulse, and wait for it."""
+    """Subscribe as the daemon does, update the pulse row, and wait for that event."""
     wakeup = asyncio.Event()
     feed = Feed(
         url=settings.supabase_url,
@@ -32,14 +32,14 @@ async def delivery(settings: Settings, verbs: Verbs) -> Finding:
     life = asyncio.ensure_future(feed.run_once())
     try:
         if not await _wakes(wakeup, life, _SUBSCRIBED):
-            reason = life.result() if life.done() else "Realtime did not subscribe us in time."
+            reason = life.result() if life.done() else "The subscription timed out."
             remedy = (
-                "Wait: https://status.supabase.com; until then rows are found by polling, within seconds."
+                "Wait: https://status.supabase.com; until then polling finds new rows within seconds."
                 if _OVERLOADED.search(reason)
-                else "Switch Realtime on in the project's settings, Realtime; until then rows are found by polling, "
-                "within seconds."
+                else "Enable Realtime in the project's settings, Realtime; until then polling finds new rows within "
+                "seconds."
             )
-            return Finding("realtime", "error", f"Realtime does not let the watcher in: {reason}", remedy)
+            return Finding("realtime", "error", f"Realtime accepts no subscription: {reason}", remedy)
         loop = asyncio.get_running_loop()
         wakeup.clear()
         began = loop.time()
@@ -47,14 +47,18 @@ async def delivery(settings: Settings, verbs: Verbs) -> Finding:
             return Finding(
                 "realtime",
                 "error",
-                "The pulse has no row.",
+                "The table public.watcher_pulse has no row.",
                 "insert into public.watcher_pulse default values;",
             )
         if not await _wakes(wakeup, life, _DELIVERY):
-            sentence = f"Realtime is subscribed to, and did not tell of the pulse within {_DELIVERY:.0f} s."
+            sentence = (
+                f"Realtime accepted the subscription but did not deliver the pulse within {_DELIVERY:.0f} s."
+            )
             remedy = "Restart the project's Realtime: project settings, General, Restart project."
             return Finding("realtime", "error", sentence, remedy)
-        return Finding("realtime", "ok", f"Realtime delivers: the pulse came in {loop.time() - began:.1f} s.")
+        return Finding(
+            "realtime", "ok", f"Realtime delivers: the pulse arrived in {loop.time() - began:.1f} s."
+        )
     except WatcherError as error:
         return unanswered("realtime", "watcher_beat", error)
     finally:

@@ -1,4 +1,4 @@
-"""Supabase: reachable, with a key that it takes, the schema that we need, and the doors as they were migrated."""
+"""Checks Supabase: network, key, schema, permissions, Storage, Realtime and queue, from the outside in."""
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -11,36 +11,36 @@ import httpx
 
 from watcher.errors import Misconfigured, WatcherError
 from watcher.operator.doctor import drift, queue, realtime
-from watcher.operator.doctor.finding import KEYS, Finding, skipped, unanswered
+from watcher.operator.doctor.finding import KEY_REMEDY, Finding, skipped, unanswered
 from watcher.operator.format import duration
-from watcher.operator.queries import Queries, opened
+from watcher.operator.queries import Queries, connected
 from watcher.photos.fetch import MAX_BYTES
 from watcher.settings.settings import Settings
 from watcher.supabase.storage import BUCKET
 from watcher.supabase.verbs import SCHEMA, Verbs
 
 _PAUSED = 540
-"""Supabase's own status, as its page of HTTP status codes says."""
+"""Supabase's own HTTP status for a paused project, from its documentation of status codes."""
 _SKEW = 60.0
-"""Seconds; more than that, and TLS and tokens begin to be refused."""
+"""Seconds of clock skew from which TLS and tokens may be refused."""
 
 
 async def findings(settings: Settings, http: httpx.AsyncClient) -> AsyncIterator[Finding]:
-    """Look from the network inwards; where something is broken, what depends on it is not looked at."""
+    """Make the checks in order; what depends on something broken is skipped."""
     reachable, answer = await _reach(settings.supabase_url, http)
     yield reachable
     if answer is None:
         yield skipped("everything else of Supabase")
         return
-    off = clock(answer)
-    if off is not None:
-        yield off
+    skew = clock(answer)
+    if skew is not None:
+        yield skew
     key = await _key(settings, http)
     yield key
     if key.state == "error":
         yield skipped("everything else of Supabase")
         return
-    async with opened(settings) as rpc:
+    async with connected(settings) as rpc:
         verbs, queries = Verbs(rpc), Queries(rpc)
         schema, newer = await _schema(verbs)
         yield schema
@@ -49,15 +49,15 @@ async def findings(settings: Settings, http: httpx.AsyncClient) -> AsyncIterator
             return
         broken = False
         if newer:
-            yield skipped("tables, policies, grants and bucket; a newer watcher knows how they should be")
+            yield skipped("tables, policies, grants and bucket; only the newer watcher knows what to expect")
         else:
             async for finding in _catalogue(queries):
                 broken = broken or finding.state == "error"
                 yield finding
-        for look in (_storage(settings, http), realtime.delivery(settings, verbs)):
-            told = await look
-            # What is broken above is most likely why.
-            yield (replace(told, remedy="Mend what is said above first.") if broken and told.remedy else told)
+        for check in (_storage(settings, http), realtime.delivery(settings, verbs)):
+            found = await check
+            # Most likely a consequence of what is broken above.
+            yield replace(found, remedy="Fix the errors above first.") if broken and found.remedy else found
         async for finding in queue.findings(settings, queries):
             yield finding
 
@@ -67,21 +67,21 @@ async def _reach(url: str, http: httpx.AsyncClient) -> tuple[Finding, httpx.Resp
     try:
         response = await http.get(f"{url}/auth/v1/health")
     except httpx.HTTPError as error:
-        broken = "TLS with" if _about_tls(error) else "Nothing answers at"
+        what = "TLS failed with" if _about_tls(error) else "Nothing answers at"
         remedy = (
-            "Look at the certificate, and at this host's clock: `timedatectl`."
+            "Check the certificate, and this host's clock: `timedatectl`."
             if _about_tls(error)
-            else f"Look at SUPABASE_URL, at the network (`curl -v {url}/auth/v1/health`), and whether the project is "
+            else f"Check SUPABASE_URL, the network (`curl -v {url}/auth/v1/health`), and whether the project is "
             "paused: https://supabase.com/dashboard."
         )
-        said = str(error) or type(error).__name__
-        return Finding("supabase reachable", "error", f"{broken} {url}: {said}.", remedy), None
-    if (trouble := _trouble("supabase reachable", "Supabase", response)) is not None:
-        return trouble, None
+        reason = str(error) or type(error).__name__
+        return Finding("supabase reachable", "error", f"{what} {url}: {reason}.", remedy), None
+    if (failure := _service_failure("supabase reachable", "Supabase", response)) is not None:
+        return failure, None
     if response.status_code == httpx.codes.NOT_FOUND or response.is_redirect:
-        return _elsewhere("supabase reachable", url, response), None
+        return _no_project("supabase reachable", url, response), None
     if url.startswith("http://") and host not in {"localhost", "127.0.0.1", "::1"}:
-        sentence = f"{url} is spoken to without TLS: the key goes over the network in the open."
+        sentence = f"{url} is used without TLS: the key crosses the network unencrypted."
         return Finding(
             "supabase reachable", "warning", sentence, f"Set SUPABASE_URL=https://{host}"
         ), response
@@ -89,26 +89,24 @@ async def _reach(url: str, http: httpx.AsyncClient) -> tuple[Finding, httpx.Resp
     return Finding("supabase reachable", "ok", f"{url} answers in {milliseconds:.0f} ms."), response
 
 
-def _elsewhere(check: str, url: str, response: httpx.Response) -> Finding:
-    sentence = f"What answers at {url} is no Supabase project (HTTP {response.status_code})."
-    remedy = (
-        "Set SUPABASE_URL to the project's URL alone, as https://REF.supabase.co, with no path behind it."
-    )
+def _no_project(check: str, url: str, response: httpx.Response) -> Finding:
+    sentence = f"{url} is not a Supabase project (HTTP {response.status_code})."
+    remedy = "Set SUPABASE_URL to the project's URL without a path: https://REF.supabase.co."
     return Finding(check, "error", sentence, remedy)
 
 
 def clock(answer: httpx.Response) -> Finding | None:
-    """Compare this host's clock with the one in an answer; None where it names no time."""
+    """Compare this host's clock with an answer's Date header; None if it has none."""
     try:
         theirs = parsedate_to_datetime(answer.headers["Date"])
     except (KeyError, ValueError):
         return None
-    # The one place where this host's clock is asked: it is what is being looked at.
+    # The only place that reads this host's clock, since it is what is checked.
     ours = datetime.now(UTC)  # noqa: TID251
-    off = (ours - theirs).total_seconds()
-    if abs(off) < _SKEW:
+    skew = (ours - theirs).total_seconds()
+    if abs(skew) < _SKEW:
         return Finding("clock", "ok", "This host's clock agrees with Supabase's.")
-    sentence = f"This host's clock is {duration(abs(off))} {'fast' if off > 0 else 'slow'}."
+    sentence = f"This host's clock is {duration(abs(skew))} {'fast' if skew > 0 else 'slow'}."
     return Finding("clock", "warning", sentence, "sudo timedatectl set-ntp true")
 
 
@@ -123,15 +121,15 @@ async def _key(settings: Settings, http: httpx.AsyncClient) -> Finding:
     if response.status_code == httpx.codes.UNAUTHORIZED:
         public = "42501" in response.text
         sentence = "SUPABASE_SECRET_KEY is a public key." if public else "Supabase refuses the key."
-        return Finding("key", "error", sentence, KEYS)
-    # Behind /rest/v1 of a project the gateway answers as the project itself does.
+        return Finding("key", "error", sentence, KEY_REMEDY)
+    # If SUPABASE_URL ends in /rest/v1, the gateway answers the first check as it does for a project.
     if response.status_code == httpx.codes.NOT_FOUND and "PGRST205" not in response.text:
-        return _elsewhere("key", settings.supabase_url, response)
-    return _trouble("key", "REST", response) or Finding("key", "ok", "REST accepts the key.")
+        return _no_project("key", settings.supabase_url, response)
+    return _service_failure("key", "REST", response) or Finding("key", "ok", "REST accepts the key.")
 
 
 async def _schema(verbs: Verbs) -> tuple[Finding, bool]:
-    """Look at the schema's version; also says whether it is newer than this program."""
+    """Check the schema's version; also returns whether it is newer than this program's."""
     try:
         version = await verbs.check_version()
     except Misconfigured as error:
@@ -145,7 +143,7 @@ async def _schema(verbs: Verbs) -> tuple[Finding, bool]:
     except WatcherError as error:
         return unanswered("schema", "watcher_version", error), False
     if version > SCHEMA:
-        sentence = f"The database's schema {version} is newer than this version's, and serves it."
+        sentence = f"The database's schema {version} is newer than this watcher's, and still supports it."
         return Finding("schema", "ok", sentence), True
     return Finding("schema", "ok", "The database has the schema that this version needs."), False
 
@@ -157,28 +155,28 @@ async def _catalogue(queries: Queries) -> AsyncIterator[Finding]:
         yield unanswered("catalogue", "watcher_catalogue", error)
         return
     expected = drift.expected()
-    looks: tuple[tuple[str, Callable[..., Iterator[drift.Drift]], str], ...] = (
+    checks: tuple[tuple[str, Callable[..., Iterator[drift.Drift]], str], ...] = (
         ("row-level security", drift.tables, "Row-level security is on."),
         ("policies", drift.policies, "The policies are as migrated."),
         ("grants", drift.grants, "The grants are as migrated."),
-        ("triggers", drift.triggers, "The triggers are on."),
+        ("triggers", drift.triggers, "The triggers are enabled."),
         (
             "bucket",
             drift.bucket,
-            f"The bucket {BUCKET} is private and takes JPG and PNG up to {MAX_BYTES // 2**20} MiB.",
+            f"The bucket {BUCKET} is private and accepts JPG and PNG up to {MAX_BYTES // 2**20} MiB.",
         ),
         (
             "publication",
             drift.publication,
-            "The table and the pulse are in the publication supabase_realtime.",
+            "Both tables are in the publication supabase_realtime.",
         ),
     )
-    for check, look, well in looks:
-        drifts = list(look(now, expected))
+    for check, differences, no_difference in checks:
+        drifts = list(differences(now, expected))
         for found in drifts:
             yield Finding(check, "error", found.sentence, found.remedy)
         if not drifts:
-            yield Finding(check, "ok", well)
+            yield Finding(check, "ok", no_difference)
 
 
 async def _storage(settings: Settings, http: httpx.AsyncClient) -> Finding:
@@ -192,41 +190,41 @@ async def _storage(settings: Settings, http: httpx.AsyncClient) -> Finding:
         )
     if response.is_success:
         return Finding("storage", "ok", "Storage accepts the key and has the bucket.")
-    if (trouble := _trouble("storage", "Storage", response)) is not None:
-        return trouble
+    if (failure := _service_failure("storage", "Storage", response)) is not None:
+        return failure
     if (
         response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
         or "NoSuchBucket" not in response.text
     ):
-        return Finding("storage", "error", f"Storage refuses the key: {_said(response)}.", KEYS)
-    # The catalogue has it, so it is hidden: this role is to see past row-level security.
-    sentence = f"Storage does not show the bucket {BUCKET} to the secret key, though it is there."
+        return Finding("storage", "error", f"Storage refuses the key: {_reason(response)}.", KEY_REMEDY)
+    # The catalogue has the bucket, so row-level security hides it: the role has to bypass that.
+    sentence = f"Storage hides the bucket {BUCKET} from the secret key, although it exists."
     return Finding("storage", "error", sentence, "alter role service_role bypassrls;")
 
 
-def _trouble(check: str, who: str, response: httpx.Response) -> Finding | None:
-    """Say what is the matter with the service or the whole project, whoever asks; None for nothing of that kind."""
+def _service_failure(check: str, who: str, response: httpx.Response) -> Finding | None:
+    """Return the finding for an answer that concerns the service or project as a whole; None for any other answer."""
     if response.status_code == _PAUSED:
         return Finding(
             check, "error", "The project is paused.", "Restore it: https://supabase.com/dashboard."
         )
     if response.status_code == httpx.codes.PAYMENT_REQUIRED:
-        sentence = f"Supabase restricts the project: {_said(response)}."
+        sentence = f"Supabase restricts the project: {_reason(response)}."
         return Finding(check, "error", sentence, "See usage and billing: https://supabase.com/dashboard.")
     if response.is_server_error:
-        sentence = f"{who} is in trouble: {_said(response)}."
+        sentence = f"{who} has a problem: {_reason(response)}."
         return Finding(check, "error", sentence, "Wait: https://status.supabase.com.")
     return None
 
 
-def _said(response: httpx.Response) -> str:
-    """Return the status, and what the answer says besides."""
+def _reason(response: httpx.Response) -> str:
+    """Return the HTTP status, and the message of the answer if it has one."""
     try:
-        told = response.json()
+        body = response.json()
     except ValueError:
-        told = None
-    said = told.get("message") or told.get("msg") or told.get("error") if isinstance(told, dict) else None
-    return f"HTTP {response.status_code}" + (f", {str(said)[:200].rstrip('.')}" if said else "")
+        body = None
+    message = body.get("message") or body.get("msg") or body.get("error") if isinstance(body, dict) else None
+    return f"HTTP {response.status_code}" + (f", {str(message)[:200].rstrip('.')}" if message else "")
 
 
 def _headers(settings: Settings) -> Mapping[str, str]:

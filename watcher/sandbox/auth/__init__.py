@@ -1,4 +1,4 @@
-"""GoTrue, as a frontend and the daemon meet it."""
+"""GoTrue, as far as a frontend and the daemon use it."""
 
 from watcher.sandbox.auth.service import routes
 

@@ -1,4 +1,4 @@
-"""Auth as a frontend meets it: GoTrue's routes to sign up and in, to refresh, and for the admin's users."""
+"""GoTrue's routes to sign up, sign in, refresh and sign out, and for the admin to manage users."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,7 +35,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def _refusal(request: Request, error: AuthError) -> JSONResponse:
-    """Return the error's body, whose members' names depend on the version that the client speaks."""
+    """Return the answer to an error; its fields depend on the API version that the client asks for."""
     if request.headers.get("x-supabase-api-version", "") >= _API_VERSION:
         body = {"code": error.code, "message": error.message, **error.more}
         return JSONResponse(body, error.status, {"x-supabase-api-version": _API_VERSION})
@@ -43,7 +43,7 @@ def _refusal(request: Request, error: AuthError) -> JSONResponse:
     return JSONResponse(body, error.status)
 
 
-def _answering(endpoint: Endpoint) -> Endpoint:
+def _handling_errors(endpoint: Endpoint) -> Endpoint:
     async def answer(request: Request) -> Response:
         try:
             return await endpoint(request)
@@ -90,7 +90,7 @@ def _uuid(text: str | None) -> str:
 
 
 class Auth:
-    """GoTrue with e-mail and password, every address confirmed at once."""
+    """GoTrue with e-mail and password; every address that signs up is confirmed at once."""
 
     def __init__(self, database: Database, keys: Keys) -> None:
         self._users = Users(database)
@@ -152,7 +152,7 @@ class Auth:
         """GET /admin/users?page=…&per_page=…."""
         self._admin(request)
         page, per_page = _number(request, "page", 1), _number(request, "per_page", 50)
-        users = await self._users.every(page, per_page)
+        users = await self._users.page(page, per_page)
         return JSONResponse({"users": users, "aud": "authenticated"})
 
     async def admin_create(self, request: Request) -> Response:
@@ -184,7 +184,7 @@ class Auth:
         return JSONResponse(user)
 
     async def admin_delete(self, request: Request) -> Response:
-        """DELETE /admin/users/{id}: what refers to the user goes with it, as foreign keys say."""
+        """DELETE /admin/users/{id}: foreign keys decide what is deleted with the user."""
         self._admin(request)
         if not await self._users.delete(_uuid(request.path_params["id"])):
             raise AuthError(404, "user_not_found", "User not found")
@@ -240,13 +240,13 @@ def routes(database: Database, keys: Keys) -> list[BaseRoute]:
     return [
         Route("/health", health, methods=["GET"]),
         Route("/settings", settings, methods=["GET"]),
-        Route("/signup", _answering(auth.sign_up), methods=["POST"]),
-        Route("/token", _answering(auth.token), methods=["POST"]),
-        Route("/user", _answering(auth.user), methods=["GET"]),
-        Route("/user", _answering(auth.change_user), methods=["PUT"]),
-        Route("/logout", _answering(auth.log_out), methods=["POST"]),
-        Route("/admin/users", _answering(auth.admin_users), methods=["GET"]),
-        Route("/admin/users", _answering(auth.admin_create), methods=["POST"]),
-        Route("/admin/users/{id}", _answering(auth.admin_user), methods=["GET"]),
-        Route("/admin/users/{id}", _answering(auth.admin_delete), methods=["DELETE"]),
+        Route("/signup", _handling_errors(auth.sign_up), methods=["POST"]),
+        Route("/token", _handling_errors(auth.token), methods=["POST"]),
+        Route("/user", _handling_errors(auth.user), methods=["GET"]),
+        Route("/user", _handling_errors(auth.change_user), methods=["PUT"]),
+        Route("/logout", _handling_errors(auth.log_out), methods=["POST"]),
+        Route("/admin/users", _handling_errors(auth.admin_users), methods=["GET"]),
+        Route("/admin/users", _handling_errors(auth.admin_create), methods=["POST"]),
+        Route("/admin/users/{id}", _handling_errors(auth.admin_user), methods=["GET"]),
+        Route("/admin/users/{id}", _handling_errors(auth.admin_delete), methods=["DELETE"]),
     ]

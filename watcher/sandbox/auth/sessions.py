@@ -1,4 +1,4 @@
-"""Sessions: signing in, the tokens of a session, and how they are exchanged."""
+"""Sessions: signing in, and the access and refresh tokens of a session."""
 
 import secrets
 from typing import Any
@@ -12,7 +12,7 @@ _REUSE_SECONDS = 10
 
 
 class Sessions:
-    """The sessions of one project's users; `issuer` is the URL that tokens name as theirs."""
+    """The sessions of one project's users; `issuer` is the URL that goes into tokens."""
 
     def __init__(self, database: Database, keys: Keys) -> None:
         self._database = database
@@ -36,7 +36,7 @@ class Sessions:
         return await self.open(row[0], issuer)
 
     async def open(self, user_id: str, issuer: str) -> dict[str, Any]:
-        """Return a new session of a user, as GoTrue answers it."""
+        """Open a session for a user, and return GoTrue's answer."""
         async with as_admin(self._database, "granting user") as cursor:
             await cursor.execute("update auth.users set last_sign_in_at = now() where id = %s", [user_id])
             await cursor.execute(
@@ -53,8 +53,8 @@ class Sessions:
     async def refresh(self, token: str | None, issuer: str) -> dict[str, Any]:
         """Exchange a refresh token for the session's next one.
 
-        The one before the current one, and any for 10 s after its use, is still good: two tabs may ask at
-        once. An older one ends the session, for somebody may have copied it. Raises `AuthError`.
+        The token before the current one, and any within 10 s of its use, is accepted, since two tabs may refresh at the
+        same time. An older one ends the session, since it may have been stolen. Raises `AuthError`.
         """
         async with as_admin(self._database, "refreshing token") as cursor:
             await cursor.execute(
@@ -86,7 +86,7 @@ class Sessions:
         raise AuthError(400, "refresh_token_already_used", "Invalid Refresh Token: Already Used")
 
     async def close(self, user_id: str, session: str | None, scope: str) -> None:
-        """End the sessions of a user: this one (`local`), the `others`, or all (`global`)."""
+        """End sessions of a user: this one (`local`), the `others`, or all (`global`)."""
         chosen = {"local": "id = %(session)s", "others": "id is distinct from %(session)s", "global": "true"}
         query = f"delete from auth.sessions where user_id = %(user)s and {chosen[scope]}"  # noqa: S608
         async with as_admin(self._database, "closing session") as cursor:
@@ -108,7 +108,7 @@ class Sessions:
         *,
         current: str | None = None,
     ) -> dict[str, Any]:
-        """Return the session's answer, with the refresh token that is `current` or else a new one."""
+        """Return GoTrue's answer for a session, with the refresh token `current` or else a new one."""
         token = current or secrets.token_hex(6)
         if current is None:
             await cursor.execute(

@@ -1,4 +1,4 @@
-"""Users and their passwords, as GoTrue keeps them in schema `auth`."""
+"""Users and their passwords, in GoTrue's schema `auth`."""
 
 import hashlib
 import hmac
@@ -38,13 +38,13 @@ select json_strip_nulls(json_build_object(
     'updated_at', to_char(updated_at at time zone 'utc', {_UTC}),
     'is_anonymous', is_anonymous))
 from auth.users
-"""  # noqa: S608 - put together from constants
+"""  # noqa: S608 - made of constants
 
 User = dict[str, Any]
 
 
 class AuthError(Exception):
-    """An answer that refuses: HTTP status, GoTrue's error code, a sentence, further members of the body."""
+    """A refusal: the HTTP status, GoTrue's error code, the message, and further fields of the body."""
 
     def __init__(self, status: int, code: str, message: str, **more: object) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ class AuthError(Exception):
 
 
 def _hash(password: str, salt: str) -> str:
-    """Take 10 ms, which is little enough to let the others wait."""
+    """Return a hash; it blocks the loop for 10 ms, which is short enough."""
     return hashlib.scrypt(password.encode(), salt=salt.encode(), n=4096, r=8, p=1, dklen=32).hex()
 
 
@@ -65,7 +65,7 @@ def _hashed(password: str) -> str:
 
 
 def matches(password: str, hashed: str | None) -> bool:
-    """Return whether `password` is the one that was hashed."""
+    """Return whether `hashed` is a hash of `password`."""
     if not hashed or not hashed.startswith("$scrypt$"):
         return False
     _, _, salt, digest = hashed.split("$")
@@ -89,9 +89,9 @@ def _strong(password: str) -> str:
 
 @asynccontextmanager
 async def as_admin(database: Database, doing: str) -> AsyncIterator[Cursor]:
-    """Open a transaction as GoTrue's own role, with whose rights triggers on auth.users run.
+    """Open a transaction as GoTrue's own role; triggers on auth.users run with its rights.
 
-    Raises `AuthError` without what Postgres said, which is for the log alone, as in GoTrue.
+    Raises `AuthError` without Postgres's message, which is only logged, as in GoTrue.
     """
     try:
         async with database.admin() as cursor:
@@ -103,7 +103,7 @@ async def as_admin(database: Database, doing: str) -> AsyncIterator[Cursor]:
 
 
 async def user_of(cursor: Cursor, user_id: str) -> User:
-    """Return a user there is."""
+    """Return a user that exists."""
     await cursor.execute(_USER.encode() + b"where id = %s", [user_id])
     row = await cursor.fetchone()
     assert row is not None
@@ -178,8 +178,8 @@ class Users:
             row = await cursor.fetchone()
             return row[0] if row else None
 
-    async def every(self, page: int, per_page: int) -> list[User]:
-        """Return one page of all users, newest first."""
+    async def page(self, page: int, per_page: int) -> list[User]:
+        """Return one page of the users, newest first."""
         async with as_admin(self._database, "finding users") as cursor:
             query = _USER.encode() + b"order by created_at desc limit %s offset %s"
             await cursor.execute(query, [per_page, (page - 1) * per_page])
@@ -188,7 +188,7 @@ class Users:
     async def update(
         self, user_id: str, *, password: str | None, email: str | None, metadata: Mapping[str, Any] | None
     ) -> User:
-        """Change what is given. Raises `AuthError`."""
+        """Change what is not None. Raises `AuthError`."""
         async with as_admin(self._database, "updating user") as cursor:
             if password is not None:
                 await cursor.execute("select encrypted_password from auth.users where id = %s", [user_id])
@@ -220,7 +220,7 @@ class Users:
             return await user_of(cursor, user_id)
 
     async def delete(self, user_id: str) -> bool:
-        """Delete a user and whatever refers to them; False if there is none."""
+        """Delete a user, and what refers to it; return False if there is none."""
         async with as_admin(self._database, "deleting user") as cursor:
             await cursor.execute("delete from auth.users where id = %s", [user_id])
             return cursor.rowcount == 1

@@ -1,4 +1,4 @@
-"""What goes wrong on request, and what has been asked."""
+"""Faults on demand, and a log of the requests."""
 
 from watcher.sandbox.faults.actions import (
     Answer,

@@ -1,4 +1,4 @@
-"""What a fault does to a request: each action stands between the server and the app, and buffers nothing."""
+"""What faults do to a request. Each action is between the server and the app, and buffers nothing."""
 
 import asyncio
 import weakref
@@ -12,14 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from watcher.sandbox.server import CONNECTION, drop
 
 BURST = 0.02
-"""Seconds of a link's rate that may pass at once: timers are no finer, and it must not cost throughput."""
+"""How many seconds a link may be ahead of its rate: timers are not precise enough to keep it exactly."""
 
 
 class Gate(Protocol):
-    """What an action may ask of its rule."""
+    """An action's view of its rule."""
 
     def reach(self) -> None:
-        """Say that a request has come as far as the fault."""
+        """Count a request that has reached the fault."""
 
     async def opened(self) -> None:
         """Wait until the rule is released or cleared."""
@@ -27,7 +27,7 @@ class Gate(Protocol):
 
 @dataclass(frozen=True)
 class Passage:
-    """A request on its way to the app."""
+    """A request before it reaches the app."""
 
     gate: Gate
     app: ASGIApp
@@ -36,7 +36,7 @@ class Passage:
     send: Send
 
     async def go_on(self, receive: Receive | None = None, send: Send | None = None) -> None:
-        """Let the app do it, with these in place of the server's."""
+        """Pass the request to the app, with this `receive` and `send` or the server's."""
         await self.app(self.scope, receive or self.receive, send or self.send)
 
     async def drop(self) -> None:
@@ -46,14 +46,14 @@ class Passage:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer at once, and never ask the app. A dict or list goes as JSON, text as it is."""
+    """Answer at once, without the app. A dict or list is sent as JSON, text as it is."""
 
     status: int
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
 
     async def __call__(self, passage: Passage) -> None:
-        """Answer, and end there."""
+        """Send the answer."""
         passage.gate.reach()
         plain = self.body is None or isinstance(self.body, str | bytes)
         response = (Response if plain else JSONResponse)(self.body, self.status, self.headers)
@@ -62,12 +62,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Delay:
-    """Let the request through so many seconds later, and its answer as soon as there is one."""
+    """Pass the request on after so many seconds, and its answer at once."""
 
     seconds: float
 
     async def __call__(self, passage: Passage) -> None:
-        """Sleep, and go on."""
+        """Wait, and pass the request on."""
         passage.gate.reach()
         await asyncio.sleep(self.seconds)
         await passage.go_on()
@@ -75,23 +75,23 @@ class Delay:
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """A longer way: so many seconds more to the server and back.
+    """A longer round-trip time, by so many seconds.
 
-    Half of them before the request is done, half before its answer goes out; and all of them once more before the
-    first request of a connection, for the handshake of TCP. Those of TLS are not imitated.
+    Half of it before the request is passed on, half before its answer is sent, and all of it once more before the first
+    request of a connection, for the TCP handshake. TLS handshakes are not imitated.
     """
 
     seconds: float
-    _met: weakref.WeakSet[object] = field(
+    _seen: weakref.WeakSet[object] = field(
         default_factory=weakref.WeakSet, init=False, repr=False, compare=False
     )
 
     async def __call__(self, passage: Passage) -> None:
-        """Be on the way, there and back."""
+        """Wait before the request and before the answer."""
         passage.gate.reach()
         connection = passage.scope["extensions"][CONNECTION]
-        if connection is not None and connection not in self._met:
-            self._met.add(connection)
+        if connection is not None and connection not in self._seen:
+            self._seen.add(connection)
             await asyncio.sleep(self.seconds)
         await asyncio.sleep(self.seconds / 2)
 
@@ -105,7 +105,7 @@ class RoundTrip:
 
 @dataclass(frozen=True)
 class Rate:
-    """One link for all requests of the rule: so many bytes of body per second, each way."""
+    """One link for all requests of the rule, with so many bytes of bodies per second in each direction."""
 
     bytes_per_second: float
     _free_at: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -115,21 +115,21 @@ class Rate:
             raise ValueError(f"bytes_per_second must be more than 0, not {self.bytes_per_second}")
 
     async def __call__(self, passage: Passage) -> None:
-        """Go on at the pace of the link."""
+        """Pass the request on at the rate of the link."""
         passage.gate.reach()
 
         async def slow_receive() -> Message:
             message = await passage.receive()
-            await self._carry("in", message)
+            await self._delay("in", message)
             return message
 
         async def slow_send(message: Message) -> None:
-            await self._carry("out", message)
+            await self._delay("out", message)
             await passage.send(message)
 
         await passage.go_on(slow_receive, slow_send)
 
-    async def _carry(self, direction: str, message: Message) -> None:
+    async def _delay(self, direction: str, message: Message) -> None:
         size = len(message.get("body", b""))
         if not size:
             return
@@ -141,7 +141,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Cut:
-    """Break the connection in the middle of a body: after so many bytes, or half way if that is not said."""
+    """Break the connection within a body: after so many bytes, or by default in the middle."""
 
     side: Literal["request", "response"] = "response"
     after: int | None = None
@@ -150,7 +150,7 @@ class Cut:
         _one_of("side", self.side, "request", "response")
 
     async def __call__(self, passage: Passage) -> None:
-        """Go on as far as the middle."""
+        """Pass on the beginning, and break the connection."""
         passage.gate.reach()
         await (self._request(passage) if self.side == "request" else self._response(passage))
         await passage.drop()
@@ -170,7 +170,7 @@ class Cut:
                 message = {**message, "body": body, "more_body": left <= 0 or message.get("more_body", False)}
             return message
 
-        await passage.go_on(short_receive, _nowhere)
+        await passage.go_on(short_receive, _discard)
 
     async def _response(self, passage: Passage) -> None:
         left = 0
@@ -192,12 +192,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class Truncate:
-    """End the response's body early, and let it look whole: the length that is declared is the short one."""
+    """End the response's body early, so that it looks complete: the content length is that of the short body."""
 
     after: int | None = None
 
     async def __call__(self, passage: Passage) -> None:
-        """Go on, and end the body early."""
+        """Pass the request on, and end the answer's body early."""
         passage.gate.reach()
         left = 0
         ended = False
@@ -222,10 +222,10 @@ class Truncate:
 
 @dataclass(frozen=True)
 class Hang:
-    """Never answer and never do it; when the rule is cleared, the connection is broken."""
+    """Never pass the request on, and never answer; break the connection when the rule is removed."""
 
     async def __call__(self, passage: Passage) -> None:
-        """Wait, and drop."""
+        """Wait, and break the connection."""
         passage.gate.reach()
         await passage.gate.opened()
         await passage.drop()
@@ -233,14 +233,14 @@ class Hang:
 
 @dataclass(frozen=True)
 class LoseAnswer:
-    """Do the work, then break the connection; or, given a status, answer that instead."""
+    """Let the app process the request, then break the connection; or, given a status, answer with that."""
 
     status: int | None = None
     body: Any = None
 
     async def __call__(self, passage: Passage) -> None:
-        """Go on, and keep the answer to ourselves."""
-        await passage.go_on(send=_nowhere)
+        """Pass the request on, and discard the answer."""
+        await passage.go_on(send=_discard)
         if self.status is None:
             passage.gate.reach()
             await passage.drop()
@@ -250,7 +250,7 @@ class LoseAnswer:
 
 @dataclass(frozen=True)
 class Hold:
-    """Keep the request before it is done, or its answer after, until the rule is released."""
+    """Hold the request before the app gets it, or its answer after, until the rule is released."""
 
     when: Literal["before", "after"]
 
@@ -258,7 +258,7 @@ class Hold:
         _one_of("when", self.when, "before", "after")
 
     async def __call__(self, passage: Passage) -> None:
-        """Go on when told."""
+        """Hold the request or the answer."""
 
         async def held_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -278,7 +278,7 @@ Action = Answer | Delay | RoundTrip | Rate | Cut | Truncate | Hang | LoseAnswer 
 
 
 def _middle(headers: Headers, after: int | None) -> int:
-    """How many bytes of a body with these headers may pass; without a length, half way is after one byte."""
+    """Return how many bytes of a body pass; without a content length, the middle is after one byte."""
     return int(headers.get("content-length", "2")) // 2 if after is None else after
 
 
@@ -287,5 +287,5 @@ def _one_of(name: str, value: str, *allowed: str) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
-async def _nowhere(message: Message) -> None:
-    """A `send` that loses what it is given."""
+async def _discard(message: Message) -> None:
+    """Send nothing."""

@@ -1,14 +1,14 @@
-"""Faults over HTTP, for another process: JSON routes on a port of their own.
+"""The control port: faults over HTTP, for other processes.
 
     POST   /faults              {"action": "answer", "status": 503, "service": "hub", "path": "/commit/"}
-    GET    /faults              the rules in force         DELETE /faults         all out of force
-    DELETE /faults/{id}         one out of force
-    GET    /holds/{id}?wait=5   how often it was reached, waiting up to so many seconds for the first time
+    GET    /faults              the rules                  DELETE /faults         removes all
+    DELETE /faults/{id}         removes one
+    GET    /holds/{id}?wait=5   how often it was reached; waits up to so many seconds for the first time
     POST   /holds/{id}/release
-    GET    /counts, GET /log    DELETE /log                forgets both
-    POST   /actions/{name}      its keyword arguments as a JSON object
+    GET    /counts, GET /log    DELETE /log                clears both
+    POST   /actions/{name}      with its keyword arguments as a JSON object
 
-What is wrong with a request is said in `error`, status 400 or 404.
+Errors are in `error`, with status 400 or 404.
 """
 
 from __future__ import annotations
@@ -58,21 +58,21 @@ _MATCH = {"service", "method", "path", "times", "skip"}
 
 
 def control_app(faults: Faults) -> Starlette:
-    """The app; it needs no key, as it listens on loopback only."""
+    """Return the app; it needs no key, since it listens on loopback only."""
     app = Starlette(
         routes=[
             Route("/faults", _add, methods=["POST"]),
-            Route("/faults", _listed, methods=["GET"]),
+            Route("/faults", _list, methods=["GET"]),
             Route("/faults", _clear, methods=["DELETE"]),
             Route("/faults/{id:int}", _remove, methods=["DELETE"]),
-            Route("/holds/{id:int}", _held, methods=["GET"]),
+            Route("/holds/{id:int}", _hold, methods=["GET"]),
             Route("/holds/{id:int}/release", _release, methods=["POST"]),
             Route("/counts", _counts, methods=["GET"]),
             Route("/log", _log, methods=["GET"]),
             Route("/log", _reset, methods=["DELETE"]),
-            Route("/actions/{name}", _act, methods=["POST"]),
+            Route("/actions/{name}", _run, methods=["POST"]),
         ],
-        exception_handlers={HTTPException: _refused},
+        exception_handlers={HTTPException: _error},
     )
     app.state.faults = faults
     return app
@@ -88,11 +88,11 @@ async def _add(request: Request) -> Response:
         added = _faults(request).add(_ACTIONS[name](**fields), **match)
     except (TypeError, ValueError, re.error) as error:
         raise HTTPException(400, f"{name}: {error}") from error
-    return JSONResponse(_shown(added), 201)
+    return JSONResponse(_rule_json(added), 201)
 
 
-async def _listed(request: Request) -> Response:
-    return JSONResponse([_shown(rule) for rule in _faults(request).rules()])
+async def _list(request: Request) -> Response:
+    return JSONResponse([_rule_json(rule) for rule in _faults(request).rules()])
 
 
 async def _clear(request: Request) -> Response:
@@ -105,21 +105,21 @@ async def _remove(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def _held(request: Request) -> Response:
+async def _hold(request: Request) -> Response:
     rule = _rule(request)
     try:
         wait = float(request.query_params.get("wait", 0))
     except ValueError as error:
         raise HTTPException(400, "wait is a number of seconds") from error
-    with contextlib.suppress(TimeoutError):  # the answer says how often it was reached
+    with contextlib.suppress(TimeoutError):  # the answer has the number
         await run_in_threadpool(rule.wait_reached, wait)
-    return JSONResponse(_shown(rule))
+    return JSONResponse(_rule_json(rule))
 
 
 async def _release(request: Request) -> Response:
     rule = _rule(request)
     rule.release()
-    return JSONResponse(_shown(rule))
+    return JSONResponse(_rule_json(rule))
 
 
 async def _counts(request: Request) -> Response:
@@ -135,7 +135,7 @@ async def _reset(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def _act(request: Request) -> Response:
+async def _run(request: Request) -> Response:
     actions = _faults(request).actions
     name = request.path_params["name"]
     if name not in actions:
@@ -153,7 +153,7 @@ async def _act(request: Request) -> Response:
     return JSONResponse(result)
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _error(_: Request, error: Exception) -> Response:
     refusal = cast("HTTPException", error)
     return JSONResponse({"error": refusal.detail}, refusal.status_code)
 
@@ -180,7 +180,7 @@ def _rule(request: Request) -> Rule:
     raise HTTPException(404, f"there is no fault {number}")
 
 
-def _shown(rule: Rule) -> dict[str, Any]:
+def _rule_json(rule: Rule) -> dict[str, Any]:
     return {
         "id": rule.id,
         "action": type(rule.action).__name__,

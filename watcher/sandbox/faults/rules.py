@@ -1,4 +1,4 @@
-"""One fault in force: which requests it meets, how often, and whom it keeps waiting. Safe from any thread."""
+"""A rule: which requests a fault affects and how often, and the requests it holds. Safe from any thread."""
 
 import asyncio
 import re
@@ -8,7 +8,7 @@ from watcher.sandbox.faults.actions import Action
 
 
 class Rule:
-    """One fault, from when it is added until it is cleared."""
+    """A fault for some requests, from when it is added until it is removed."""
 
     def __init__(
         self,
@@ -36,18 +36,18 @@ class Rule:
 
     @property
     def reached(self) -> int:
-        """How many requests have come as far as the fault; with Hold("after") and LoseAnswer, all is done."""
+        """How many requests have reached the fault; for Hold("after") and LoseAnswer the app is done with them."""
         with self._changed:
             return self._reached
 
     @property
     def released(self) -> bool:
-        """Whether requests are no longer kept."""
+        """Whether requests are no longer held."""
         with self._changed:
             return self._open
 
     def wait_reached(self, timeout: float = 10.0, count: int = 1) -> None:
-        """Block until `count` requests have come so far; TimeoutError after `timeout` seconds."""
+        """Block until `count` requests have reached the fault; TimeoutError after `timeout` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._reached >= count, timeout):
                 raise TimeoutError(
@@ -55,20 +55,20 @@ class Rule:
                 )
 
     def release(self) -> None:
-        """Let go of the requests that are kept, and keep none from now on."""
+        """Release the requests that are held, and hold none from now on."""
         with self._changed:
             self._open = True
             for event, loop in self._waiting.items():
                 loop.call_soon_threadsafe(event.set)
 
     def reach(self) -> None:
-        """Count a request; actions call it."""
+        """Count a request; for actions."""
         with self._changed:
             self._reached += 1
             self._changed.notify_all()
 
     async def opened(self) -> None:
-        """Wait for `release`; actions call it."""
+        """Wait for `release`; for actions."""
         event = asyncio.Event()
         with self._changed:
             if self._open:
@@ -81,7 +81,7 @@ class Rule:
                 del self._waiting[event]
 
     def take(self, service: str, method: str, path: str) -> bool:
-        """Whether this request is one of the rule's; `skip` and `times` are counted down here."""
+        """Return whether the fault affects this request, and count `skip` and `times` down."""
         if self.service not in (None, service) or self.method not in (None, method):
             return False
         if not self._pattern.search(path):

@@ -1,7 +1,7 @@
-"""What came in: every request in order, and requests and body bytes by service, method, route and caller.
+"""The requests in order, and counts of requests and bytes of bodies by service, method, route and caller.
 
-A route is a path with its ids left out: `/api/models/{repo}/commit/{revision}` is one, whatever the repo. A
-websocket is one request, and the bytes of its messages are counted as a body's are.
+A route is a path without its ids: `/api/models/{repo}/commit/{revision}` for all repos. A websocket counts as one
+request, and its messages as bodies.
 """
 
 import base64
@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 LOG_LENGTH = 100_000
-"""Requests remembered; older ones are forgotten, though still counted."""
+"""Requests in the log; older ones are removed, but stay counted."""
 
 _ROUTES = [
     (re.compile(pattern), route)
@@ -48,19 +48,19 @@ class Seen:
 
     service: str
     method: str
-    """WEBSOCKET for one."""
+    """`WEBSOCKET` for a websocket."""
     path: str
     status: int | None = None
-    """What was answered; None if nothing was, or not yet."""
+    """The answer's status; None if there was no answer, or not yet."""
     came_at: float = field(default_factory=time.monotonic)
-    """Seconds by the machine's monotonic clock."""
+    """Seconds on the machine's monotonic clock."""
     done_at: float | None = None
-    """When the last byte of the answer was on its way; None before."""
+    """When the last byte of the answer was sent; None before."""
 
 
 @dataclass(slots=True)
 class Count:
-    """How often a caller asked for a route, and how many body bytes went either way."""
+    """The requests of a caller to a route, and the bytes of their bodies in both directions."""
 
     service: str
     method: str
@@ -72,7 +72,7 @@ class Count:
 
 
 class Traffic:
-    """The log and the counts; safe to read from any thread."""
+    """The log and the counts; safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,7 +80,7 @@ class Traffic:
         self._counts: dict[tuple[str, str, str, str], Count] = {}
 
     def watch(self, service: str, scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
-        """Note the request; the receive and send that are returned note what passes through them."""
+        """Log a request, and return a `receive` and `send` that count what passes through them."""
         method = scope.get("method", "WEBSOCKET")
         seen = Seen(service, method, scope["path"])
         key = (service, method, route(scope["path"]), caller(scope))
@@ -96,7 +96,7 @@ class Traffic:
             return message
 
         async def counted_send(message: Message) -> None:
-            with self._lock:  # before it is sent: who has the answer finds it counted
+            with self._lock:  # before it is sent, so that a client that has the answer finds it counted
                 if message["type"] == "http.response.start":
                     seen.status = message["status"]
                 elif method != "HEAD":
@@ -108,12 +108,12 @@ class Traffic:
         return counted_receive, counted_send
 
     def log(self) -> list[Seen]:
-        """The requests since the last reset, oldest first."""
+        """Return the requests since the last reset, oldest first."""
         with self._lock:
             return [replace(one) for one in self._log]
 
     def counts(self) -> list[Count]:
-        """The counts since the last reset, by service, method, route and caller."""
+        """Return the counts since the last reset, sorted by service, method, route and caller."""
         with self._lock:
             return [
                 Count(*key, count.requests, count.bytes_in, count.bytes_out)
@@ -121,14 +121,14 @@ class Traffic:
             ]
 
     def reset(self) -> None:
-        """Forget the log and the counts."""
+        """Clear the log and the counts."""
         with self._lock:
             self._log.clear()
             self._counts.clear()
 
 
 def route(path: str) -> str:
-    """The path with its ids left out."""
+    """Return the path without its ids."""
     for pattern, replacement in _ROUTES:
         if pattern.match(path):
             return pattern.sub(replacement, path)
@@ -136,7 +136,7 @@ def route(path: str) -> str:
 
 
 def caller(scope: Scope) -> str:
-    """Who the request says it is from, unverified: a Postgres role, `token` for a Hub token, or `nobody`."""
+    """Return the caller that the request names, unverified: a Postgres role, `token` (the Hub's), or `nobody`."""
     headers, query = Headers(scope=scope), parse_qs(scope["query_string"].decode())
     bearer = headers.get("authorization", "").removeprefix("Bearer ")
     bearer = bearer or headers.get("apikey") or query.get("apikey", [""])[0]
@@ -152,5 +152,5 @@ def caller(scope: Scope) -> str:
 
 
 def _size(message: Message) -> int:
-    """Bytes of the part of a body, or of the websocket's message."""
+    """Return the bytes of a part of a body, or of a websocket's message."""
     return len(message.get("body") or message.get("bytes") or (message.get("text") or "").encode())

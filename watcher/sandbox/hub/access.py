@@ -1,4 +1,4 @@
-"""Who may do what on the Hub: tokens, users, organisations; and what a caller without the right is told."""
+"""The Hub's tokens, users and organisations, and what each may do."""
 
 import threading
 from collections.abc import Mapping
@@ -13,67 +13,67 @@ from watcher.sandbox.hub.store import Repo
 
 @dataclass(frozen=True)
 class User:
-    """Whose a token is, and what the token may. One user may have several tokens."""
+    """The user of a token, and what the token may do. A user can have several tokens."""
 
     name: str
     role: Literal["read", "write", "fineGrained"] = "write"
     permissions: tuple[str, ...] = ()
-    """Of a fine-grained token, for example `repo.write`; they hold for the user and all orgs of the user."""
+    """Those of a fine-grained token, such as `repo.write`, for the user and all organisations of the user."""
     orgs: Mapping[str, Literal["admin", "write", "contributor", "read"]] = field(default_factory=dict)
     """The user's role in each organisation."""
 
     def may_read(self, repo: Repo) -> bool:
-        """Whether a private repo shows itself."""
+        """Return whether a private repo is visible."""
         scoped = self.role != "fineGrained" or bool(
             {"repo.content.read", "repo.write"} & set(self.permissions)
         )
         return scoped and (repo.namespace == self.name or repo.namespace in self.orgs)
 
     def may_write(self, namespace: str) -> bool:
-        """Whether repos there may be created, changed and deleted."""
+        """Return whether repos in the namespace may be created, changed and deleted."""
         if self.role == "read" or (self.role == "fineGrained" and "repo.write" not in self.permissions):
             return False
         return namespace == self.name or self.orgs.get(namespace, "read") != "read"
 
 
 class Access:
-    """The tokens that are valid now; safe from any thread."""
+    """The valid tokens; safe from any thread."""
 
     def __init__(self, users: Mapping[str, User]) -> None:
-        """Takes the users by token."""
+        """Take the users by token."""
         self._lock = threading.Lock()
         self._users = dict(users)
-        self._lessened: dict[str, User | None] = {}
+        self._restricted: dict[str, User | None] = {}
 
     def revoke(self, token: str) -> None:
-        """Refuse the token from now on; LookupError if there is none such."""
+        """Refuse the token from now on; LookupError for an unknown one."""
         with self._lock:
             self._known(token)
-            self._lessened[token] = None
+            self._restricted[token] = None
 
     def take_writing(self, token: str) -> None:
-        """Let the token only read from now on; LookupError if there is none such."""
+        """Make the token read-only from now on; LookupError for an unknown one."""
         with self._lock:
-            self._lessened[token] = replace(self._known(token), role="read")
+            self._restricted[token] = replace(self._known(token), role="read")
 
     def restore(self, token: str) -> None:
-        """Give the token back what it could; LookupError if there is none such."""
+        """Restore a revoked or read-only token; LookupError for an unknown one."""
         with self._lock:
             self._known(token)
-            self._lessened.pop(token, None)
+            self._restricted.pop(token, None)
 
     def reset(self) -> None:
-        """Give all tokens back what they could."""
+        """Restore all tokens."""
         with self._lock:
-            self._lessened.clear()
+            self._restricted.clear()
 
     def user(self, request: Request) -> User | None:
-        """Who asks; None without a token. A token that is not valid is refused, even where none is needed."""
+        """Return the caller; None without a token. An invalid token is refused, even where none is needed."""
         token = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
         if not token:
             return None
         with self._lock:
-            user = self._lessened.get(token, self._users.get(token))
+            user = self._restricted.get(token, self._users.get(token))
         if user is None:
             raise HubError(401, "Invalid credentials in Authorization header")
         return user
@@ -85,7 +85,7 @@ class Access:
 
 
 def whoami(user: User) -> dict[str, Any]:
-    """What /api/whoami-v2 says."""
+    """Return the answer of /api/whoami-v2."""
     token: dict[str, Any] = {
         "displayName": "sandbox",
         "role": user.role,

@@ -1,6 +1,6 @@
-"""The bytes that the Hub holds: a folder for each repo, so that none sees anything of another.
+"""The bytes of the Hub's files, in one folder for each repo: repos share nothing.
 
-Every method may be called from any thread; `put_blob` and `Upload.write` block for as long as the disk does.
+Every method can be called from any thread; `put_blob` and `Upload.write` block on the disk.
 """
 
 import hashlib
@@ -12,57 +12,57 @@ from watcher.sandbox.hub.git import File, blob_oid
 
 
 class RepoGoneError(Exception):
-    """The repo was deleted while something was on its way to it."""
+    """The repo was deleted during a request to it."""
 
 
 class Upload:
-    """Bytes on their way in: written to a file beside the others and hashed as they come."""
+    """An upload: written to a temporary file, and hashed as the bytes come."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115 - close() and keep() end it
+        self._file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115 - close() closes it
         self._hash = hashlib.sha256()
         self.path = Path(self._file.name)
         self.size = 0
 
     def write(self, chunk: bytes) -> None:
-        """Add bytes."""
+        """Append bytes."""
         self._file.write(chunk)
         self._hash.update(chunk)
         self.size += len(chunk)
 
     def close(self) -> str:
-        """No more bytes come; their sha256."""
+        """Close the file, and return the sha256 of its bytes."""
         self._file.close()
         return self._hash.hexdigest()
 
     def discard(self) -> None:
-        """Leave nothing behind, unless it was kept."""
+        """Delete the file, unless it was kept."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
 
 class Bytes:
-    """Regular files by their blob's name, LFS objects by their sha256, both by the repo's id."""
+    """Regular files, named by blob id, and LFS objects, named by sha256, in a folder for each repo id."""
 
     def __init__(self, folder: Path) -> None:
         self._repos = folder / "repos"
         self._incoming = folder / "incoming"
-        for place in (self._repos, self._incoming):
-            place.mkdir(parents=True, exist_ok=True)
-        for left in self._incoming.iterdir():
-            left.unlink()
+        for path in (self._repos, self._incoming):
+            path.mkdir(parents=True, exist_ok=True)
+        for unfinished in self._incoming.iterdir():
+            unfinished.unlink()
 
-    def make_place(self, repo: str) -> None:
-        """Make room for a new repo."""
-        for place in ("blobs", "objects"):
-            (self._repos / repo / place).mkdir(parents=True)
+    def make_folders(self, repo: str) -> None:
+        """Make the folders of a new repo."""
+        for kind in ("blobs", "objects"):
+            (self._repos / repo / kind).mkdir(parents=True)
 
     def delete(self, repo: str) -> None:
-        """Delete all of a repo."""
+        """Delete the folders of a repo."""
         shutil.rmtree(self._repos / repo)
 
     def put_blob(self, repo: str, path: str, content: bytes) -> File:
-        """Keep a regular file's content; raises RepoGoneError."""
+        """Store the content of a regular file; raises RepoGoneError."""
         file = File(path, blob_oid(content), len(content), None)
         upload = self.upload()
         try:
@@ -76,7 +76,7 @@ class Bytes:
         return file
 
     def upload(self) -> Upload:
-        """A place for bytes that are coming."""
+        """Begin an upload."""
         return Upload(self._incoming)
 
     def keep(self, repo: str, upload: Upload, sha256: str) -> None:
@@ -87,18 +87,18 @@ class Bytes:
             raise RepoGoneError from error
 
     def has_object(self, repo: str, sha256: str, size: int) -> bool:
-        """Whether the repo has this LFS object."""
+        """Return whether the repo has this LFS object."""
         path = self.object(repo, sha256)
         return path.exists() and path.stat().st_size == size
 
     def used(self, repo: str) -> int:
-        """The size of all LFS objects of the repo."""
+        """Return the bytes of all LFS objects of the repo."""
         return sum(path.stat().st_size for path in (self._repos / repo / "objects").iterdir())
 
     def content(self, repo: str, file: File) -> Path:
-        """Where the file's bytes are."""
+        """Return the path of a file's bytes."""
         return self.object(repo, file.sha256) if file.sha256 else self._repos / repo / "blobs" / file.oid
 
     def object(self, repo: str, sha256: str) -> Path:
-        """Where an LFS object's bytes are."""
+        """Return the path of an LFS object's bytes."""
         return self._repos / repo / "objects" / sha256

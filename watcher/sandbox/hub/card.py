@@ -1,6 +1,6 @@
-"""The model card's metadata: read, and judged as the Hub's validate-yaml judges it, as far as that is known.
+"""The metadata of a model card, validated like the Hub's validate-yaml does, as far as that is known.
 
-Imitated: the YAML itself, `license` against the Hub's list, and the types of the fields that our cards use.
+Checked are the YAML, `license` against the Hub's list, and the types of the fields that our cards use.
 """
 
 import re
@@ -25,14 +25,14 @@ LICENSES = re.findall(
     llama4 grok2-community gemma unknown other
     """,
 )
-"""As the Hub's own refusal listed them in May 2026."""
+"""The licenses that the Hub's refusal listed in May 2026."""
 
 _TEXTS = ("library_name", "pipeline_tag", "license_name", "license_link", "instance_prompt")
 _LISTS = ("tags", "datasets", "base_model", "language", "metrics")
 
 
-def judge(card: str) -> tuple[list[str], list[str]]:
-    """The errors and the warnings about a card, as sentences."""
+def validate(card: str) -> tuple[list[str], list[str]]:
+    """Return the errors and the warnings about a card."""
     block = _BLOCK.match(card)
     if block is None or not block[2].strip():
         return [], ["empty or missing yaml metadata in repo card"]
@@ -63,7 +63,7 @@ def judge(card: str) -> tuple[list[str], list[str]]:
 
 
 def metadata(card: str) -> dict[str, Any]:
-    """The fields of a card; empty if they cannot be read."""
+    """Return the fields of a card; none if they cannot be parsed."""
     block = _BLOCK.match(card)
     try:
         fields = yaml.safe_load(block[2]) if block else None

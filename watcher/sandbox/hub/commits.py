@@ -1,4 +1,4 @@
-"""The Hub's routes that change a repo: preupload, which says how a file is to be sent, and commit."""
+"""The Hub's routes to change a repo: preupload, which decides how each file is uploaded, and commit."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from watcher.sandbox.hub.card import judge
+from watcher.sandbox.hub.card import validate
 from watcher.sandbox.hub.errors import HubError, bad_request, json_object
 from watcher.sandbox.hub.git import (
     REGULAR_LIMIT,
@@ -31,7 +31,7 @@ _ATTRIBUTES = ".gitattributes"
 
 @dataclass
 class _Draft:
-    """A commit as far as it has been read."""
+    """A commit that is being read."""
 
     header: dict[str, Any] = field(default_factory=dict)
     additions: dict[str, File] = field(default_factory=dict)
@@ -41,10 +41,10 @@ class _Draft:
 async def _preupload(request: Request) -> Response:
     _, repo = writable(request)
     only_main(request)
-    here = state(request)
-    head = here.store.head(repo)
-    held = here.store.files(repo, head.oid)
-    attributes = _attributes(here, repo, held)
+    hub = state(request)
+    head = hub.store.head(repo)
+    files = hub.store.files(repo, head.oid)
+    attributes = _attributes(hub, repo, files)
     answers = []
     for asked in (await json_object(request)).get("files", []):
         try:
@@ -53,8 +53,8 @@ async def _preupload(request: Request) -> Response:
         except (KeyError, TypeError, ValueError) as error:
             raise bad_request("Each file needs a path, a sample in base64 and a size") from error
         large = size > REGULAR_LIMIT or is_lfs(attributes, path)
-        binary = _is_binary(sample) and here.knobs.image_mode == "lfs"
-        file = held.get(path)
+        binary = _is_binary(sample) and hub.knobs.image_mode == "lfs"
+        file = files.get(path)
         answers.append(
             {
                 "path": path,
@@ -69,20 +69,20 @@ async def _preupload(request: Request) -> Response:
 async def _commit(request: Request) -> Response:
     user, repo = writable(request)
     only_main(request)
-    here = state(request)
-    here.knobs.take_action("commit")
+    hub = state(request)
+    hub.knobs.take_action("commit")
     draft = _Draft()
     async for line in _lines(request):
-        await run_in_threadpool(_read, here, repo, draft, line)
+        await run_in_threadpool(_read, hub, repo, draft, line)
     title = draft.header.get("summary")
     if not isinstance(title, str) or not title:
         raise bad_request('"value.summary" is required')
-    _check(here, repo, draft.additions.values())
-    async with here.committing:
-        _give_to_lfs(here, repo, draft)
+    _check(hub, repo, draft.additions.values())
+    async with hub.committing:
+        _track_lfs_files(hub, repo, draft)
         try:
             commit = await run_in_threadpool(
-                here.store.commit,
+                hub.store.commit,
                 repo,
                 list(draft.additions.values()),
                 draft.deletions,
@@ -104,7 +104,7 @@ async def _commit(request: Request) -> Response:
 
 
 async def _lines(request: Request) -> AsyncIterator[bytes]:
-    """The body line by line, so that never more than one file of it is in memory."""
+    """Yield the body line by line, so that no more than one file is in memory at a time."""
     rest = bytearray()
     async for chunk in request.stream():
         start = len(rest)
@@ -119,8 +119,8 @@ async def _lines(request: Request) -> AsyncIterator[bytes]:
         yield bytes(rest)
 
 
-def _read(here: State, repo: Repo, draft: _Draft, line: bytes) -> None:
-    """Take one line of a commit into the draft."""
+def _read(hub: State, repo: Repo, draft: _Draft, line: bytes) -> None:
+    """Add one line of a commit to the draft."""
     try:
         entry = json.loads(line)
         key, value = entry["key"], entry["value"]
@@ -130,7 +130,7 @@ def _read(here: State, repo: Repo, draft: _Draft, line: bytes) -> None:
             path = _path(value["path"])
             content = value["content"]
             plain = value.get("encoding", "utf-8") != "base64"
-            draft.additions[path] = here.store.bytes.put_blob(
+            draft.additions[path] = hub.store.bytes.put_blob(
                 repo.id, path, content.encode() if plain else base64.b64decode(content, validate=True)
             )
         elif key == "lfsFile":
@@ -139,7 +139,7 @@ def _read(here: State, repo: Repo, draft: _Draft, line: bytes) -> None:
         elif key in {"deletedFile", "deletedFolder"}:
             draft.deletions.append(_path(value["path"].rstrip("/")))
         else:
-            raise HubError(501, f"The sandbox's commits know no {key!r}")
+            raise HubError(501, f"The sandbox does not imitate {key!r} in a commit")
     except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
         raise bad_request(f"Invalid line in the commit: {error}") from error
 
@@ -151,11 +151,9 @@ def _path(path: object) -> str:
     return "/".join(parts)
 
 
-def _check(here: State, repo: Repo, additions: Iterable[File]) -> None:
-    """Refuse what the Hub's hooks refuse."""
-    missing = [
-        f for f in additions if f.sha256 and not here.store.bytes.has_object(repo.id, f.sha256, f.size)
-    ]
+def _check(hub: State, repo: Repo, additions: Iterable[File]) -> None:
+    """Refuse what the Hub's Git hooks refuse."""
+    missing = [f for f in additions if f.sha256 and not hub.store.bytes.has_object(repo.id, f.sha256, f.size)]
     if missing:
         raise bad_request(
             "Your push was rejected because an LFS pointer pointed to a file that does not exist. For "
@@ -170,32 +168,32 @@ def _check(here: State, repo: Repo, additions: Iterable[File]) -> None:
         )
     for file in additions:
         if file.path == "README.md" and not file.sha256:
-            errors, _ = judge(here.store.bytes.content(repo.id, file).read_text("utf-8", "replace"))
+            errors, _ = validate(hub.store.bytes.content(repo.id, file).read_text("utf-8", "replace"))
             if errors:
                 raise bad_request(
                     "Invalid metadata in README.md.\n" + "\n".join(f"- {one}" for one in errors)
                 )
 
 
-def _give_to_lfs(here: State, repo: Repo, draft: _Draft) -> None:
-    """Name in .gitattributes, within the same commit, each LFS file that no pattern there names."""
-    held = here.store.files(repo, here.store.head(repo).oid) | draft.additions
+def _track_lfs_files(hub: State, repo: Repo, draft: _Draft) -> None:
+    """Add each LFS file without a matching pattern to .gitattributes, in the same commit."""
+    files = hub.store.files(repo, hub.store.head(repo).oid) | draft.additions
     if _ATTRIBUTES in draft.deletions and _ATTRIBUTES not in draft.additions:
-        del held[_ATTRIBUTES]
-    attributes = before = _attributes(here, repo, held)
-    named_too = here.knobs.take("edit_attributes")
+        del files[_ATTRIBUTES]
+    attributes = before = _attributes(hub, repo, files)
+    always = hub.knobs.take("edit_attributes")
     for file in draft.additions.values():
-        if file.sha256 and (named_too or not is_lfs(attributes, file.path)):
+        if file.sha256 and (always or not is_lfs(attributes, file.path)):
             attributes += ("" if attributes.endswith("\n") or not attributes else "\n") + attribute_line(
                 file.path
             )
     if attributes != before:
-        draft.additions[_ATTRIBUTES] = here.store.bytes.put_blob(repo.id, _ATTRIBUTES, attributes.encode())
+        draft.additions[_ATTRIBUTES] = hub.store.bytes.put_blob(repo.id, _ATTRIBUTES, attributes.encode())
 
 
-def _attributes(here: State, repo: Repo, files: dict[str, File]) -> str:
+def _attributes(hub: State, repo: Repo, files: dict[str, File]) -> str:
     return (
-        here.store.bytes.content(repo.id, files[_ATTRIBUTES]).read_text("utf-8", "replace")
+        hub.store.bytes.content(repo.id, files[_ATTRIBUTES]).read_text("utf-8", "replace")
         if _ATTRIBUTES in files
         else ""
     )
@@ -203,7 +201,7 @@ def _attributes(here: State, repo: Repo, files: dict[str, File]) -> str:
 
 def _is_binary(sample: bytes) -> bool:
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(sample)  # which may end within a character
+        codecs.getincrementaldecoder("utf-8")().decode(sample)  # it may end within a character
     except UnicodeDecodeError:
         return True
     return b"\0" in sample

@@ -1,4 +1,4 @@
-"""The Hub's refusals: a status, a sentence in body and header, for some a code that clients tell them by."""
+"""The Hub's refusals: a status, a message in body and header, and for some an error code."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 
 class HubError(Exception):
-    """A refusal. `code` is what goes into X-Error-Code, `fields` into the body beside `error`."""
+    """A refusal, with the `code` for X-Error-Code, and further `fields` of the body."""
 
     def __init__(
         self,
@@ -28,16 +28,16 @@ class HubError(Exception):
 
 
 def refused(request: Request, error: Exception) -> Response:
-    """The answer to a HubError."""
+    """Return the answer for a HubError."""
     if not isinstance(error, HubError):
         raise error
-    # Header values are Latin-1; the Hub's sentences are ASCII, ours may name a path that is not.
+    # Header values are Latin-1. The Hub's messages are ASCII, but here one may have a path that is not.
     headers = {
         "X-Error-Message": quote(str(error).strip(), safe=" !\"#$&'()*+,/:;<=>?@[]`{|}")
     } | error.headers
     if error.code is not None:
         headers["X-Error-Code"] = error.code
-    # By which the client quotes a refusal: the caller's own, or the one that the client makes for each request.
+    # The request id that the client shows: the caller's own, or the one that the client generates.
     for name in ("x-request-id", "x-amzn-trace-id"):
         if name in request.headers:
             headers.setdefault("X-Request-Id", request.headers[name])
@@ -45,29 +45,29 @@ def refused(request: Request, error: Exception) -> Response:
 
 
 def repo_not_found(*, anonymous: bool) -> HubError:
-    """A repo that is not there, or not for this caller: the two look the same."""
+    """Return the refusal for a repo that does not exist or is not visible; both look the same."""
     if anonymous:
         return HubError(401, "Invalid username or password.", code="RepoNotFound")
     return HubError(404, "Repository not found", code="RepoNotFound")
 
 
 def revision_not_found(revision: str) -> HubError:
-    """A branch or commit that is not there."""
+    """Return the refusal for an unknown branch or commit."""
     return HubError(404, f"Invalid rev id: {revision}", code="RevisionNotFound")
 
 
 def entry_not_found() -> HubError:
-    """A file that is not there."""
+    """Return the refusal for an unknown file."""
     return HubError(404, "Entry not found", code="EntryNotFound")
 
 
 def bad_request(message: str) -> HubError:
-    """A request that cannot be understood."""
+    """Return the refusal for an invalid request."""
     return HubError(400, message)
 
 
 async def json_object(request: Request) -> dict[str, Any]:
-    """The request's body; refuses what is not a JSON object."""
+    """Return the request's body, which must be a JSON object."""
     try:
         body = json.loads(await request.body())
     except ValueError as error:

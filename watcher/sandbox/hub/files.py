@@ -1,7 +1,7 @@
-"""The Hub's routes for bytes: Git LFS in, and files out.
+"""The Hub's routes for bytes: uploads over Git LFS, and downloads.
 
-As on the Hub, an LFS file is not served where it is asked for: the answer leads to another origin, by a URL
-that carries its own permission. Here it is the same server by its other name, localhost or 127.0.0.1.
+As on the Hub, the download of an LFS file is redirected to a signed URL at another origin. Here that is the same server
+by its other name, localhost or 127.0.0.1.
 """
 
 import hashlib
@@ -20,24 +20,24 @@ from watcher.sandbox.hub.store import Repo
 
 _BATCH_TYPE = "application/vnd.git-lfs+json"
 _CHUNK = 1024 * 1024
-"""Bytes that are gathered before a thread writes and hashes them."""
+"""Bytes to collect before a thread writes and hashes them."""
 
 
 async def _batch(request: Request) -> Response:
     _, repo = writable(request, "Authorization error.")
-    here = state(request)
+    hub = state(request)
     body = await json_object(request)
     if body.get("operation") != "upload":
-        raise HubError(501, "The sandbox's LFS takes uploads only; downloads go through resolve")
+        raise HubError(501, "The sandbox does not imitate LFS downloads; use resolve")
     try:
         wanted = [(str(one["oid"]), int(one["size"])) for one in body["objects"]]
     except (KeyError, TypeError, ValueError) as error:
         raise bad_request("Each object needs an oid and a size") from error
-    missing = [(oid, size) for oid, size in wanted if not here.store.bytes.has_object(repo.id, oid, size)]
-    if repo.private and here.knobs.storage_limit is not None:
-        mine = [one for one in here.store.repos(repo.kind) if one.private and one.namespace == repo.namespace]
-        used = sum(here.store.bytes.used(one.id) for one in mine) + sum(size for _, size in missing)
-        if used > here.knobs.storage_limit:
+    missing = [(oid, size) for oid, size in wanted if not hub.store.bytes.has_object(repo.id, oid, size)]
+    if repo.private and hub.knobs.storage_limit is not None:
+        mine = [one for one in hub.store.repos(repo.kind) if one.private and one.namespace == repo.namespace]
+        used = sum(hub.store.bytes.used(one.id) for one in mine) + sum(size for _, size in missing)
+        if used > hub.knobs.storage_limit:
             raise HubError(
                 403,
                 "Private repository storage limit reached, please upgrade your plan to increase your private "
@@ -66,20 +66,20 @@ def _object(request: Request, repo: Repo, oid: str, size: int, *, missing: bool)
 
 
 async def _put(request: Request) -> Response:
-    here = state(request)
+    hub = state(request)
     repo, oid, size = _signed(request, "put")
-    upload = here.store.bytes.upload()
+    upload = hub.store.bytes.upload()
     try:
-        gathered = bytearray()
+        buffer = bytearray()
         async for chunk in request.stream():
-            gathered += chunk
-            if len(gathered) >= _CHUNK:
-                await run_in_threadpool(upload.write, bytes(gathered))
-                gathered.clear()
-        await run_in_threadpool(upload.write, bytes(gathered))
+            buffer += chunk
+            if len(buffer) >= _CHUNK:
+                await run_in_threadpool(upload.write, bytes(buffer))
+                buffer.clear()
+        await run_in_threadpool(upload.write, bytes(buffer))
         if upload.close() != oid or upload.size != size:
-            raise bad_request("The digest or the size of what was sent is not what was announced")
-        here.store.bytes.keep(repo.id, upload, oid)
+            raise bad_request("The upload's digest or size is not the one in its URL")
+        hub.store.bytes.keep(repo.id, upload, oid)
     finally:
         upload.discard()
     return Response(headers={"ETag": f'"{oid[:32]}"'})
@@ -99,20 +99,20 @@ async def _verify(request: Request) -> Response:
 
 
 async def _resolve(request: Request) -> Response:
-    here = state(request)
+    hub = state(request)
     repo = readable(request)
     commit = commit_of(request, repo)
-    file = here.store.files(repo, commit.oid).get(request.path_params["path"])
+    file = hub.store.files(repo, commit.oid).get(request.path_params["path"])
     if file is None:
         raise entry_not_found()
     headers = {"X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes"}
     if file.sha256 is None:
         headers["ETag"] = f'"{file.oid}"'
         return FileResponse(
-            here.store.bytes.content(repo.id, file), headers=headers, filename=file.path.split("/")[-1]
+            hub.store.bytes.content(repo.id, file), headers=headers, filename=file.path.split("/")[-1]
         )
     other = request.url.replace(hostname="localhost" if request.url.hostname == "127.0.0.1" else "127.0.0.1")
-    signature = _signature(here, "get", repo, file.sha256, file.size)
+    signature = _signature(hub, "get", repo, file.sha256, file.size)
     query = f"repo={repo.id}&size={file.size}&sig={signature}"
     headers |= {
         "X-Linked-Size": str(file.size),
@@ -131,19 +131,19 @@ async def _get(request: Request) -> Response:
     )
 
 
-def _signature(here: State, method: str, repo: Repo, oid: str, size: int) -> str:
-    return hmac.new(here.secret, f"{method}:{repo.id}:{oid}:{size}".encode(), hashlib.sha256).hexdigest()[:32]
+def _signature(hub: State, method: str, repo: Repo, oid: str, size: int) -> str:
+    return hmac.new(hub.secret, f"{method}:{repo.id}:{oid}:{size}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def _signed(request: Request, method: str) -> tuple[Repo, str, int]:
-    """The repo, oid and size of a signed URL; the signature is the permission."""
-    here = state(request)
+    """Return the repo, oid and size in a signed URL. The signature is the only permission that is checked."""
+    hub = state(request)
     oid, query = request.path_params["oid"], request.query_params
-    repo = here.store.repo_by_id(query.get("repo", ""))
+    repo = hub.store.repo_by_id(query.get("repo", ""))
     if repo is not None and query.get("size", "").isdecimal():
         size = int(query["size"])
         if hmac.compare_digest(
-            _signature(here, method, repo, oid, size).encode(), query.get("sig", "").encode()
+            _signature(hub, method, repo, oid, size).encode(), query.get("sig", "").encode()
         ):
             return repo, oid, size
     raise HubError(403, "The signature does not match")

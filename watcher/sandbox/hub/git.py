@@ -1,4 +1,4 @@
-"""What git would call things: blobs, LFS pointers, trees and commits; and which paths are LFS's."""
+"""Git's ids of blobs, trees and commits, LFS pointers, and the patterns of .gitattributes."""
 
 import hashlib
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 REGULAR_LIMIT = 10 * 1024 * 1024
-"""Bytes from which on the Hub wants a file in LFS."""
+"""The largest regular file, in bytes; the Hub requires LFS above that."""
 
 _LFS = "filter=lfs diff=lfs merge=lfs -text"
 
@@ -30,32 +30,32 @@ class File:
 
     path: str
     oid: str
-    """Of the git blob, which for an LFS file is its pointer."""
+    """The id of the git blob, which for an LFS file is that of its pointer."""
     size: int
-    """Bytes of the content, not of the pointer."""
+    """The bytes of the content, not of the pointer."""
     sha256: str | None
-    """Of the content of an LFS file; None for a regular one."""
+    """The digest of an LFS file's content; None for a regular file."""
     last_commit: str = ""
     """The commit that last changed it."""
 
     @property
     def pointer_size(self) -> int:
-        """Bytes of the LFS pointer."""
+        """The bytes of the LFS pointer."""
         return len(pointer(self.sha256 or "", self.size))
 
 
 def blob_oid(content: bytes) -> str:
-    """The name of a blob."""
+    """Return the id of a blob."""
     return _object("blob", content)
 
 
 def pointer(sha256: str, size: int) -> bytes:
-    """What git holds in place of an LFS file."""
+    """Return the pointer that git has in place of an LFS file."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
 def tree_oids(files: Iterable[File]) -> dict[str, str]:
-    """The names of all folders, by path; the root is the empty path."""
+    """Return the ids of all folders by path; the root is the empty path."""
     folders: dict[str, dict[str, tuple[str, str]]] = {"": {}}
     for file in files:
         parts = file.path.split("/")
@@ -65,7 +65,7 @@ def tree_oids(files: Iterable[File]) -> dict[str, str]:
     oids: dict[str, str] = {}
     for path in sorted(folders, key=lambda path: path.count("/") + bool(path), reverse=True):
         entries = folders[path]
-        # A folder sorts as if its name ended in a slash.
+        # Git sorts folders as if their names ended with a slash.
         ordered = sorted(entries.items(), key=lambda one: one[0] + ("/" if one[1][0] == "40000" else ""))
         oids[path] = _object(
             "tree",
@@ -78,14 +78,14 @@ def tree_oids(files: Iterable[File]) -> dict[str, str]:
 
 
 def commit_oid(*, tree: str, parent: str | None, author: str, when: int, message: str) -> str:
-    """The name of a commit; `when` is in Unix seconds."""
+    """Return the id of a commit; `when` is in Unix seconds."""
     signature = f"{author} <{author}@users.noreply.huggingface.co> {when} +0000"
     lines = [f"tree {tree}", *([f"parent {parent}"] if parent else []), f"author {signature}"]
     return _object("commit", "\n".join([*lines, f"committer {signature}", "", message]).encode())
 
 
 def is_lfs(attributes: str, path: str) -> bool:
-    """Whether these `.gitattributes` give the path to LFS; the last line that speaks of it decides."""
+    """Return whether these `.gitattributes` assign a path to LFS; the last matching line decides."""
     lfs = False
     for line in attributes.splitlines():
         pattern, *words = line.split() or ["#"]
@@ -96,7 +96,7 @@ def is_lfs(attributes: str, path: str) -> bool:
 
 
 def attribute_line(path: str) -> str:
-    """The line by which the Hub gives one path to LFS."""
+    """Return the line that the Hub adds to `.gitattributes` for a path."""
     return f"{path.replace(' ', '[[:space:]]')} {_LFS}\n"
 
 

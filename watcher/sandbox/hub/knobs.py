@@ -1,6 +1,6 @@
-"""How the Hub can misbehave in ways of its own, for as long or as often as asked; safe from any thread.
+"""The Hub's own faults; safe from any thread.
 
-What any service can do (answer 503, hang, lose an answer) is asked of the faults in front of it.
+The faults of any service (answer 503, hang, lose an answer) are in `watcher.sandbox.faults`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from watcher.sandbox.hub.errors import HubError
 
 
 class Knobs:
-    """At first all at rest: the Hub as it is on a good day."""
+    """Settings for the Hub's own faults; at first there are none."""
 
     image_mode: Literal["lfs", "regular"]
     offers_verify: bool
@@ -29,7 +29,7 @@ class Knobs:
         self.reset()
 
     def reset(self) -> None:
-        """All at rest again."""
+        """End all faults."""
         with self._lock:
             self._left: Counter[str] = Counter()
             self._hidden: Counter[str] = Counter()
@@ -39,47 +39,47 @@ class Knobs:
             self.request_quota = None
 
     def images_as(self, mode: Literal["lfs", "regular"]) -> None:
-        """What preupload answers for a small binary file that no LFS pattern names."""
+        """Set the mode that preupload answers for a small binary file without an LFS pattern."""
         if mode not in {"lfs", "regular"}:
             raise ValueError(f"mode must be lfs or regular, not {mode!r}")
         self.image_mode = mode
 
     def offer_verify(self, *, offered: bool = True) -> None:
-        """Whether LFS uploads are to be verified."""
+        """Set whether LFS uploads have to be verified."""
         self.offers_verify = offered
 
     def limit_storage(self, limit: int | None) -> None:
-        """Refuse uploads by which a namespace's private repos exceed so many bytes; None is no limit."""
+        """Refuse uploads with which a namespace's private repos exceed so many bytes; None is no limit."""
         self.storage_limit = limit
 
     def limit_requests(self, quota: int | None, window: float = 300.0) -> None:
-        """So many API requests per token in so many seconds, said in RateLimit headers; None is no limit."""
+        """Limit the API requests per token in so many seconds, with RateLimit headers; None is no limit."""
         self.request_quota = None if quota is None else (quota, window)
 
     def conflict(self, times: int = 1) -> None:
-        """Refuse creations with "another conflicting operation is in progress"."""
+        """Refuse to create repos: "another conflicting operation is in progress"."""
         self._add("conflict", times)
 
     def omit_url(self, times: int = 1) -> None:
-        """Leave the url out when a repo that exists is created."""
+        """Leave the URL out of the 409 for a repo that exists."""
         self._add("omit_url", times)
 
     def edit_attributes(self, times: int = 1) -> None:
-        """Name each LFS file of a commit in .gitattributes, also where a pattern names it already."""
+        """Add each LFS file of a commit to .gitattributes, even if a pattern matches it already."""
         self._add("edit_attributes", times)
 
     def exceed(self, action: Literal["create", "commit"], times: int = 1) -> None:
-        """Refuse an action for the hour's quota: a 429 without RateLimit headers."""
+        """Refuse an action because of its hourly quota: a 429 without RateLimit headers."""
         if action not in {"create", "commit"}:
             raise ValueError(f"action must be create or commit, not {action!r}")
         self._add(action, times)
 
     def hide_new_repo(self, reads: int = 1) -> None:
-        """Answer 404 to so many reads of the repo that is created next."""
+        """Answer 404 to the first reads of the repo that is created next."""
         self._add("hide", reads)
 
     def take(self, knob: str) -> bool:
-        """Whether the knob is turned, for this once."""
+        """Return whether a fault applies to this request, and count it."""
         with self._lock:
             if not self._left[knob]:
                 return False
@@ -87,18 +87,18 @@ class Knobs:
             return True
 
     def take_action(self, action: str) -> None:
-        """Refuse the action if it exceeds its quota."""
+        """Refuse the action if its quota is exceeded."""
         if self.take(action):
             quota = f"You have exceeded our hourly quotas for action: {action}. We invite you to retry later."
             raise HubError(429, quota)
 
     def created(self, repo: str) -> None:
-        """A repo is new: hide it if asked."""
+        """Hide a new repo, if that was asked."""
         with self._lock:
             self._hidden[repo] = self._left.pop("hide", 0)
 
     def hidden(self, repo: str) -> bool:
-        """Whether this read of the repo must miss it."""
+        """Return whether the repo is hidden from this read, and count it."""
         with self._lock:
             if not self._hidden[repo]:
                 return False
@@ -111,7 +111,7 @@ class Knobs:
 
 
 class RequestLimit:
-    """Counts API requests per token in fixed windows, once a quota is set."""
+    """Limits API requests per token in fixed windows, if there is a quota."""
 
     def __init__(self, app: ASGIApp, knobs: Knobs) -> None:
         self._app = app
@@ -121,7 +121,7 @@ class RequestLimit:
         self._ends = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 429."""
+        """Pass the request on with headers, or answer 429."""
         limit = self._knobs.request_quota
         path = scope.get("path", "")
         if limit is None or not (path.startswith("/api/") or "/info/lfs/" in path):
@@ -140,11 +140,11 @@ class RequestLimit:
             "RateLimit-Policy": f'"fixed window";"api";q={quota};w={math.ceil(window)}',
         }
         if self._used[token] > quota:
-            sentence = (
+            message = (
                 f"We had to rate limit you, you hit the quota of {quota} api requests per "
                 f"{math.ceil(window / 60)} minutes period."
             )
-            response = JSONResponse({"error": sentence}, 429, {**headers, "X-Error-Message": sentence})
+            response = JSONResponse({"error": message}, 429, {**headers, "X-Error-Message": message})
             await response(scope, receive, send)
             return
 

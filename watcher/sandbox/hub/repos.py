@@ -1,4 +1,4 @@
-"""The Hub's routes for repos as wholes: who am I, create, look, list, change, delete."""
+"""The Hub's routes for repos: create, read, list, change settings, delete; and for tokens."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from watcher.sandbox.hub.access import User, whoami
-from watcher.sandbox.hub.card import judge, metadata
+from watcher.sandbox.hub.card import metadata, validate
 from watcher.sandbox.hub.errors import HubError, bad_request, json_object
 from watcher.sandbox.hub.git import DEFAULT_ATTRIBUTES, File
 from watcher.sandbox.hub.state import commit_of, find, page, readable, repo_url, state, writable
@@ -25,15 +25,15 @@ async def _whoami(request: Request) -> Response:
 
 
 async def _create(request: Request) -> Response:
-    here = state(request)
-    user, kind, name, body = await _named(request)
+    hub = state(request)
+    user, kind, name, body = await _repo_in_body(request)
     if not user.may_write(name.partition("/")[0]):
         raise HubError(403, f"You don't have the rights to create a {kind[:-1]} under this namespace")
-    here.knobs.take_action("create")
-    if here.knobs.take("conflict"):
+    hub.knobs.take_action("create")
+    if hub.knobs.take("conflict"):
         raise HubError(409, "Cannot create repo: another conflicting operation is in progress")
     try:
-        repo = here.store.create(
+        repo = hub.store.create(
             kind,
             name,
             user.name,
@@ -41,15 +41,15 @@ async def _create(request: Request) -> Response:
             private=bool(_private(body)),
         )
     except RepoExistsError as error:
-        held = here.store.repo(kind, name)
-        fields = {"url": repo_url(request, held)} if held and not here.knobs.take("omit_url") else {}
+        existing = hub.store.repo(kind, name)
+        fields = {"url": repo_url(request, existing)} if existing and not hub.knobs.take("omit_url") else {}
         raise HubError(409, f"You already created this {kind[:-1]} repo", fields=fields) from error
-    here.knobs.created(repo.id)
+    hub.knobs.created(repo.id)
     return JSONResponse({"url": repo_url(request, repo), "name": repo.name, "id": repo.id})
 
 
 async def _delete(request: Request) -> Response:
-    user, kind, name, _ = await _named(request)
+    user, kind, name, _ = await _repo_in_body(request)
     repo = find(request, user, kind, name)
     if not user.may_write(repo.namespace):
         raise HubError(403, f"You don't have the rights to delete this {kind[:-1]}")
@@ -57,8 +57,8 @@ async def _delete(request: Request) -> Response:
     return JSONResponse({})
 
 
-async def _named(request: Request) -> tuple[User, Kind, str, dict[str, Any]]:
-    """The caller, and the kind and full name of the repo that the body speaks of."""
+async def _repo_in_body(request: Request) -> tuple[User, Kind, str, dict[str, Any]]:
+    """Return the caller, the kind and full name of the repo in the body, and the body."""
     user = state(request).access.user(request)
     if user is None:
         raise HubError(401, "Invalid username or password.")
@@ -66,7 +66,7 @@ async def _named(request: Request) -> tuple[User, Kind, str, dict[str, Any]]:
     kinds: dict[object, Kind] = {"model": "models", "dataset": "datasets"}
     kind = kinds.get(body.get("type", "model"))
     if kind is None:
-        raise HubError(501, "The sandbox has model and dataset repos only")
+        raise HubError(501, "The sandbox does not imitate other repos than models and datasets")
     name = body.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise bad_request(f"Invalid repo name: {name}")
@@ -74,7 +74,7 @@ async def _named(request: Request) -> tuple[User, Kind, str, dict[str, Any]]:
 
 
 def _private(body: dict[str, Any]) -> bool | None:
-    """What the body wants: today's clients say `visibility`, older ones `private`; None if nothing."""
+    """Return whether the body asks for a private repo (older clients send `private`); None if it does not say."""
     if "visibility" in body:
         if body["visibility"] not in {"private", "public"}:
             raise bad_request('"visibility" must be one of [private, public]')
@@ -95,27 +95,27 @@ async def _settings(request: Request) -> Response:
 async def _info(request: Request) -> Response:
     repo = readable(request)
     blobs = request.query_params.get("blobs", "").lower() in {"1", "true"}
-    return JSONResponse(_shown(request, repo, commit_of(request, repo), blobs=blobs))
+    return JSONResponse(_repo_json(request, repo, commit_of(request, repo), blobs=blobs))
 
 
 async def _list(request: Request) -> Response:
-    here = state(request)
-    user = here.access.user(request)
+    hub = state(request)
+    user = hub.access.user(request)
     kind: Kind = "datasets" if request.url.path == "/api/datasets" else "models"
     author = request.query_params.get("author")
     search = request.query_params.get("search", "").lower()
     repos = [
         repo
-        for repo in here.store.repos(kind)
+        for repo in hub.store.repos(kind)
         if (not repo.private or (user and user.may_read(repo)))
         and author in {None, repo.namespace}
         and search in repo.name.lower()
     ]
     chosen, headers = page(request, repos)
-    return JSONResponse([_shown(request, repo, here.store.head(repo)) for repo in chosen], headers=headers)
+    return JSONResponse([_repo_json(request, repo, hub.store.head(repo)) for repo in chosen], headers=headers)
 
 
-def _shown(request: Request, repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[str, Any]:
+def _repo_json(request: Request, repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[str, Any]:
     store = state(request).store
     files = store.files(repo, commit.oid)
     card: dict[str, Any] = {}
@@ -136,11 +136,11 @@ def _shown(request: Request, repo: Repo, commit: Commit, *, blobs: bool = False)
         "downloads": 0,
         "likes": 0,
         "createdAt": repo.created_at,
-        "siblings": [_sibling(file, blobs=blobs) for file in files.values()],
+        "siblings": [_file_json(file, blobs=blobs) for file in files.values()],
         "usedStorage": store.bytes.used(repo.id),
     }
     if card:
-        # A card may hold dates, which JSON does not know.
+        # JSON has no dates, which a card may have.
         shown["cardData"] = {
             str(name): value if isinstance(value, str | list | dict | int) else str(value)
             for name, value in card.items()
@@ -149,7 +149,7 @@ def _shown(request: Request, repo: Repo, commit: Commit, *, blobs: bool = False)
     return shown
 
 
-def _sibling(file: File, *, blobs: bool) -> dict[str, Any]:
+def _file_json(file: File, *, blobs: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {"rfilename": file.path}
     if blobs:
         shown |= {"blobId": file.oid, "size": file.size}
@@ -179,7 +179,7 @@ async def _validate_yaml(request: Request) -> Response:
     content = (await json_object(request)).get("content")
     if not isinstance(content, str):
         raise bad_request('"content" must be a string')
-    errors, warnings = judge(content)
+    errors, warnings = validate(content)
     report = {
         "errors": [{"message": error} for error in errors],
         "warnings": [{"message": warning} for warning in warnings],

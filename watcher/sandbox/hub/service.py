@@ -1,7 +1,7 @@
-"""The Hugging Face Hub as huggingface_hub 2.4.0 and the `hf` command of that version see it.
+"""The Hugging Face Hub, as far as huggingface_hub 2.4.0 and its `hf` command use it.
 
-Imitated: tokens and organisations, model and dataset repos with their one branch, commits, Git LFS by single
-PUT, trees, downloads. Not imitated: Xet, multipart uploads, branches, pull requests, Spaces, Jobs, web pages.
+Imitated are tokens and organisations, model and dataset repos with one branch, commits, Git LFS with single PUTs, trees
+and downloads. The sandbox does not imitate Xet, multipart uploads, branches, pull requests, Spaces, Jobs and web pages.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -26,24 +26,24 @@ __all__ = ["Hub", "User"]
 
 
 class Hub:
-    """One Hub with its state in a folder; a new one on the same folder goes on where the last ended."""
+    """A Hub with its state in a folder; another one on the same folder continues with that state."""
 
     def __init__(self, folder: Path, users: Mapping[str, User], *, page_size: int = 1000) -> None:
-        """Takes the users by token, and how many entries a page has at most."""
+        """Take the users by token, and the most entries on a page."""
         self.access = Access(users)
         self.knobs = Knobs()
         self.store = Store(folder)
         self.app = Starlette(
             routes=[*repos.ROUTES, *commits.ROUTES, *trees.ROUTES, *files.ROUTES],
             middleware=[Middleware(RequestLimit, self.knobs)],
-            exception_handlers={HubError: refused, RepoGoneError: _gone},
+            exception_handlers={HubError: refused, RepoGoneError: _repo_gone},
             lifespan=self._lifespan,
         )
         self.app.state.hub = State(self.store, self.access, self.knobs, self.store.secret(), page_size)
 
     @property
     def actions(self) -> dict[str, Callable[..., Any]]:
-        """What can be asked of it by name, for the control app."""
+        """The actions that the control port offers, by name."""
         return {
             "hub_revoke": self.access.revoke,
             "hub_take_writing": self.access.take_writing,
@@ -61,12 +61,12 @@ class Hub:
         }
 
     def reset(self) -> None:
-        """Put all knobs at rest, and give the tokens back what they could; repos stay."""
+        """End all faults, and restore all tokens; repos stay."""
         self.knobs.reset()
         self.access.reset()
 
     def close(self) -> None:
-        """Close the database; the app does it itself when its server ends."""
+        """Close the database; the app does so when its server stops."""
         self.store.close()
 
     @asynccontextmanager
@@ -75,5 +75,5 @@ class Hub:
         self.close()
 
 
-def _gone(request: Request, _: Exception) -> Response:
+def _repo_gone(request: Request, _: Exception) -> Response:
     return refused(request, repo_not_found(anonymous=False))

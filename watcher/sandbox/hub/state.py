@@ -1,4 +1,4 @@
-"""What the Hub's routes share: its parts, the caller's rights to the repo of a path, revisions and pages."""
+"""What the Hub's routes share: its state, the repo of a path with the caller's rights, revisions and pages."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ NO_WRITE = "Forbidden: pass `create_pr=1` as a query parameter to create a Pull 
 
 @dataclass(frozen=True)
 class State:
-    """The parts."""
+    """The parts of a Hub."""
 
     store: Store
     access: Access
@@ -30,17 +30,17 @@ class State:
 
 
 def state(request: Request) -> State:
-    """The parts of the Hub that is asked."""
+    """Return the state of the Hub that got the request."""
     return cast("State", request.app.state.hub)
 
 
 def readable(request: Request) -> Repo:
-    """The repo that the path names, or the refusal that hides it."""
+    """Return the repo of the path, if it is visible to the caller."""
     return _find(request)[1]
 
 
 def writable(request: Request, refusal: str = NO_WRITE) -> tuple[User, Repo]:
-    """The caller and the repo that the path names; without the right, a 403 of this sentence."""
+    """Return the caller and the repo of the path. `refusal` is the message of the 403 for a caller without the right."""
     user, repo = _find(request)
     if user is None:
         raise HubError(401, "Invalid username or password.")
@@ -50,17 +50,17 @@ def writable(request: Request, refusal: str = NO_WRITE) -> tuple[User, Repo]:
 
 
 def find(request: Request, user: User | None, kind: Kind, name: str) -> Repo:
-    """The repo of that name, if this user may know of it."""
-    here = state(request)
-    repo = here.store.repo(kind, name)
+    """Return the repo of that name, if it is visible to the user."""
+    hub = state(request)
+    repo = hub.store.repo(kind, name)
     visible = repo is not None and (not repo.private or (user is not None and user.may_read(repo)))
-    if repo is None or not visible or here.knobs.hidden(repo.id):
+    if repo is None or not visible or hub.knobs.hidden(repo.id):
         raise repo_not_found(anonymous=user is None)
     return repo
 
 
 def commit_of(request: Request, repo: Repo) -> Commit:
-    """The commit of the revision in the path; without one, the head."""
+    """Return the commit of the revision in the path, or else the head."""
     revision = request.path_params.get("revision", "main")
     commit = state(request).store.find_commit(repo, revision)
     if commit is None:
@@ -69,25 +69,25 @@ def commit_of(request: Request, repo: Repo) -> Commit:
 
 
 def only_main(request: Request) -> None:
-    """Refuse other branches, and pull requests, neither of which is here."""
+    """Refuse other branches and pull requests."""
     if request.query_params.get("create_pr"):
-        raise HubError(501, "The sandbox has no pull requests")
+        raise HubError(501, "The sandbox does not imitate pull requests")
     if request.path_params["revision"] != "main":
         raise revision_not_found(request.path_params["revision"])
 
 
 def repo_url(request: Request, repo: Repo) -> str:
-    """Where a browser would look at it."""
+    """Return the URL of the repo's page."""
     return f"{str(request.base_url).rstrip('/')}/{'datasets/' if repo.kind == 'datasets' else ''}{repo.name}"
 
 
 def page(request: Request, items: Sequence[Any]) -> tuple[Sequence[Any], dict[str, str]]:
-    """One page of the items, and the Link header that leads to the next."""
+    """Return one page of the items, and the Link header with the next page."""
     try:
         size = min(int(request.query_params.get("limit", "1000")), state(request).page_size)
         start = int(request.query_params.get("cursor", "0"))
     except ValueError as error:
-        raise bad_request("limit and cursor are numbers") from error
+        raise bad_request("limit and cursor must be numbers") from error
     if start + size >= len(items):
         return items[start:], {}
     following = request.url.include_query_params(cursor=start + size)

@@ -1,6 +1,6 @@
-"""What the Hub holds, on disk: repos, commits, files. It survives a restart; one process at a time.
+"""The Hub's repos, commits and files, on disk; they survive a restart. For one process at a time.
 
-SQLite has what is known, Bytes the bytes. Every method is short and may be called from any thread.
+SQLite has the metadata, `Bytes` the contents. Every method is short and can be called from any thread.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class Repo:
 
     @property
     def namespace(self) -> str:
-        """The user or organisation whose it is."""
+        """The user or organisation that owns it."""
         return self.name.partition("/")[0]
 
 
@@ -67,11 +67,11 @@ class Commit:
 
 
 class RepoExistsError(Exception):
-    """A repo of that name is there already."""
+    """There is a repo of that name already."""
 
 
 class StaleParentError(Exception):
-    """The branch is no longer where the committer thought."""
+    """The parent commit is not the head of the branch."""
 
 
 class Store:
@@ -91,7 +91,7 @@ class Store:
             self._db.close()
 
     def secret(self) -> bytes:
-        """A secret of this Hub's, the same after a restart."""
+        """Return this Hub's secret, which stays the same after a restart."""
         with self._transaction():
             self._db.execute("insert or ignore into settings values ('secret', ?)", [secrets.token_hex(32)])
             row = self._db.execute("select value from settings where name = 'secret'").fetchone()
@@ -100,7 +100,7 @@ class Store:
     # Repos
 
     def create(self, kind: Kind, name: str, author: str, files: dict[str, bytes], *, private: bool) -> Repo:
-        """A new repo with its initial commit; raises RepoExistsError."""
+        """Create a repo with its initial commit, and return it; raises RepoExistsError."""
         identifier = secrets.token_hex(12)
         with self._transaction():
             if self.repo(kind, name) is not None:
@@ -111,33 +111,33 @@ class Store:
             )
             repo = self.repo(kind, name)
             assert repo is not None
-            self.bytes.make_place(identifier)
+            self.bytes.make_folders(identifier)
             initial = [self.bytes.put_blob(identifier, path, content) for path, content in files.items()]
             self.commit(repo, initial, [], title="initial commit", message="", author=author, parent=None)
         return repo
 
     def repo(self, kind: Kind, name: str) -> Repo | None:
-        """The repo of that name."""
+        """Return the repo of that name, or None."""
         found = self._rows(f"{_REPO} where kind = ? and name = ?", kind, name)
         return _repo(found[0]) if found else None
 
     def repo_by_id(self, identifier: str) -> Repo | None:
-        """The repo that a signed URL speaks of."""
+        """Return the repo with that id, or None."""
         found = self._rows(f"{_REPO} where id = ?", identifier)
         return _repo(found[0]) if found else None
 
     def repos(self, kind: Kind) -> list[Repo]:
-        """All repos of a kind, the newest first."""
+        """Return all repos of a kind, newest first."""
         query = f"{_REPO} where kind = ? order by created_at desc, rowid desc"
         return [_repo(row) for row in self._rows(query, kind)]
 
     def set_private(self, repo: Repo, *, private: bool) -> None:
-        """Change who may see it."""
+        """Make a repo private or public."""
         with self._transaction():
             self._db.execute("update repos set private = ? where id = ?", [private, repo.id])
 
     def delete(self, repo: Repo) -> None:
-        """Delete the repo and its bytes."""
+        """Delete a repo and its bytes."""
         with self._transaction():
             self._db.execute("delete from repos where id = ?", [repo.id])
         self.bytes.delete(repo.id)
@@ -145,11 +145,11 @@ class Store:
     # Commits
 
     def head(self, repo: Repo) -> Commit:
-        """The newest commit."""
+        """Return the newest commit."""
         return self.commits(repo, limit=1)[0]
 
     def commits(self, repo: Repo, *, limit: int = -1, offset: int = 0) -> list[Commit]:
-        """The commits, the newest first; -1 is no limit."""
+        """Return the commits, newest first; -1 is no limit."""
         query = (
             "select oid, title, message, author, date from commits where repo = ? "
             "order by number desc limit ? offset ?"
@@ -157,7 +157,7 @@ class Store:
         return [Commit(*row) for row in self._rows(query, repo.id, limit, offset)]
 
     def find_commit(self, repo: Repo, revision: str) -> Commit | None:
-        """The commit of a revision: `main`, its ref, or a full oid."""
+        """Return the commit of a revision: `main`, its ref, or a full oid; or None."""
         if revision in {"main", "refs/heads/main"}:
             return self.head(repo)
         query = "select oid, title, message, author, date from commits where repo = ? and oid = ?"
@@ -165,7 +165,7 @@ class Store:
         return Commit(*found[0]) if found else None
 
     def files(self, repo: Repo, commit: str) -> dict[str, File]:
-        """What a commit holds, by path and in git's order."""
+        """Return the files of a commit by path, in git's order."""
         query = """
             select path, oid, size, sha256, last_commit from files
             where repo = ? and "commit" = ? order by path
@@ -183,10 +183,10 @@ class Store:
         author: str,
         parent: str | None,
     ) -> Commit:
-        """Put a commit on top; a deletion may be a folder.
+        """Add a commit and return it; deletions can be folders.
 
-        `parent`, if given, may be the beginning of an oid. Raises StaleParentError if that is not the head's,
-        RepoGoneError if the repo was deleted meanwhile.
+        `parent`, if given, can be the beginning of an oid. Raises StaleParentError if it is not the head's, and
+        RepoGoneError if the repo was deleted in the meantime.
         """
         with self._transaction():
             if self.repo_by_id(repo.id) is None:
@@ -196,14 +196,14 @@ class Store:
             if parent is not None and (head is None or not head.startswith(parent)):
                 raise StaleParentError
             files = self.files(repo, head) if head else {}
-            for gone in deletions:
+            for deleted in deletions:
                 for path in [
-                    path for path in files if path == gone or path.startswith(f"{gone.rstrip('/')}/")
+                    path for path in files if path == deleted or path.startswith(f"{deleted.rstrip('/')}/")
                 ]:
                     del files[path]
             for file in additions:
-                held = files.get(file.path)
-                if held is None or held.oid != file.oid:
+                existing = files.get(file.path)
+                if existing is None or existing.oid != file.oid:
                     files[file.path] = file
             date, when = self._rows(f"select {_NOW}, unixepoch()")[0]
             oid = commit_oid(
@@ -234,7 +234,7 @@ class Store:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._lock:
-            if self._db.in_transaction:  # part of a larger one
+            if self._db.in_transaction:  # part of an outer one
                 yield
                 return
             self._db.execute("begin immediate")

@@ -1,4 +1,4 @@
-"""The Hub's routes that look into a repo: commits, trees, and what is known of single paths."""
+"""The Hub's routes to read a repo: its commits, its trees, and information about paths."""
 
 from typing import Any
 
@@ -64,9 +64,9 @@ async def _paths_info(request: Request) -> Response:
     return JSONResponse([entries[path] for path in asked if path in entries])
 
 
-def _entries(here: State, repo: Repo, commit: Commit, *, expand: bool) -> dict[str, dict[str, Any]]:
-    """The files and folders of a commit, by path and in order of it."""
-    files = here.store.files(repo, commit.oid)
+def _entries(hub: State, repo: Repo, commit: Commit, *, expand: bool) -> dict[str, dict[str, Any]]:
+    """Return the files and folders of a commit, sorted by path."""
+    files = hub.store.files(repo, commit.oid)
     entries: dict[str, dict[str, Any]] = {
         path: {"type": "directory", "oid": oid, "size": 0, "path": path}
         for path, oid in tree_oids(files.values()).items()
@@ -77,7 +77,7 @@ def _entries(here: State, repo: Repo, commit: Commit, *, expand: bool) -> dict[s
         if file.sha256 is not None:
             entries[path]["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": file.pointer_size}
     if expand:
-        commits = {one.oid: (-number, one) for number, one in enumerate(here.store.commits(repo))}
+        commits = {one.oid: (-number, one) for number, one in enumerate(hub.store.commits(repo))}
         for path, entry in entries.items():
             inside = [f for f in files.values() if f.path == path or f.path.startswith(f"{path}/")]
             _, last = max((commits[file.last_commit] for file in inside), key=lambda one: one[0])

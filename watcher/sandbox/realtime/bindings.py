@@ -1,4 +1,4 @@
-"""What a client wants to hear of: one entry of `postgres_changes`, read as Realtime reads it."""
+"""One entry of `postgres_changes`: the changes that a client subscribes to, parsed as Realtime does."""
 
 import json
 import zlib
@@ -13,7 +13,7 @@ _ACTIONS = ("INSERT", "UPDATE", "DELETE")
 
 
 class BindingError(Exception):
-    """The subscription cannot be had; the message is what the client is told."""
+    """The subscription is refused; the message goes to the client."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Filter:
     negated: bool
 
     def __str__(self) -> str:
-        """Return the filter as Elixir shows it."""
+        """Return the filter as Elixir prints it."""
         shown = [_text(part) for part in (self.column, self.operator, self.value)]
         return f"{{{', '.join(shown)}, {str(self.negated).lower()}}}"
 
@@ -42,7 +42,7 @@ class Binding:
     columns: tuple[str, ...] | None
 
     def __str__(self) -> str:
-        """Return the binding as Realtime words it in its messages."""
+        """Return the binding as it is in Realtime's messages."""
         filters = f"[{', '.join(map(str, self.filters))}]"
         select = "nil" if self.columns is None else f"[{', '.join(map(_text, self.columns))}]"
         return (
@@ -52,7 +52,7 @@ class Binding:
 
 
 def parse(entry: Mapping[str, Any]) -> Binding:
-    """Read an entry. Raises `BindingError`."""
+    """Parse an entry. Raises `BindingError`."""
     event = str(entry.get("event", "*")).upper()
     columns = tuple(name for name in entry.get("select") or () if isinstance(name, str)) or None
     schema, table, conditions = entry.get("schema"), entry.get("table"), entry.get("filter")
@@ -76,25 +76,25 @@ def _filters(text: str) -> Iterator[Filter]:
         return
     for condition in _split(text.strip()):
         if not condition.strip():
-            raise _unreadable("filter must not contain empty segments (check for extra commas)")
+            raise _parse_error("filter must not contain empty segments (check for extra commas)")
         column, equals, rest = condition.strip().partition("=")
         negated = rest.startswith("not.")
         operator, dot, value = rest.removeprefix("not.").partition(".")
         if not equals:
-            raise _unreadable(f"[{_text(column)}]")
+            raise _parse_error(f"[{_text(column)}]")
         if not dot:
-            raise _unreadable(f"[{_text(operator)}]")
+            raise _parse_error(f"[{_text(operator)}]")
         if operator not in _OPERATORS:
-            raise _unreadable(f"[{_text(operator)}, {_text(value)}]")
+            raise _parse_error(f"[{_text(operator)}, {_text(value)}]")
         if operator == "in":
             if not (value.startswith("(") and value.endswith(")")):
-                raise _unreadable("`in` filter value must be wrapped by parentheses")
+                raise _parse_error("`in` filter value must be wrapped by parentheses")
             value = f"{{{value[1:-1]}}}"
         yield Filter(column, operator, value if operator == "in" else _unquoted(value), negated)
 
 
 def _split(text: str) -> Iterator[str]:
-    """Yield what stands between commas that are neither quoted nor in parentheses."""
+    """Split at commas that are neither quoted nor in parentheses."""
     start, depth, quoted, previous = 0, 0, False, ""
     for at, letter in enumerate(text):
         if quoted:
@@ -116,7 +116,7 @@ def _unquoted(value: str) -> str:
     return value[1:-1].replace('\\"', '"').replace("\\\\", "\\")
 
 
-def _unreadable(what: str) -> BindingError:
+def _parse_error(what: str) -> BindingError:
     return BindingError(f"Error parsing `filter` params: {what}")
 
 

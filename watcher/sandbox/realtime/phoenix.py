@@ -1,4 +1,4 @@
-"""Phoenix's channel protocol: five fields a frame, as an object (1.0.0) or as an array (2.0.0)."""
+"""Phoenix's channel protocol: frames of five fields, as an object (1.0.0) or an array (2.0.0)."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Frame:
 
 
 def decode(version: Version, text: str) -> Frame | None:
-    """Return the frame in `text`, or None: Phoenix drops what is no frame without a word."""
+    """Return the frame in `text`, or None for malformed text, which Phoenix ignores."""
     try:
         message = json.loads(text)
     except ValueError:
@@ -33,7 +33,7 @@ def decode(version: Version, text: str) -> Frame | None:
 
 
 def encode(version: Version, frame: Frame) -> str:
-    """Return `frame` as text. In 1.0.0 the server never says the join's ref; text as payload is JSON already."""
+    """Return `frame` as text; a payload that is text is JSON. In 1.0.0 the server does not send the join's ref."""
     payload = frame.payload if isinstance(frame.payload, str) else _json(frame.payload)
     if version == "2.0.0":
         head = _json([frame.join_ref, frame.ref, frame.topic, frame.event])
@@ -43,7 +43,7 @@ def encode(version: Version, frame: Frame) -> str:
 
 
 def reply(to: Frame, status: Literal["ok", "error"], response: Any) -> Frame:
-    """Answer a frame."""
+    """Return the reply to a frame."""
     payload = {"status": status, "response": response}
     return Frame(to.topic, "phx_reply", payload, to.ref, to.join_ref)
 

@@ -1,6 +1,7 @@
-"""Polls the slot and tells each subscriber what it may know: at most once, in order of commit, matched when polled.
+"""Polls the replication slot, and sends each subscriber the events that it may see.
 
-What is committed while nothing polls is told to nobody. A subscriber is never told that it missed anything.
+Events are sent at most once, in order of commit, to those who are subscribed when the change is polled. Changes that are
+committed while nothing polls are lost, and no subscriber is told that it missed anything.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Caller
 from watcher.sandbox.realtime.bindings import Binding, identity, parse
 from watcher.sandbox.realtime.rate import Rate
-from watcher.sandbox.realtime.stream import Stream, Told
+from watcher.sandbox.realtime.stream import Stream, View
 from watcher.sandbox.realtime.timing import Timing
 from watcher.sandbox.realtime.wal import Change
 
@@ -26,18 +27,18 @@ _STREAM_SECONDS = 10.0
 
 
 class Listener(Protocol):
-    """Who subscribes: a channel."""
+    """A subscriber: a channel."""
 
-    def tell(self, data: str, ids: list[int]) -> None:
-        """Pass on an event that the bindings of these ids match; `data` is JSON."""
+    def send_event(self, data: str, ids: list[int]) -> None:
+        """Send an event that the bindings with these ids match; `data` is JSON."""
 
-    def renew(self) -> None:
-        """Subscribe again: what is published has changed."""
+    def resubscribe(self) -> None:
+        """Subscribe again, since the published tables have changed."""
 
 
 @dataclass(eq=False)
 class Subscription:
-    """A binding of a channel, as it stands in the database."""
+    """A binding of a channel, with the tables that it is about."""
 
     listener: Listener
     id: int
@@ -50,16 +51,16 @@ class Subscription:
 @dataclass(frozen=True)
 class _Event:
     change: Change
-    told: Told
+    view: View
     matched: Sequence[Subscription]
 
 
 class Poller:
-    """Runs from the first subscription on, and until nobody has subscribed for a while."""
+    """Polls from the first subscription until there has been none for a while."""
 
     def __init__(self, database: Database, timing: Timing) -> None:
-        self.silent_until = 0.0
-        """Until this moment of the monotonic clock, changes are taken and told to nobody."""
+        self.drop_until = 0.0
+        """Changes polled before this time on the monotonic clock are dropped."""
         self.rate = Rate()
         self._database = database
         self._timing = timing
@@ -69,7 +70,7 @@ class Poller:
 
     @property
     def warm(self) -> bool:
-        """Whether there is a slot already."""
+        """Whether there is a slot."""
         return self._running and self._stream is not None and self._stream.done()
 
     @property
@@ -77,13 +78,13 @@ class Poller:
         return self._task is not None and not self._task.done()
 
     def start(self) -> None:
-        """Begin to poll, if that is not so already."""
+        """Start polling, unless it is running."""
         if not self._running:
-            self._lost()
+            self._await_stream()
             self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """End, and forget who has subscribed."""
+        """Stop polling, and remove all subscriptions."""
         self._subscriptions.clear()
         if self._task is not None:
             self._task.cancel()
@@ -93,9 +94,9 @@ class Poller:
     async def subscribe(
         self, listener: Listener, entries: Iterable[Mapping[str, Any]], caller: Caller
     ) -> None:
-        """Subscribe `listener` to `entries` in place of what it had.
+        """Subscribe `listener` to `entries` instead of its former ones.
 
-        Raises `BindingError` if one cannot be had, `psycopg.Error` or `TimeoutError` while Postgres is away.
+        Raises `BindingError` if one is refused, `psycopg.Error` or `TimeoutError` while Postgres is down.
         """
         self.start()
         assert self._stream is not None
@@ -103,7 +104,7 @@ class Poller:
             stream = await asyncio.shield(self._stream)
         found = [
             Subscription(
-                listener, identity(entry), binding, caller, await stream.admit(binding, caller.claims)
+                listener, identity(entry), binding, caller, await stream.check(binding, caller.claims)
             )
             for entry in entries
             for binding in [parse(entry)]
@@ -112,16 +113,16 @@ class Poller:
         self._subscriptions += found
 
     def unsubscribe(self, listener: Listener) -> None:
-        """Forget what `listener` has subscribed to."""
+        """Remove the subscriptions of `listener`."""
         self._subscriptions = [one for one in self._subscriptions if one.listener is not listener]
 
     def mute(self, *, muted: bool) -> None:
-        """Tell those who have subscribed nothing more; who subscribes after that is not concerned."""
+        """Stop sending events to the present subscriptions, or resume; later ones are not affected."""
         for subscription in self._subscriptions:
             subscription.muted = muted
 
     async def _run(self) -> None:
-        """Poll, with a new slot after each failure, and give up in silence when failures last too long."""
+        """Poll, with a new slot after each failure; when failures last too long, end without telling anybody."""
         failing_since: float | None = None
         pause = 0.0
         while True:
@@ -132,7 +133,7 @@ class Poller:
                     await self._follow(stream)
                 return
             except (psycopg.Error, OSError):
-                self._lost()
+                self._await_stream()
                 now = time.monotonic()
                 failing_since = failing_since or now
                 if now - failing_since > self._timing.give_up:
@@ -145,15 +146,15 @@ class Poller:
         assert self._stream is not None
         self._stream.set_result(stream)
 
-    def _lost(self) -> None:
-        """Let who subscribes wait for the next stream."""
+    def _await_stream(self) -> None:
+        """Make new subscribers wait for the next stream."""
         if self._stream is None or self._stream.done():
             self._stream = asyncio.get_running_loop().create_future()
 
     async def _follow(self, stream: Stream) -> None:
-        """Poll until nobody has subscribed for a while."""
-        tables, looked = await stream.tables(), time.monotonic()
-        wanted = looked
+        """Poll until there has been no subscription for a while."""
+        tables, checked = await stream.tables(), time.monotonic()
+        wanted = checked
         while True:
             pause = await self._poll(stream)
             now = time.monotonic()
@@ -161,34 +162,34 @@ class Poller:
                 wanted = now
             elif now - wanted > self._timing.linger:
                 return
-            if now - looked > self._timing.publication_check:
-                before, tables, looked = tables, await stream.tables(), now
+            if now - checked > self._timing.publication_check:
+                before, tables, checked = tables, await stream.tables(), now
                 if tables != before:
                     for listener in {one.listener for one in self._subscriptions}:
-                        listener.renew()
+                        listener.resubscribe()
             await asyncio.sleep(pause)
 
     async def _poll(self, stream: Stream) -> float:
-        """Take what changed, tell it, and return how long to wait."""
+        """Read the changes, send the events, and return how long to wait."""
         changes, anything = await stream.changes()
         now = time.monotonic()
-        if now < self.silent_until or self.rate.exceeded(now):
+        if now < self.drop_until or self.rate.exceeded(now):
             changes = []
-        told = 0
+        sent = 0
         for event in await self._visible(await self._matched(stream, changes)):
             ids: dict[Listener, list[int]] = defaultdict(list)
             for subscription in event.matched:
                 ids[subscription.listener].insert(0, subscription.id)
             for listener, matched in ids.items():
-                listener.tell(event.told.data, matched)
-            told += len(event.matched)
-        if told:
-            self.rate.add(told, now)
+                listener.send_event(event.view.data, matched)
+            sent += len(event.matched)
+        if sent:
+            self.rate.add(sent, now)
             return 0
         return self._timing.poll_unmatched if anything else self._timing.poll_idle
 
     async def _matched(self, stream: Stream, changes: Iterable[Change]) -> list[_Event]:
-        """Return the changes that somebody has subscribed to, as each role sees them."""
+        """Return an event for each change and each role that has subscribed to it, with the matching subscriptions."""
         events = []
         for change in changes:
             groups: dict[tuple[str, tuple[str, ...] | None], list[Subscription]] = defaultdict(list)
@@ -197,47 +198,49 @@ class Poller:
                 if not one.muted and change.relation.oid in one.tables and action in {"*", change.action}:
                     groups[one.caller.role, one.binding.columns].append(one)
             for (role, columns), group in groups.items():
-                told = await stream.told(change, role, columns)
+                view = await stream.view(change, role, columns)
                 matched = [
-                    one for one in group if told.refused or await stream.passes(change, one.binding.filters)
+                    one
+                    for one in group
+                    if view.unreadable or await stream.passes(change, one.binding.filters)
                 ]
-                events.append(_Event(change, told, matched))
+                events.append(_Event(change, view, matched))
         return events
 
     async def _visible(self, events: Sequence[_Event]) -> list[_Event]:
-        """Return the events without the subscriptions from which row-level security hides the row, as it is now."""
-        asked: dict[int, tuple[Caller, list[_Event]]] = {}
+        """Return the events without the subscriptions from which row-level security hides the row as it is now."""
+        by_caller: dict[int, tuple[Caller, list[_Event]]] = {}
         for event in events:
             for one in event.matched:
-                if event.told.secured:
-                    asked.setdefault(id(one.caller), (one.caller, []))[1].append(event)
-        seen = {
+                if event.view.rls:
+                    by_caller.setdefault(id(one.caller), (one.caller, []))[1].append(event)
+        visible = {
             (key, id(event))
-            for key, (caller, some) in asked.items()
-            for event in await self._seen(caller, some)
+            for key, (caller, some) in by_caller.items()
+            for event in await self._found(caller, some)
         }
         return [
             _Event(
                 event.change,
-                event.told,
+                event.view,
                 [
                     one
                     for one in event.matched
-                    if not event.told.secured or (id(one.caller), id(event)) in seen
+                    if not event.view.rls or (id(one.caller), id(event)) in visible
                 ],
             )
             for event in events
         ]
 
-    async def _seen(self, caller: Caller, events: Iterable[_Event]) -> list[_Event]:
-        """Return those whose row `caller` finds in the table; a policy that raises hides it and what follows."""
+    async def _found(self, caller: Caller, events: Iterable[_Event]) -> list[_Event]:
+        """Return the events whose row `caller` can select; a policy that raises hides this row and the following."""
         found = []
         try:
             async with self._database.transaction(caller, read_only=True) as cursor:
                 for event in events:
                     row = event.change.new
                     assert row is not None
-                    await cursor.execute(_find(event), [row[name] for name in event.told.key])
+                    await cursor.execute(_select_row(event), [row[name] for name in event.view.key])
                     if cursor.rowcount:
                         found.append(event)
         except psycopg.Error as error:
@@ -246,8 +249,8 @@ class Poller:
         return found
 
 
-def _find(event: _Event) -> sql.Composed:
+def _select_row(event: _Event) -> sql.Composed:
     relation = event.change.relation
-    key = sql.SQL(" and ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in event.told.key)
+    key = sql.SQL(" and ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in event.view.key)
     table = sql.Identifier(relation.schema, relation.table)
     return sql.SQL("select from {} where {}").format(table, key)

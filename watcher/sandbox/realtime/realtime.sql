@@ -1,6 +1,6 @@
--- What Realtime asks of Postgres for each change. These live as long as the session that polls the slot.
+-- Functions that Realtime calls for each change. They last as long as the session that polls the slot.
 
--- A value as JSON, from the text of its type.
+-- Convert a value in text form to JSON.
 create function pg_temp.json_of(value text, type regtype) returns jsonb language plpgsql as $$
 declare
     result jsonb;
@@ -15,7 +15,7 @@ begin
 end
 $$;
 
--- Does a value pass a filter? Null if it cannot be told.
+-- Return whether a value passes a filter; null if the value is null.
 create function pg_temp.passes(op text, type regtype, value text, operand text, negated boolean)
 returns boolean language plpgsql as $$
 declare
@@ -38,7 +38,7 @@ begin
 end
 $$;
 
--- What is wrong with a statement, if anything is. An error that reached the session would end its temporary slot.
+-- Execute a statement, and return its error, if any. An error that reached the session would end its temporary slot.
 create function pg_temp.problem(statement text, out state text, out message text) language plpgsql as $$
 begin
     execute statement;
@@ -48,7 +48,7 @@ exception when others then
 end
 $$;
 
--- How long a change is as the real one reads it, from wal2json: too long a one is cut.
+-- Return the size of a change as wal2json writes it for the real server, which trims a change above a limit.
 create function pg_temp.size(
     entity oid, action text, names text[], texts text[], old_names text[], old_texts text[]
 ) returns int language sql as $$
@@ -77,9 +77,9 @@ create function pg_temp.size(
     from pg_class join pg_namespace on pg_namespace.oid = relnamespace, keys where pg_class.oid = entity
 $$;
 
--- The columns of a row that `reader` may see, of those chosen (null: all) and the key; of a row that is too large only
--- what is short.
-create function pg_temp.seen(
+-- Return the selected columns of a row (null: all) and the key, as far as `reader` may see them; of a row that is too
+-- large only the short values.
+create function pg_temp.visible_columns(
     entity oid, names text[], texts text[], reader text, chosen text[], key_only boolean, short_only boolean
 ) returns jsonb language sql as $$
     select coalesce(jsonb_object_agg(attname, value), '{}')
@@ -94,11 +94,11 @@ create function pg_temp.seen(
       and (not short_only or octet_length(value::text) <= 64)
 $$;
 
--- A change as those of one role see it who chose the same columns, and whether row-level security has a say. The text
--- is spaced as the real one's, to the byte: clients limit how long a frame may be.
-create function pg_temp.told(
+-- Return the event of a change for subscribers of one role that selected the same columns, and whether row-level security
+-- applies. The spaces in the text are those of the real server, since clients limit the length of a frame.
+create function pg_temp.event(
     entity oid, action text, committed timestamptz, reader text, chosen text[],
-    names text[], texts text[], old_names text[], old_texts text[], out data text, out secured boolean, out key text[]
+    names text[], texts text[], old_names text[], old_texts text[], out data text, out rls boolean, out key text[]
 ) language plpgsql as $$
 declare
     rights boolean[];
@@ -109,7 +109,7 @@ declare
     new_row jsonb;
     old_row jsonb;
 begin
-    select relrowsecurity into strict secured from pg_class where oid = entity;
+    select relrowsecurity into strict rls from pg_class where oid = entity;
     select array_agg(attname order by attnum), array_agg(has_column_privilege(reader, entity, attnum, 'select'))
     into key, rights
     from pg_index join pg_attribute on attrelid = indrelid and attnum = any (indkey)
@@ -132,11 +132,11 @@ begin
           and has_column_privilege(reader, entity, attnum, 'select')
           and (chosen is null or attname = any (chosen) or attname = any (key));
         if action <> 'DELETE' then
-            new_row = pg_temp.seen(entity, names, texts, reader, chosen, false, too_large);
+            new_row = pg_temp.visible_columns(entity, names, texts, reader, chosen, false, too_large);
         end if;
         if action <> 'INSERT' then
-            old_row = pg_temp.seen(
-                entity, old_names, old_texts, reader, chosen, action = 'DELETE' and secured, too_large);
+            old_row = pg_temp.visible_columns(
+                entity, old_names, old_texts, reader, chosen, action = 'DELETE' and rls, too_large);
         end if;
         problem = case when too_large then 'Error 413: Payload Too Large' end;
     end if;

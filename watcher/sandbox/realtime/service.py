@@ -1,6 +1,7 @@
-"""Realtime 2.129.8, as far as `postgres_changes` goes: Phoenix channels over a real replication slot.
+"""Realtime 2.129.8, for `postgres_changes`: Phoenix channels over a real replication slot.
 
-Broadcast and presence are accepted in a join and come to nothing. Nothing is ever told twice, or later.
+The sandbox does not imitate broadcast and presence: they are accepted in a join and ignored. An event is sent at most
+once.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from watcher.sandbox.realtime.rate import Rate
 from watcher.sandbox.realtime.socket import ABNORMAL, Socket
 from watcher.sandbox.realtime.timing import Timing
 
-# What is said when the server, or the gateway before it, refuses a handshake.
+# The bodies with which the server, or the gateway in front of it, refuses a handshake.
 _REFUSALS = {
     401: {"error": "Failed to validate JWT signature"},
     429: {"error": "Too many connected users"},
@@ -30,13 +31,13 @@ _REFUSALS = {
 
 
 class Realtime:
-    """The service, and what can be made to go wrong with it; the faults may be asked for from any other thread."""
+    """The service and its faults; faults can be asked for from any other thread."""
 
     def __init__(self, database: Database, keys: Keys, timing: Timing | None = None) -> None:
         self._database = database
         self._keys = keys
         self._timing = replace(timing or Timing())
-        self._usual = replace(self._timing)
+        self._initial = replace(self._timing)
         self._poller = Poller(database, self._timing)
         self._sockets: set[Socket] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -45,16 +46,16 @@ class Realtime:
         self._drops = 0
 
     def routes(self) -> list[BaseRoute]:
-        """Return the one route there is."""
+        """Return the routes."""
         return [WebSocketRoute("/websocket", self._connect)]
 
     async def close(self) -> None:
-        """Stop polling; to be awaited on the loop that serves."""
+        """Stop polling; to be awaited on the server's loop."""
         await self._poller.stop()
 
     @property
     def actions(self) -> dict[str, Callable[..., Any]]:
-        """What can be asked of it by name, for the control app."""
+        """The actions that the control port offers, by name."""
         return {
             "realtime_close_all": self.close_all,
             "realtime_mute": self.mute,
@@ -69,17 +70,17 @@ class Realtime:
         }
 
     def reset(self) -> None:
-        """Be well again, and as slow as at the start; sockets that are closed or in error stay so."""
+        """End all faults, and use the initial timing; closed sockets and failed channels stay so."""
         self.refuse(503, times=0)
         self.accept_then_drop(times=0)
         self.drop_events(0)
         self.limit_events()
         self.unmute()
-        for knob in fields(Timing):
-            setattr(self._timing, knob.name, getattr(self._usual, knob.name))
+        for delay in fields(Timing):
+            setattr(self._timing, delay.name, getattr(self._initial, delay.name))
 
     def close_all(self, code: int = 1012) -> None:
-        """Close all sockets with a code; 1006 breaks their connections instead, as the death of the server would."""
+        """Close all sockets with a code; 1006 breaks their connections, as a killed server would."""
 
         def close() -> None:
             for socket in self._sockets:
@@ -88,29 +89,29 @@ class Realtime:
         self._do(close)
 
     def mute(self) -> None:
-        """Make zombies of all who are joined: heartbeats are answered, no event comes, until they join anew."""
+        """Send no more events to the channels that are joined now, until they join again; heartbeats are answered."""
         self._do(lambda: self._poller.mute(muted=True))
 
     def unmute(self) -> None:
-        """Bring the zombies back to life."""
+        """Send events to muted channels again."""
         self._do(lambda: self._poller.mute(muted=False))
 
     def drop_events(self, seconds: float) -> None:
-        """Take all changes polled during the next seconds and tell nobody."""
-        self._poller.silent_until = time.monotonic() + seconds
+        """Drop all changes that are polled during the next seconds."""
+        self._poller.drop_until = time.monotonic() + seconds
 
     def limit_events(self, per_second: float = 100.0, window: float = 60.0) -> None:
-        """Drop in silence what would exceed so many events a second, averaged over `window` seconds from now."""
+        """Drop events above so many per second, as an average over `window` seconds from now on."""
         self._poller.rate = Rate(per_second, window)
 
     def set_timing(self, **seconds: float) -> None:
-        """Take these of `Timing` from now on. Raises TypeError for one that there is not."""
+        """Change fields of `Timing`. Raises TypeError for an unknown one."""
         replace(self._timing, **seconds)
         for name, value in seconds.items():
             setattr(self._timing, name, value)
 
     def refuse(self, status: int, times: int = 1) -> None:
-        """Answer the next handshakes with this HTTP status."""
+        """Refuse the next handshakes with this HTTP status."""
         self._refusal, self._refusals = status, times
 
     def accept_then_drop(self, times: int = 1) -> None:
@@ -118,30 +119,30 @@ class Realtime:
         self._drops = times
 
     def system_error(self, message: str) -> None:
-        """Send all channels a system error; they stay joined, as far as the server is concerned."""
+        """Send all channels a system error; on the server they stay joined."""
 
         def send() -> None:
             for socket in self._sockets:
-                socket.system(message)
+                socket.send_system_error(message)
 
         self._do(send)
 
     def _do(self, work: Callable[[], None]) -> None:
-        """Do `work` on the loop that serves, and return when it is done; before the first socket there is none."""
+        """Do `work` on the server's loop, and return when it is done. Before the first socket there is nothing to do."""
         if self._loop is None:
             return
 
-        async def there() -> None:
+        async def on_loop() -> None:
             work()
 
-        asyncio.run_coroutine_threadsafe(there(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result()
 
     async def _connect(self, websocket: WebSocket) -> None:
         self._loop = asyncio.get_running_loop()
         if self._refusals > 0:
             self._refusals -= 1
-            said = _REFUSALS.get(self._refusal, {"error": "refused"})
-            await websocket.send_denial_response(JSONResponse(said, self._refusal))
+            body = _REFUSALS.get(self._refusal, {"error": "refused"})
+            await websocket.send_denial_response(JSONResponse(body, self._refusal))
             return
         token = websocket.headers.get("x-api-key") or websocket.query_params.get("apikey")
         problem = self._problem(token)
@@ -168,7 +169,7 @@ class Realtime:
             self._sockets.discard(socket)
 
     def _problem(self, token: str | None) -> str | None:
-        """Return why a handshake with this key is refused, or None."""
+        """Return the message with which a handshake with this key is refused, or None."""
         if token is None:
             return "API key is missing"
         try:

@@ -1,4 +1,4 @@
-"""One client's WebSocket: its frames in order, its channels by topic."""
+"""A client's WebSocket: its frames, in order, and its channels, by topic."""
 
 import asyncio
 from typing import Any
@@ -18,13 +18,13 @@ from watcher.sandbox.realtime.timing import Timing
 from watcher.sandbox.server import DROP, PINGED
 
 ABNORMAL = 1006
-"""What a client reports when there was no close frame: the connection is broken."""
+"""The code that a client reports for a broken connection, without a close frame."""
 
 _FRAME_BYTES = 5_000_000
 
 
 class Socket:
-    """Frames are handled one after another: while a join is being refused, nothing else is answered."""
+    """A WebSocket. Frames are handled one after another: while a join is delayed, nothing else is answered."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Socket:
         self._outgoing: asyncio.Queue[str | int] = asyncio.Queue()
 
     async def serve(self) -> None:
-        """Live until either side closes."""
+        """Handle frames until either side closes."""
         writing = asyncio.create_task(self._write())
         try:
             await self._read()
@@ -59,26 +59,26 @@ class Socket:
         finally:
             writing.cancel()
             for channel in self._channels.values():
-                channel.closed()
+                channel.stop()
 
     def push(self, frame: Frame) -> None:
-        """Send a frame after those before it."""
+        """Send a frame, after those sent before."""
         self._outgoing.put_nowait(phoenix.encode(self._version, frame))
 
     def close(self, code: int) -> None:
-        """Close with this code when all that was pushed is sent; `ABNORMAL` breaks the connection at once."""
+        """Close with this code when all frames are sent; `ABNORMAL` breaks the connection at once."""
         if code == ABNORMAL:
             self._websocket.scope["extensions"][DROP]()
         else:
             self._outgoing.put_nowait(code)
 
-    def system(self, message: str) -> None:
-        """Send all channels an error of the subscription's kind; they stay joined."""
+    def send_system_error(self, message: str) -> None:
+        """Send an error of `postgres_changes` to all channels; they stay joined."""
         for channel in self._channels.values():
-            channel.system("postgres_changes", "error", message)
+            channel.send_system("postgres_changes", "error", message)
 
     def forget(self, channel: Channel) -> None:
-        """Let go of a channel that has closed."""
+        """Remove a channel that has closed."""
         if self._channels.get(channel.topic) is channel:
             del self._channels[channel.topic]
 
@@ -88,7 +88,7 @@ class Socket:
         await self._websocket.close(message)
 
     async def _read(self) -> None:
-        """Handle frames. Raises WebSocketDisconnect at the end, TimeoutError if none comes for long."""
+        """Handle frames. Raises WebSocketDisconnect at the end, TimeoutError after a long silence."""
         while True:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
@@ -100,7 +100,7 @@ class Socket:
                 await self._handle(frame)
 
     async def _receive(self) -> Message:
-        """Return what comes next. Raises TimeoutError when there was nothing for long, not even a ping."""
+        """Return the next message. Raises TimeoutError if for a long time there was none, nor a ping."""
         loop = asyncio.get_running_loop()
         heard = loop.time()
         while True:
@@ -138,23 +138,23 @@ class Socket:
             token = self._token
         await asyncio.sleep(self.timing.join)
         try:
-            claims = await self._admitted(frame.topic, token)
+            claims = await self._checked(frame.topic, token)
         except _JoinError as error:
             await asyncio.sleep(self.timing.join_error)
             self.push(reply(frame, "error", {"reason": str(error)}))
             return
         entries = _entries(frame.topic, payload)
-        told = [{"id": identity(entry), **dict(sorted(entry.items()))} for entry in entries]
-        self.push(reply(frame, "ok", {"postgres_changes": told}))
-        # The channel that it replaces closes only now, and by its own ref.
+        bindings = [{"id": identity(entry), **dict(sorted(entry.items()))} for entry in entries]
+        self.push(reply(frame, "ok", {"postgres_changes": bindings}))
+        # The channel that it replaces closes only after the reply, with the ref of its own join.
         if frame.topic in self._channels:
             self._channels[frame.topic].close()
         channel = self._channels[frame.topic] = Channel(self, frame, entries, token, claims)
         if entries:
             channel.subscribe()
 
-    async def _admitted(self, topic: str, token: str) -> dict[str, Any]:
-        """Return the claims by which `topic` may be joined. Raises `_JoinError`."""
+    async def _checked(self, topic: str, token: str) -> dict[str, Any]:
+        """Return the claims of `token` if it may join `topic`. Raises `_JoinError`."""
         if topic == "realtime:":
             raise _JoinError("TopicNameRequired: You must provide a topic name")
         try:
@@ -165,8 +165,8 @@ class Socket:
             async with self._database.admin() as cursor:
                 await cursor.execute("select")
         except (psycopg.Error, TimeoutError) as error:
-            said = "Realtime was unable to connect to the project database"
-            raise _JoinError(f"UnableToConnectToProject: {said}") from error
+            message = "Realtime was unable to connect to the project database"
+            raise _JoinError(f"UnableToConnectToProject: {message}") from error
         return claims
 
 
@@ -175,7 +175,7 @@ class _JoinError(Exception):
 
 
 def _entries(topic: str, payload: dict[str, Any]) -> Entries:
-    """Return what a join asks for; before there were configs, the topic said it."""
+    """Return the entries of a join; without a config they are in the topic, as in older clients."""
     if "config" not in payload:
         names = topic.removeprefix("realtime:").split(":", 2)
         return [dict(zip(("schema", "table", "filter"), names, strict=False))]

@@ -1,4 +1,4 @@
-"""The session that holds the replication slot: what changed, and what of it each role may see."""
+"""The session with the replication slot: the changes, and what each role may see of them."""
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -36,8 +36,8 @@ _FILTER = """
 select state, message from pg_temp.problem(
     format('select pg_temp.passes(%%L, %%L::regtype, null, %%L, false)', %s::text, %s::text, %s::text))
 """
-_TOLD = """
-select data, secured, key from pg_temp.told(
+_EVENT = """
+select data, rls, key from pg_temp.event(
     %(entity)s, %(action)s, %(committed)s, %(reader)s, %(chosen)s,
     %(names)s, %(texts)s, %(old_names)s, %(old_texts)s)
 """
@@ -48,20 +48,21 @@ from pg_attribute where attrelid = %(entity)s and attname = %(column)s
 
 
 @dataclass(frozen=True)
-class Told:
-    """A change as one role sees it: `data` is the event's, as JSON text."""
+class View:
+    """A change as one role sees it."""
 
     data: str
-    refused: bool
-    """The role may not see the key, or there is none: filters do not count, everybody hears of it."""
-    secured: bool
-    """Row-level security has to be asked whether the row is visible."""
+    """The event's data, as JSON."""
+    unreadable: bool
+    """The role may not read the key, or there is none: the event is sent without a row, whatever the filters."""
+    rls: bool
+    """Row-level security decides whether the row is visible."""
     key: tuple[str, ...]
-    """The primary key's columns."""
+    """The columns of the primary key."""
 
 
 class Stream:
-    """A temporary slot and the statements that go with it. All of it ends with the connection."""
+    """A temporary slot and its session. Both end with the connection."""
 
     def __init__(self, connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         self._connection = connection
@@ -70,7 +71,7 @@ class Stream:
     @classmethod
     @asynccontextmanager
     async def open(cls, dsn: str) -> AsyncIterator["Stream"]:
-        """Connect as the superuser and create the slot; what is committed from then on is in the stream."""
+        """Connect as the superuser and create the slot; the stream has what is committed from then on."""
         connection = await psycopg.AsyncConnection.connect(
             dsn,
             autocommit=True,
@@ -89,9 +90,9 @@ class Stream:
             await connection.close()
 
     async def changes(self) -> tuple[list[Change], bool]:
-        """Take what was committed since the last call, and whether it was anything at all, of any table."""
+        """Return the changes that were committed since the last call, and whether the slot had anything at all."""
         cursor = await self._connection.execute(_READ, [self._slot, _POLL_CHANGES, PUBLICATION], binary=True)
-        decoder = Decoder()  # each call tells anew which tables it speaks of
+        decoder = Decoder()  # each call describes its tables again
         messages = await cursor.fetchall()
         decoded = [decoder.decode(bytes(data)) for (data,) in messages]
         return [change for change in decoded if change is not None], bool(messages)
@@ -102,27 +103,27 @@ class Stream:
         cursor = await self._connection.execute(_TABLES, names)
         return frozenset([oid for (oid,) in await cursor.fetchall()])
 
-    async def admit(self, binding: Binding, claims: Mapping[str, Any]) -> frozenset[int]:
-        """Return the tables that `binding` is about. Raises `BindingError`, worded as on the real service."""
+    async def check(self, binding: Binding, claims: Mapping[str, Any]) -> frozenset[int]:
+        """Return the tables of `binding`. Raises `BindingError` with the message of the real service."""
         tables = await self.tables(binding.schema, binding.table)
-        refused = "Unable to subscribe to changes with given parameters. "
+        unable = "Unable to subscribe to changes with given parameters. "
         if not tables:
             hint = "Please check Realtime is enabled for the given connect parameters: "
-            raise BindingError(f"{refused}{hint}{binding}")
+            raise BindingError(f"{unable}{hint}{binding}")
         try:
             await self._try(_ROLE, claims["role"])
             for entity in tables:
                 for condition in binding.filters:
-                    await self._check(entity, claims["role"], condition)
+                    await self._check_filter(entity, claims["role"], condition)
                 for column in binding.columns or ():
                     await self._type(entity, claims["role"], column, "select")
         except _Refused as error:
             hint = "An exception happened so please check your connect parameters: "
-            raise BindingError(f"{refused}{hint}{binding}. Exception: {error}") from error
+            raise BindingError(f"{unable}{hint}{binding}. Exception: {error}") from error
         return tables
 
-    async def told(self, change: Change, reader: str, chosen: Sequence[str] | None) -> Told:
-        """Return a change as role `reader` sees it, trimmed to the columns it `chosen`."""
+    async def view(self, change: Change, reader: str, chosen: Sequence[str] | None) -> View:
+        """Return a change as the role `reader` sees it, with the `chosen` columns and the key."""
         values = {
             "entity": change.relation.oid,
             "action": change.action,
@@ -132,16 +133,16 @@ class Stream:
             **_arrays("", change.new),
             **_arrays("old_", change.old),
         }
-        cursor = await self._connection.execute(_TOLD, values)
+        cursor = await self._connection.execute(_EVENT, values)
         row = await cursor.fetchone()
         assert row is not None
-        data, secured, key = row
+        data, rls, key = row
         deleted = change.action == "DELETE"
-        refused = key is None and not deleted
-        return Told(data, refused, secured and not refused and not deleted, tuple(key or ()))
+        unreadable = key is None and not deleted
+        return View(data, unreadable, rls and not unreadable and not deleted, tuple(key or ()))
 
     async def passes(self, change: Change, filters: Sequence[Filter]) -> bool:
-        """Say whether a change fulfils all filters: as it is now, or as it was if it is no more."""
+        """Return whether the new row, or a deleted one, passes all filters."""
         row = change.old if change.new is None else change.new
         assert row is not None
         for condition in filters:
@@ -160,8 +161,8 @@ class Stream:
                 return False
         return True
 
-    async def _check(self, entity: int, role: str, condition: Filter) -> None:
-        """Try a filter on a null, which shows whether Postgres can evaluate it at all."""
+    async def _check_filter(self, entity: int, role: str, condition: Filter) -> None:
+        """Try a filter with a null value, to see whether Postgres can evaluate it."""
         kind = await self._type(entity, role, condition.column, "filter")
         operator, value = condition.operator, condition.value
         if operator == "is":
@@ -180,7 +181,7 @@ class Stream:
         return str(row[0])
 
     async def _try(self, statement: str, *values: object) -> None:
-        """Try what Postgres may refuse. Raises `_Refused`."""
+        """Try a statement. Raises `_Refused` if Postgres refuses it."""
         cursor = await self._connection.execute(statement.encode(), values)
         for state, message in await cursor.fetchall():
             if state is not None:
@@ -188,7 +189,7 @@ class Stream:
 
 
 class _Refused(Exception):
-    """Postgres, or what the real service has installed there, refuses; worded as its driver words it."""
+    """A refusal of Postgres, or of the real service's functions there, with the message of its driver."""
 
     def __init__(self, message: str, state: str = "P0001") -> None:
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", errors.lookup(state).__name__).lower()

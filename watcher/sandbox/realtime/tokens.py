@@ -1,4 +1,4 @@
-"""A channel's token: whose it is, and what Realtime says of one that it does not take."""
+"""A channel's token: its claims, or Realtime's messages for one that it refuses."""
 
 import time
 from typing import Any
@@ -14,9 +14,9 @@ class TokenError(Exception):
     def __init__(self, message: str, *, handshake: str, code: str, reason: str | None = None) -> None:
         super().__init__(message)
         self.handshake = handshake
-        """What the answer to a handshake says."""
+        """The message in the answer to a handshake."""
         self.reason = f"{code}: {reason or message}"
-        """What the answer to a join says."""
+        """The reason in the reply to a join."""
 
 
 def verify(keys: Keys, token: str) -> dict[str, Any]:
@@ -24,12 +24,12 @@ def verify(keys: Keys, token: str) -> dict[str, Any]:
     try:
         claims = keys.verify(token)
     except jwt.ExpiredSignatureError as error:
-        late = -seconds_left(jwt.decode(token, options={"verify_signature": False}))
-        message = f"Token has expired {late} seconds ago"
+        left = seconds_left(jwt.decode(token, options={"verify_signature": False}))
+        message = f"Token has expired {int(-left)} seconds ago"
         raise TokenError(message, handshake="Token has expired", code="InvalidJWTToken") from error
     except jwt.InvalidSignatureError as error:
-        said = "Failed to validate JWT signature"
-        raise TokenError(":signature_error", handshake=said, code="JwtSignatureError", reason=said) from error
+        text = "Failed to validate JWT signature"
+        raise TokenError(":signature_error", handshake=text, code="JwtSignatureError", reason=text) from error
     except jwt.PyJWTError as error:
         message = "The token provided is not a valid JWT"
         raise TokenError(message, handshake=message, code="MalformedJWT") from error
@@ -39,6 +39,6 @@ def verify(keys: Keys, token: str) -> dict[str, Any]:
     return claims
 
 
-def seconds_left(claims: dict[str, Any]) -> int:
-    """Return for how long the token of these claims is still good; less than 0 when it is not."""
-    return int(claims["exp"]) - int(time.time())  # noqa: TID251 - an expiry is a time of day
+def seconds_left(claims: dict[str, Any]) -> float:
+    """Return how long the token with these claims is still good; 0 or less once it has expired."""
+    return float(claims["exp"]) - time.time()  # noqa: TID251 - an expiry is a time of day

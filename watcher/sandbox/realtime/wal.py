@@ -1,4 +1,4 @@
-"""What Postgres's `pgoutput` plugin says (protocol version 1), message by message: rows as names and text."""
+"""Decodes the messages of Postgres's `pgoutput` plugin (protocol version 1) into rows of names and text."""
 
 import struct
 from dataclasses import dataclass, field
@@ -14,38 +14,38 @@ _ACTIONS: dict[bytes, Action] = {b"I": "INSERT", b"U": "UPDATE", b"D": "DELETE"}
 
 @dataclass(frozen=True)
 class Relation:
-    """A table as the stream describes it before its first row."""
+    """A table, as the stream describes it before the first row."""
 
     oid: int
     schema: str
     table: str
     columns: tuple[str, ...]
     identity: frozenset[str]
-    """The columns of the replica identity: the primary key unless the table says otherwise."""
+    """The columns of the replica identity: by default the primary key."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One row that was inserted, updated or deleted, in the order of commit."""
+    """An insert, update or delete of one row."""
 
     action: Action
     relation: Relation
     committed: datetime
     new: Row | None
-    """The row after the change, without large values that did not change. None for a DELETE."""
+    """The row after the change, without large values that were not changed. None for a DELETE."""
     old: Row | None
-    """The identity before the change. None for an INSERT."""
+    """The replica identity before the change. None for an INSERT."""
 
 
 @dataclass
 class Decoder:
-    """Reads a stream; needs to see it from its start, since tables are described once."""
+    """Decodes a stream from its beginning, since each table is described once."""
 
     _relations: dict[int, Relation] = field(default_factory=dict)
     _committed: datetime = _EPOCH
 
     def decode(self, message: bytes) -> Change | None:
-        """Return the change in a message; None for one that speaks of something else."""
+        """Return the change in a message, or None."""
         reader = _Reader(message)
         kind = reader.take(1)
         if kind == b"B":
@@ -70,7 +70,7 @@ class Decoder:
                     new = row
                 case b"O":
                     old = row
-                case _:  # K: the other columns are sent as nulls, which they need not be
+                case _:  # K: the other columns are sent as nulls, whatever they are
                     old = {name: row[name] for name in row if name in relation.identity}
         if new is not None and old is not None:
             new = {
@@ -79,7 +79,7 @@ class Decoder:
                 if name in new or name in old
             }
         elif new is not None and action == "UPDATE":
-            # Said only if it changed.
+            # The key is sent only if it changed.
             old = {name: new[name] for name in new if name in relation.identity}
         return Change(action, relation, self._committed, new, old)
 
@@ -91,7 +91,7 @@ def _relation(reader: "_Reader") -> Relation:
     identity: set[str] = set()
     for _ in range(reader.number("H")):
         flags, name = reader.number("B"), reader.string()
-        reader.take(8)  # type and its modifier: the catalogue knows them too
+        reader.take(8)  # type and modifier, which are in the catalogue too
         columns.append(name)
         if flags & 1:
             identity.add(name)

@@ -1,4 +1,4 @@
-"""What PostgREST knows of the schema: looked up when asked for, so it is never out of date."""
+"""Tables and functions of a schema, read for each request, so that they are never out of date."""
 
 import difflib
 from collections.abc import Iterable
@@ -64,7 +64,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Function:
-    """A function: its `arguments`' types by name, of which the last `optional` ones may be missing."""
+    """A function: the types of its `arguments` by name, of which the last `optional` ones can be omitted."""
 
     schema: str
     name: str
@@ -78,11 +78,11 @@ class Function:
 
     @property
     def takes_body(self) -> bool:
-        """Whether its only argument is the whole body: unnamed, of type json or jsonb."""
+        """Whether the body is its only argument, which is unnamed and of type json or jsonb."""
         return list(self.arguments) == [""] and self.arguments[""] in _JSON
 
     def accepts(self, given: set[str]) -> bool:
-        """Return whether it can be called with just these arguments."""
+        """Return whether it can be called with exactly these arguments."""
         names = list(self.arguments)
         required = set(names[: len(names) - self.optional])
         return "" not in names and required <= given <= set(names)
@@ -102,7 +102,7 @@ async def find_table(cursor: Cursor, schema: str, name: str) -> Table:
 
 
 async def find_function(cursor: Cursor, schema: str, name: str, given: set[str], *, posted: bool) -> Function:
-    """Return the function that takes the arguments `given`; raises `RestError` if none does, or several."""
+    """Return the function that takes the arguments `given`; raises `RestError` if none does, or several do."""
     await cursor.execute(_FUNCTIONS, [schema, name], prepare=True)
     overloads = [_function(schema, name, row) for row in await cursor.fetchall()]
     fitting = [one for one in overloads if one.accepts(given)]

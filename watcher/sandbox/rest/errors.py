@@ -1,4 +1,4 @@
-"""What PostgREST answers when it refuses: one exception, and what Postgres's errors become."""
+"""PostgREST's error answers: one exception, and the translation of Postgres's errors."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 JSON_TYPE = "application/json; charset=utf-8"
 
-# By SQLSTATE or its class; what is not listed is 400.
+# By SQLSTATE or its class; the others are 400.
 _STATUS = {
     "08": 503, "09": 500, "0L": 403, "0P": 403, "21000": 500, "23503": 409, "23505": 409, "25": 500,
     "25006": 405, "28": 403, "2D": 500, "38": 500, "39": 500, "3B": 500, "40": 500, "42501": 403,
@@ -20,7 +20,7 @@ _STATUS = {
 
 
 class RestError(Exception):
-    """An answer that is an error."""
+    """An error answer."""
 
     def __init__(
         self,
@@ -45,35 +45,35 @@ class RestError(Exception):
 
 
 def unparsable(what: str, text: str) -> RestError:
-    """Return the refusal of a query string that cannot be read."""
+    """Return the error for a query string that cannot be parsed."""
     message = f'"failed to parse {what} ({text})" (line 1, column 1)'
     return RestError(400, "PGRST100", message, details=f"unexpected {text!r}")
 
 
 def invalid_body(message: str) -> RestError:
-    """Return the refusal of a body that cannot be used."""
+    """Return the error for an invalid body."""
     return RestError(400, "PGRST102", message)
 
 
 def not_single(rows: int) -> RestError:
-    """Return the refusal where exactly one row was asked for."""
+    """Return the error for a result that is not exactly one row, where one was asked for."""
     details = f"The result contains {rows} rows"
     return RestError(406, "PGRST116", "Cannot coerce the result to a single JSON object", details=details)
 
 
 def out_of_range(details: str) -> RestError:
-    """Return the refusal of a range."""
+    """Return the error for an invalid range."""
     return RestError(416, "PGRST103", "Requested range not satisfiable", details=details)
 
 
 def unknown_column(table: str, column: str) -> RestError:
-    """Return the refusal of a column to write that there is not."""
+    """Return the error for an unknown column in a body."""
     message = f"Could not find the '{column}' column of '{table}' in the schema cache"
     return RestError(400, "PGRST204", message)
 
 
 def from_jwt(token: str, error: jwt.PyJWTError) -> RestError:
-    """Return the refusal of a token."""
+    """Return the error for an invalid token."""
     details = None
     match error:
         case jwt.ExpiredSignatureError():
@@ -95,13 +95,13 @@ def from_jwt(token: str, error: jwt.PyJWTError) -> RestError:
 
 
 def from_postgres(error: psycopg.Error, *, anonymous: bool) -> RestError:
-    """Return what an error of Postgres becomes; `anonymous`: signing in might help."""
-    said, state = error.diag, error.sqlstate
+    """Return the error for one of Postgres; `anonymous` callers get a 401, since signing in might help."""
+    diagnosis, state = error.diag, error.sqlstate
     if state is None:
         return _without_state(error)
-    message = said.message_primary or ""
+    message = diagnosis.message_primary or ""
     if state == "PGRST":
-        return _raised(message, said.message_detail)
+        return _raised(message, diagnosis.message_detail)
     if state.startswith("PT") and state[2:].isdigit():
         status = int(state[2:])
     elif state == "22023" and message.startswith("role") and message.endswith("does not exist"):
@@ -114,32 +114,32 @@ def from_postgres(error: psycopg.Error, *, anonymous: bool) -> RestError:
         status = next((_STATUS[state[:end]] for end in (5, 2) if state[:end] in _STATUS), 400)
     headers = {"www-authenticate": "Bearer"} if status == 401 else {}
     return RestError(
-        status, state, message, details=said.message_detail, hint=said.message_hint, headers=headers
+        status, state, message, details=diagnosis.message_detail, hint=diagnosis.message_hint, headers=headers
     )
 
 
 def _without_state(error: psycopg.Error) -> RestError:
-    """Return what an error of the client library becomes: no connection, or text Postgres cannot hold."""
-    said = str(error)
+    """Return the error for one of psycopg: no connection, or text that Postgres cannot store."""
+    text = str(error)
     if not isinstance(error, psycopg.OperationalError):
-        return RestError(400, "22021", said)
-    if "connection failed" in said or "connection is bad" in said:
+        return RestError(400, "22021", text)
+    if "connection failed" in text or "connection is bad" in text:
         message = "Database connection error. Retrying the connection."
-        return RestError(503, "PGRST000", message, details=said)
+        return RestError(503, "PGRST000", message, details=text)
     message = "Database client error. Retrying the connection."
-    return RestError(503, "PGRST001", message, details=said)
+    return RestError(503, "PGRST001", message, details=text)
 
 
 def _raised(message: str, detail: str | None) -> RestError:
-    """Return the answer that SQLSTATE 'PGRST' spells out in its message and its detail."""
+    """Return the answer that an error with SQLSTATE 'PGRST' has in its message and detail."""
     try:
-        said, control = json.loads(message), json.loads(detail or "")
+        body, control = json.loads(message), json.loads(detail or "")
         return RestError(
             int(control["status"]),
-            str(said["code"]),
-            str(said["message"]),
-            details=said.get("details"),
-            hint=said.get("hint"),
+            str(body["code"]),
+            str(body["message"]),
+            details=body.get("details"),
+            hint=body.get("hint"),
             headers={str(name): str(value) for name, value in control["headers"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError):

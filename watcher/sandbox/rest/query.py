@@ -1,4 +1,4 @@
-"""PostgREST's query language: what a query string asks for, as values."""
+"""Parses PostgREST's query strings."""
 
 import re
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ _STEP = re.compile(rf"(->>?)({_NAME}|-?\d+)")
 
 @dataclass(frozen=True)
 class Field:
-    """A column, or what lies at a path of arrows and keys in it."""
+    """A column, or the value at a path of arrows and keys in it."""
 
     column: str
     path: tuple[tuple[str, str], ...] = ()
@@ -34,7 +34,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Selected:
-    """A field to answer with, under a name, cast to a type."""
+    """A field of the answer, with a name and a type to cast it to."""
 
     field: Field
     alias: str | None
@@ -43,7 +43,7 @@ class Selected:
 
 @dataclass(frozen=True)
 class Filter:
-    """A condition on one field; `values` holds one value, or all for `in` and for any and all."""
+    """A condition on a field; `values` has one value, or for `in`, `any` and `all` several."""
 
     field: Field
     operator: str
@@ -72,7 +72,7 @@ class Order:
 
 @dataclass
 class Query:
-    """Everything a query string may ask for. `selected` is None for all columns."""
+    """A query string; `selected` is None for all columns."""
 
     selected: list[Selected] | None = None
     conditions: list[Filter | Logic] = field(default_factory=list)
@@ -82,11 +82,11 @@ class Query:
     columns: list[str] | None = None
     on_conflict: list[str] | None = None
     arguments: dict[str, str] = field(default_factory=dict)
-    """Of a function called with GET: what is no condition."""
+    """The arguments of a function called with GET: what is not a condition."""
 
 
 def parse(items: Iterable[tuple[str, str]], table: str, *, call: bool = False) -> Query:
-    """Read a decoded query string about `table`; with `call`, what is no condition is an argument.
+    """Parse a decoded query string for `table`; with `call`, what is not a condition is an argument.
 
     Raises `RestError`.
     """
@@ -195,7 +195,7 @@ def _list(brackets: str, text: str) -> tuple[str, ...]:
 
 
 def _condition(text: str) -> tuple[Filter | Logic, str]:
-    """Read one condition of a logic tree from the beginning of `text`; return it and what is left."""
+    """Parse a condition of a logic tree at the beginning of `text`; return it and the rest."""
     found = re.match(r"(?P<negated>not\.)?(?P<joint>and|or)\(", text)
     if found is None:
         return _leaf(text)
@@ -211,7 +211,7 @@ def _condition(text: str) -> tuple[Filter | Logic, str]:
 
 
 def _leaf(text: str) -> tuple[Filter, str]:
-    """Read `field.operator.value`, where the value ends at a comma or bracket of the tree."""
+    """Parse `field.operator.value`, where the value ends at a comma or bracket of the tree."""
     subject = re.match(rf"{_FIELD.pattern}\.", text)
     if subject is None:
         raise unparsable("logic tree", text)
@@ -227,7 +227,7 @@ def _leaf(text: str) -> tuple[Filter, str]:
 
 
 def _split(text: str) -> list[str]:
-    """Split at commas that stand in no quotes and in no brackets."""
+    """Split at commas outside of quotes and brackets."""
     items, item, depth, quoted, escaped = [], "", 0, False, False
     for character in text:
         if character == "," and not quoted and depth == 0:

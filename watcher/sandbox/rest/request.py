@@ -1,4 +1,4 @@
-"""One request to PostgREST, understood: who asks, for what, and in which form the answer is wanted."""
+"""A request to PostgREST: its caller, preferences, query and body, and the form of its answer."""
 
 import json
 from typing import Any
@@ -24,14 +24,14 @@ _PREFERENCES = {
 }
 
 
-class Asked:
-    """What a request says beside its body. Raises `RestError` for what it must not say."""
+class RestRequest:
+    """A request without its body. Raises `RestError` if it is invalid."""
 
-    def __init__(self, request: Request, keys: Keys) -> None:
-        self.request = request
-        self.caller = _caller(request, keys)
-        self.preferences = _preferences(request)
-        self.reads = request.method in {"GET", "HEAD"}
+    def __init__(self, http: Request, keys: Keys) -> None:
+        self.http = http
+        self.caller = _caller(http, keys)
+        self.preferences = _preferences(http)
+        self.reads = http.method in {"GET", "HEAD"}
         self.schema = self._schema()
         self.single = self._single()
         self.count = "count" in self.preferences
@@ -39,7 +39,7 @@ class Asked:
 
     def _schema(self) -> str:
         header = "accept-profile" if self.reads else "content-profile"
-        schema = self.request.headers.get(header, _SCHEMAS[0])
+        schema = self.http.headers.get(header, _SCHEMAS[0])
         if schema not in _SCHEMAS:
             hint = f"Only the following schemas are exposed: {', '.join(_SCHEMAS)}"
             raise RestError(406, "PGRST106", f"Invalid schema: {schema}", hint=hint)
@@ -47,7 +47,7 @@ class Asked:
 
     def _single(self) -> bool:
         accepted = [
-            one.partition(";")[0].strip() for one in self.request.headers.get("accept", "*/*").split(",")
+            one.partition(";")[0].strip() for one in self.http.headers.get("accept", "*/*").split(",")
         ]
         for kind in accepted:
             if kind == _SINGLE or kind in _ARRAYS:
@@ -55,9 +55,9 @@ class Asked:
         raise RestError(406, "PGRST107", f"None of these media types are available: {', '.join(accepted)}")
 
     def query(self, name: str, *, call: bool = False) -> Query:
-        """Return what the query string and the Range header ask for."""
-        query = parse(self.request.query_params.multi_items(), name, call=call)
-        given = self.request.headers.get("range") if self.reads else None
+        """Return the query, with the range of the Range header."""
+        query = parse(self.http.query_params.multi_items(), name, call=call)
+        given = self.http.headers.get("range") if self.reads else None
         if given and query.limit is None and not query.offset:
             first, _, last = given.removeprefix("items=").partition("-")
             if first.isdigit() and (last.isdigit() or not last):
@@ -69,28 +69,28 @@ class Asked:
         return query
 
     def settings(self) -> dict[str, str]:
-        """Return the transaction's settings that tell of the request."""
+        """Return the settings of the transaction that describe the request."""
         return {
-            "request.method": self.request.method,
-            "request.path": self.request.url.path,
-            "request.headers": json.dumps(dict(self.request.headers)),
-            "request.cookies": json.dumps(self.request.cookies),
+            "request.method": self.http.method,
+            "request.path": self.http.url.path,
+            "request.headers": json.dumps(dict(self.http.headers)),
+            "request.cookies": json.dumps(self.http.cookies),
         }
 
     def answer(
         self, status: int, body: str | None, content_range: str, *applied: str, **headers: str
     ) -> Response:
-        """Return the answer; `applied` names the preferences that counted."""
+        """Return the answer; `applied` names the preferences that are echoed if they were given."""
         honoured = [f"{name}={self.preferences[name]}" for name in applied if name in self.preferences]
         more = {"content-range": content_range, **headers}
         if honoured:
             more["preference-applied"] = ", ".join(honoured)
-        if {"accept-profile", "content-profile"} & set(self.request.headers):
+        if {"accept-profile", "content-profile"} & set(self.http.headers):
             more["content-profile"] = self.schema
         if body is None:
             return Response(status_code=status, headers=more)
         kind = f"{_SINGLE}; charset=utf-8" if self.single else JSON_TYPE
-        return Response("" if self.request.method == "HEAD" else body, status, more, kind)
+        return Response("" if self.http.method == "HEAD" else body, status, more, kind)
 
 
 def _caller(request: Request, keys: Keys) -> Caller:
@@ -125,7 +125,7 @@ def _preferences(request: Request) -> dict[str, str]:
 
 
 async def objects(request: Request) -> tuple[str, list[dict[str, Any]]]:
-    """Return the body as a JSON array, as text and as values."""
+    """Return the body as a JSON array, in text and parsed."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
     if kind not in {"application/json", "application/vnd.pgrst.object+json"}:
         raise invalid_body(f"Content-Type not acceptable: {kind}")
@@ -142,7 +142,7 @@ async def objects(request: Request) -> tuple[str, list[dict[str, Any]]]:
 
 
 async def arguments(request: Request) -> tuple[str, set[str]]:
-    """Return the body of a call, and the names of its arguments."""
+    """Return the body of a call, and the names of the arguments in it."""
     raw = (await request.body()).decode("utf-8", "replace") or "{}"
     try:
         given = json.loads(raw)

@@ -1,6 +1,6 @@
-"""PostgREST 14.5 as a frontend and the daemon use it: tables and functions of the exposed schemas over HTTP.
+"""PostgREST 14.5, as far as a frontend and the daemon use it: tables and functions of the exposed schemas over HTTP.
 
-Left out: embedding, aggregates, full-text operators, CSV, PUT, OpenAPI.
+The sandbox does not imitate embedding, aggregates, full-text operators, CSV, PUT and OpenAPI.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,15 +27,16 @@ from watcher.sandbox.rest.errors import (
     unknown_column,
 )
 from watcher.sandbox.rest.query import Query
-from watcher.sandbox.rest.request import Asked, arguments, objects
+from watcher.sandbox.rest.request import RestRequest, arguments, objects
 
 _MAX_ROWS = 1000
+# A function's own settings that have to apply from the start of the transaction.
 _HOISTED = {"statement_timeout", "plan_filter.statement_cost_limit", "default_transaction_isolation"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a statement answered: rows in all if counted, rows answered, the body."""
+    """A statement's result: the total of rows if it is counted, the rows in the body, and the body."""
 
     total: int | None
     rows: int
@@ -66,13 +67,13 @@ class Rest:
         self._database = database
         self._keys = keys
 
-    async def serve(self, request: Request) -> Response:
+    async def serve(self, http: Request) -> Response:
         """Serve /{table} and /rpc/{function}."""
         anonymous = True
         try:
-            asked = Asked(request, self._keys)
-            anonymous = asked.caller.role == "anon"
-            return await self._handler(request)(asked)
+            request = RestRequest(http, self._keys)
+            anonymous = request.caller.role == "anon"
+            return await self._handler(http)(request)
         except RestError as error:
             return error.response()
         except psycopg.Error as error:
@@ -82,7 +83,7 @@ class Rest:
                 504, "PGRST003", "Timed out acquiring connection from connection pool."
             ).response()
 
-    def _handler(self, request: Request) -> Callable[[Asked], Awaitable[Response]]:
+    def _handler(self, request: Request) -> Callable[[RestRequest], Awaitable[Response]]:
         if "function" in request.path_params:
             if request.method not in {"GET", "HEAD", "POST"}:
                 message = f"Cannot use the {request.method} method on RPC"
@@ -99,34 +100,34 @@ class Rest:
                 return self._delete
         raise RestError(405, "PGRST117", f"Unsupported HTTP method: {request.method}")
 
-    async def _read(self, asked: Asked) -> Response:
-        name = asked.request.path_params["table"]
-        query = asked.query(name)
+    async def _read(self, request: RestRequest) -> Response:
+        name = request.http.path_params["table"]
+        query = request.query(name)
         query.limit = min(query.limit if query.limit is not None else _MAX_ROWS, _MAX_ROWS)
-        async with self._transaction(asked, read_only=True) as cursor:
-            table = await find_table(cursor, asked.schema, name)
-            statement = rest_sql.read(table, query, count=asked.count, single=asked.single)
+        async with self._transaction(request, read_only=True) as cursor:
+            table = await find_table(cursor, request.schema, name)
+            statement = rest_sql.read(table, query, count=request.count, single=request.single)
             result = await _run(cursor, statement)
         status = _read_status(query, result)
-        if asked.single and result.rows != 1:
+        if request.single and result.rows != 1:
             raise not_single(result.rows)
-        where = urlencode(asked.request.query_params.multi_items())
+        where = urlencode(request.http.query_params.multi_items())
         location = f"/{name}?{where}" if where else f"/{name}"
-        return asked.answer(
+        return request.answer(
             status, result.body, _range(query, result), "count", "handling", **{"content-location": location}
         )
 
-    async def _insert(self, asked: Asked) -> Response:
-        name = asked.request.path_params["table"]
-        query = asked.query(name)
-        body, given = await objects(asked.request)
+    async def _insert(self, request: RestRequest) -> Response:
+        name = request.http.path_params["table"]
+        query = request.query(name)
+        body, given = await objects(request.http)
         keys = list(dict.fromkeys(key for one in given for key in one))
         if query.columns is None and any(set(one) != set(keys) for one in given):
             raise invalid_body("All object keys must match")
         columns = keys if query.columns is None else query.columns
-        resolution = asked.preferences.get("resolution")
-        async with self._transaction(asked) as cursor:
-            table = await find_table(cursor, asked.schema, name)
+        resolution = request.preferences.get("resolution")
+        async with self._transaction(request) as cursor:
+            table = await find_table(cursor, request.schema, name)
             for column in columns:
                 if column not in table.columns:
                     raise unknown_column(name, column)
@@ -135,18 +136,18 @@ class Rest:
                 query,
                 columns,
                 body if given else "[]",
-                returning=asked.returning,
-                single=asked.single,
+                returning=request.returning,
+                single=request.single,
                 resolution=resolution,
-                defaults=asked.preferences.get("missing") == "default",
+                defaults=request.preferences.get("missing") == "default",
             )
-            result = await self._write(cursor, asked, statement)
+            result = await self._write(cursor, request, statement)
             await cursor.execute(rest_sql.INSERTED)
             row = await cursor.fetchone()
         merged = resolution == "merge-duplicates" and row == (0,)
-        total = f"*/{result.rows if asked.count else '*'}"
-        body_or_none = result.body if asked.returning else None
-        return asked.answer(
+        total = f"*/{result.rows if request.count else '*'}"
+        body_or_none = result.body if request.returning else None
+        return request.answer(
             200 if merged else 201,
             body_or_none,
             total,
@@ -157,95 +158,103 @@ class Rest:
             "handling",
         )
 
-    async def _update(self, asked: Asked) -> Response:
-        name = asked.request.path_params["table"]
-        query = asked.query(name)
+    async def _update(self, request: RestRequest) -> Response:
+        name = request.http.path_params["table"]
+        query = request.query(name)
         if not query.conditions:
             raise RestError(400, "21000", "UPDATE requires a WHERE clause")
-        body, given = await objects(asked.request)
+        body, given = await objects(request.http)
         if len(given) > 1:
             raise invalid_body("All object keys must match")
         columns = list(given[0]) if given and query.columns is None else query.columns or []
-        async with self._transaction(asked) as cursor:
-            table = await find_table(cursor, asked.schema, name)
+        async with self._transaction(request) as cursor:
+            table = await find_table(cursor, request.schema, name)
             for column in columns:
                 if column not in table.columns:
                     raise unknown_column(name, column)
             statement = rest_sql.update(
-                table, query, columns, body, returning=asked.returning, single=asked.single
+                table, query, columns, body, returning=request.returning, single=request.single
             )
-            result = await self._write(cursor, asked, statement)
+            result = await self._write(cursor, request, statement)
         rows = f"0-{result.rows - 1}" if result.rows else "*"
-        total = f"{rows}/{result.rows if asked.count else '*'}"
-        return self._changed(asked, result, total)
+        total = f"{rows}/{result.rows if request.count else '*'}"
+        return self._changed(request, result, total)
 
-    async def _delete(self, asked: Asked) -> Response:
-        name = asked.request.path_params["table"]
-        query = asked.query(name)
+    async def _delete(self, request: RestRequest) -> Response:
+        name = request.http.path_params["table"]
+        query = request.query(name)
         if not query.conditions:
             raise RestError(400, "21000", "DELETE requires a WHERE clause")
-        async with self._transaction(asked) as cursor:
-            table = await find_table(cursor, asked.schema, name)
-            statement = rest_sql.delete(table, query, returning=asked.returning, single=asked.single)
-            result = await self._write(cursor, asked, statement)
-        return self._changed(asked, result, f"*/{result.rows if asked.count else '*'}")
+        async with self._transaction(request) as cursor:
+            table = await find_table(cursor, request.schema, name)
+            statement = rest_sql.delete(table, query, returning=request.returning, single=request.single)
+            result = await self._write(cursor, request, statement)
+        return self._changed(request, result, f"*/{result.rows if request.count else '*'}")
 
-    async def _call(self, asked: Asked) -> Response:
-        name = asked.request.path_params["function"]
-        query = asked.query(name, call=asked.reads)
+    async def _call(self, request: RestRequest) -> Response:
+        name = request.http.path_params["function"]
+        query = request.query(name, call=request.reads)
         body: str | None = None
         given = set(query.arguments)
-        if not asked.reads:
-            body, given = await arguments(asked.request)
-        async with self._transaction(asked, read_only=asked.reads) as cursor:
-            function = await find_function(cursor, asked.schema, name, given, posted=not asked.reads)
+        if not request.reads:
+            body, given = await arguments(request.http)
+        async with self._transaction(request, read_only=request.reads) as cursor:
+            function = await find_function(cursor, request.schema, name, given, posted=not request.reads)
             await self._prepare(cursor, function.settings, read_only=function.stable)
             if function.returns_set:
                 query.limit = min(query.limit if query.limit is not None else _MAX_ROWS, _MAX_ROWS)
-            statement = rest_sql.call(function, query, given, body, count=asked.count, single=asked.single)
+            statement = rest_sql.call(
+                function, query, given, body, count=request.count, single=request.single
+            )
             result = await _run(cursor, statement)
             if function.returns_set:
-                self._check(asked, result)
+                self._check(request, result)
         status = _read_status(query, result)
         if function.returns_nothing:
-            return asked.answer(204, None, "*/*", "handling")
-        return asked.answer(status, result.body, _range(query, result), "count", "handling")
+            return request.answer(204, None, "*/*", "handling")
+        return request.answer(status, result.body, _range(query, result), "count", "handling")
 
     async def _prepare(self, cursor: Cursor, settings: Mapping[str, str], *, read_only: bool) -> None:
-        """Make the transaction what the function wants it to be."""
+        """Apply the function's settings to the transaction, and make it read-only for a stable function."""
         if read_only:
             await cursor.execute("set transaction read only")
         for name, value in settings.items():
             if name in _HOISTED:
                 await cursor.execute("select set_config(%s, %s, true)", [name, value])
 
-    async def _write(self, cursor: Cursor, asked: Asked, statement: Composed) -> Result:
-        """Run a statement that changes rows; what must not be is refused while it can still be undone."""
+    async def _write(self, cursor: Cursor, request: RestRequest, statement: Composed) -> Result:
+        """Run a statement that changes rows, and check the result while it can be undone."""
         result = await _run(cursor, statement)
-        self._check(asked, result)
+        self._check(request, result)
         return result
 
-    def _check(self, asked: Asked, result: Result) -> None:
-        most = asked.preferences.get("max-affected")
-        if most and asked.preferences.get("handling") == "strict" and result.rows > int(most):
+    def _check(self, request: RestRequest, result: Result) -> None:
+        most = request.preferences.get("max-affected")
+        if most and request.preferences.get("handling") == "strict" and result.rows > int(most):
             raise RestError(
                 400,
                 "PGRST124",
                 "Query result exceeds max-affected preference constraint",
                 details=f"The query affects {result.rows} rows",
             )
-        if asked.single and result.rows != 1 and (asked.returning or "function" in asked.request.path_params):
+        if (
+            request.single
+            and result.rows != 1
+            and (request.returning or "function" in request.http.path_params)
+        ):
             raise not_single(result.rows)
 
-    def _changed(self, asked: Asked, result: Result, content_range: str) -> Response:
+    def _changed(self, request: RestRequest, result: Result, content_range: str) -> Response:
         applied = ("return", "count", "handling", "max-affected")
-        if asked.returning:
-            return asked.answer(200, result.body, content_range, *applied)
-        return asked.answer(204, None, content_range, *applied)
+        if request.returning:
+            return request.answer(200, result.body, content_range, *applied)
+        return request.answer(204, None, content_range, *applied)
 
-    def _transaction(self, asked: Asked, *, read_only: bool = False) -> AbstractAsyncContextManager[Cursor]:
+    def _transaction(
+        self, request: RestRequest, *, read_only: bool = False
+    ) -> AbstractAsyncContextManager[Cursor]:
         return self._database.transaction(
-            asked.caller, read_only=read_only, schema=asked.schema, settings=asked.settings()
+            request.caller, read_only=read_only, schema=request.schema, settings=request.settings()
         )
 
 
@@ -256,7 +265,7 @@ async def _run(cursor: Cursor, statement: Composed) -> Result:
     return Result(*row)
 
 
-async def _nowhere(_: Request) -> Response:
+async def _invalid_path(_: Request) -> Response:
     return RestError(404, "PGRST125", "Invalid path specified in request URL").response()
 
 
@@ -267,5 +276,5 @@ def routes(database: Database, keys: Keys) -> list[BaseRoute]:
     return [
         Route("/rpc/{function}", rest.serve, methods=methods),
         Route("/{table}", rest.serve, methods=methods),
-        Route("/{path:path}", _nowhere, methods=methods),
+        Route("/{path:path}", _invalid_path, methods=methods),
     ]

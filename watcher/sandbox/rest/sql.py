@@ -1,7 +1,7 @@
-"""From a query to one SQL statement: names quoted as identifiers, values as literals Postgres types.
+"""Turns a query into one SQL statement, with names quoted as identifiers and values as literals.
 
-Every statement answers one row: how many rows there are in all (null unless counted), how many are answered,
-and the body as text.
+Every statement returns one row: the total of rows (null unless counted), the number of rows in the body, and the body
+as text.
 """
 
 import re
@@ -17,7 +17,7 @@ _ROWS = "coalesce(json_agg(_t), '[]')"
 _OBJECT = "coalesce(json_agg(_t) -> 0, 'null')"
 _VALUES = "coalesce(json_agg(_t.value), '[]')"
 _VALUE = "coalesce(json_agg(_t.value) -> 0, 'null')"
-# Counts up for each row to insert, and down where an existing one is updated instead.
+# Counts each row to insert, less those where an existing row is updated instead.
 _COUNT_INSERT = """set_config('pgrst.inserted',
     (coalesce(nullif(current_setting('pgrst.inserted', true), ''), '0')::int + 1)::text, true) is not null"""
 _COUNT_UPDATE = """set_config('pgrst.inserted',
@@ -26,7 +26,7 @@ INSERTED = "select coalesce(nullif(current_setting('pgrst.inserted', true), ''),
 
 
 def _raw(text: str) -> SQL:
-    """Return SQL of ours or the catalogue's; of a request only words that a pattern let through."""
+    """Return SQL that is written here or comes from the catalogue; of a request only words that match a pattern."""
     return SQL(text)
 
 
@@ -53,8 +53,8 @@ def insert(
 ) -> Composed:
     """Return the statement that inserts the objects of the JSON array `body`.
 
-    `resolution` is what happens to a row that exists: None, `merge-duplicates` or `ignore-duplicates`. With
-    `defaults`, a column that an object lacks gets its default, not null.
+    `resolution` decides about a row that exists: None (an error), `merge-duplicates` or `ignore-duplicates`. With
+    `defaults`, a column that an object lacks gets its default instead of null.
     """
     relation = Identifier(table.schema, table.name)
     if columns:
@@ -83,7 +83,7 @@ def insert(
 def update(
     table: Table, query: Query, columns: Sequence[str], body: str, *, returning: bool, single: bool
 ) -> Composed:
-    """Return the statement that sets `columns` from the JSON array `body`, which holds one object."""
+    """Return the statement that sets `columns` from the JSON array `body`, which has one object."""
     relation = Identifier(table.schema, table.name)
     if columns:
         rows = SQL("update {} set {} from {}{}").format(
@@ -99,7 +99,7 @@ def update(
 
 
 def delete(table: Table, query: Query, *, returning: bool, single: bool) -> Composed:
-    """Return the statement that deletes."""
+    """Return the statement that deletes rows."""
     relation = Identifier(table.schema, table.name)
     rows = SQL("delete from {}{}").format(relation, _where(query, relation))
     return _changed(rows, table, query, returning=returning, single=single)
@@ -108,7 +108,7 @@ def delete(table: Table, query: Query, *, returning: bool, single: bool) -> Comp
 def call(
     function: Function, query: Query, given: Iterable[str], body: str | None, *, count: bool, single: bool
 ) -> Composed:
-    """Return the statement that calls a function with arguments from JSON `body`, or else from the query."""
+    """Return the statement that calls a function, with arguments from the JSON `body` or else from the query."""
     name = Identifier(function.schema, function.name)
     arguments = list(given)
     if function.takes_body:
@@ -156,7 +156,7 @@ def _parts(source: Composable, total: Composable | None, columns: Composable, bo
 
 
 def _changed(rows: Composable, table: Table, query: Query, *, returning: bool, single: bool) -> Composed:
-    """Return a statement around an insert, update or delete, with its rows only if asked for."""
+    """Wrap an insert, update or delete; the body has its rows only if they are asked for."""
     if not returning:
         return _answer(SQL("{} returning 1").format(rows), None, SQL("*"), "''")
     relation = Identifier(table.schema, table.name)
@@ -202,7 +202,7 @@ def _item(one: Selected, relation: Identifier) -> Composable:
 
 
 def _type(name: str) -> Composable:
-    """Return a type's name that a request gave: words, and perhaps brackets."""
+    """Return the name of a type from a request: words, and perhaps brackets."""
     base, brackets, _ = name.partition("[")
     words = re.findall(r"\w+", base)
     quoted = SQL(" ").join(_raw(word) for word in words)
@@ -212,7 +212,7 @@ def _type(name: str) -> Composable:
 def _field(field: Field, relation: Identifier) -> Composable:
     steps: Composable = SQL("{}.{}").format(relation, Identifier(field.column))
     if field.path:
-        # to_jsonb lets arrows go into arrays and composite columns, too.
+        # With to_jsonb, arrows reach into arrays and composite columns, too.
         steps = SQL("to_jsonb({})").format(steps)
     for arrow, key in field.path:
         index = re.fullmatch(r"-?\d+", key)

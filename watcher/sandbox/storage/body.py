@@ -1,4 +1,4 @@
-"""JSON bodies, checked and coerced as Storage's schema validator does, with its words for what is wrong."""
+"""JSON bodies, checked and coerced like Storage's schema validator does, with its error messages."""
 
 import json
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ _NAMES = {str: "string", int: "integer", bool: "boolean", list: "array", dict: "
 
 @dataclass(frozen=True)
 class Field:
-    """What one property of a body must be; an array is one of strings."""
+    """What a property of a body must be; arrays are of strings."""
 
-    kind: type  # `object` lets anything through
+    kind: type  # `object` allows anything
     required: bool = False
     nullable: bool = False
     minimum: int | None = None
@@ -25,7 +25,7 @@ class Field:
 
 
 async def read(request: Request, fields: Mapping[str, Field]) -> dict[str, Any]:
-    """Return the body's properties that are named in `fields`; one that is absent is absent here too."""
+    """Return the properties of the body that are in `fields` and not absent."""
     try:
         body = json.loads(await request.body())
     except ValueError as error:
@@ -65,7 +65,7 @@ def _checked(where: str, value: object, field: Field) -> Any:
 
 
 def _coerced(value: object, kind: type) -> object:
-    """Return `value` as `kind` where JSON's scalars can be read as one another."""
+    """Return `value` converted to `kind`, where it is a JSON scalar that can be."""
     if kind is str and isinstance(value, int | float):
         return json.dumps(value)
     if kind is int and isinstance(value, str) and value.removeprefix("-").isdecimal():

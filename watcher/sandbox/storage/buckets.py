@@ -1,4 +1,4 @@
-"""Buckets: create, look, change, empty, delete. By default no policy lets a user do any of it."""
+"""Buckets: create, show, list, change, empty, delete. By default no policy allows a user any of it."""
 
 import re
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from watcher.sandbox.storage import errors
 from watcher.sandbox.storage.body import Field, read
 from watcher.sandbox.storage.call import SIZE_LIMIT, Call
 from watcher.sandbox.storage.errors import Json
-from watcher.sandbox.storage.rows import BUCKET, find_bucket, shown
+from watcher.sandbox.storage.rows import BUCKET, find_bucket, row_json
 
 _NAME = re.compile(r"[A-Za-z0-9_!.*'() &$=@;:+,?-]{1,100}")
 _MIME_TYPE = re.compile(r"[a-zA-Z0-9\-+.]+/[a-zA-Z0-9\-+.]+(;\s*charset=[a-zA-Z0-9\-]+)?|.*\*")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(gb|mb|kb|b)", re.IGNORECASE)
-_UNITS = {"gb": 1e9, "mb": 1e6, "kb": 1e3, "b": 1}  # decimal: 20MB is less than 20 MiB
+_UNITS = {"gb": 1e9, "mb": 1e6, "kb": 1e3, "b": 1}  # decimal units: 20MB is less than 20 MiB
 _LIMITS = {
     "public": Field(bool),
     "file_size_limit": Field(object, nullable=True),
@@ -51,19 +51,19 @@ async def create(call: Call) -> Response:
 
 async def show(call: Call) -> Response:
     """Show one bucket."""
-    return Json(shown(await _visible(call), BUCKET))
+    return Json(row_json(await _visible(call), BUCKET))
 
 
-async def every(call: Call) -> Response:
-    """List the buckets that the caller may see."""
+async def list_all(call: Call) -> Response:
+    """List the buckets that are visible to the caller."""
     columns = (*BUCKET[:4], "type", *BUCKET[4:])
     async with call.transaction() as rows:
         await rows.execute("select * from storage.buckets order by created_at, id")
-        return Json([shown(row, columns) for row in await rows.fetchall()])
+        return Json([row_json(row, columns) for row in await rows.fetchall()])
 
 
 async def update(call: Call) -> Response:
-    """Change whether a bucket is public and what it takes."""
+    """Change whether a bucket is public, and its limits."""
     changes = _limits(await read(call.request, _LIMITS))
     if not changes:
         raise errors.invalid_request("body must have required property 'public'")
@@ -79,7 +79,7 @@ async def update(call: Call) -> Response:
 
 
 async def empty(call: Call) -> Response:
-    """Delete all objects of a bucket: at once, where the real service promises it within the hour."""
+    """Delete all objects of a bucket; at once, where the real service says within an hour."""
     await _visible(call)
     async with call.admin() as rows:
         await rows.execute(
@@ -114,7 +114,7 @@ async def _visible(call: Call) -> dict[str, Any]:
 
 
 def _limits(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns that `body` sets."""
+    """Return the columns that `body` sets, checked."""
     row = {name: body[name] for name in _LIMITS if name in body}
     if row.get("file_size_limit") is not None:
         row["file_size_limit"] = _size(row["file_size_limit"])

@@ -1,6 +1,6 @@
-"""The bytes of objects: one file per version, written once, never changed.
+"""The bytes of objects: one file for each version, which is never changed.
 
-Read and written on the loop: for one chunk of a local file a thread would take longer than the disk.
+Files are read and written on the loop: for a chunk of a local file, a thread takes longer than the disk.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ _CHUNK = 256 * 1024
 
 @dataclass(frozen=True)
 class Stored:
-    """What is known of an object's bytes once they are on the disk."""
+    """Metadata of an object's bytes after they were written."""
 
     size: int
     etag: str
@@ -26,18 +26,18 @@ class Stored:
 
 
 class Bytes:
-    """A folder of files by the name of their version, which is a UUID."""
+    """A folder of files, named by their version, which is a UUID."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
 
     def path(self, version: str) -> Path:
-        """Return where the bytes of a version are, or would be."""
+        """Return the path of a version's bytes, whether they exist or not."""
         return self._folder / Path(version).name
 
     async def write(self, version: str, chunks: AsyncIterable[bytes], limit: int) -> Stored:
-        """Store `chunks`; nothing is left if they end early or exceed `limit` bytes (which is refused)."""
+        """Store `chunks`; leave nothing if that fails. More than `limit` bytes are refused."""
         path = self.path(version)
         size, digest = 0, hashlib.md5(usedforsecurity=False)
         try:
@@ -53,10 +53,10 @@ class Bytes:
             raise
         return Stored(size, f'"{digest.hexdigest()}"', modified(path))
 
-    def link(self, version: str, twin: str) -> datetime:
-        """Give the bytes of `version` a second name. Raises FileNotFoundError if they are gone."""
-        os.link(self.path(version), self.path(twin))
-        return modified(self.path(twin))
+    def link(self, version: str, other: str) -> datetime:
+        """Give the bytes of `version` to another version, too. Raises FileNotFoundError if they are missing."""
+        os.link(self.path(version), self.path(other))
+        return modified(self.path(other))
 
     async def read(self, version: str, start: int, size: int) -> AsyncIterator[bytes]:
         """Yield `size` bytes from `start` on."""
@@ -67,7 +67,7 @@ class Bytes:
                 yield chunk
 
     def delete(self, versions: Iterable[str | None]) -> None:
-        """Delete what is there of `versions`."""
+        """Delete the bytes of `versions`, where they exist."""
         for version in versions:
             if version:
                 self.path(version).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One request to Storage: who is calling, what for, and the transactions in which it is answered."""
+"""A request to Storage: its caller, its operation, and its transactions."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,16 +21,16 @@ from watcher.sandbox.storage.knobs import Knobs
 Rows = psycopg.AsyncCursor[dict[str, Any]]
 
 SIZE_LIMIT = 50 * 1024 * 1024
-"""No object is larger than this many bytes, whatever its bucket says (the CLI's default)."""
+"""The most bytes of an object in any bucket (the CLI's default)."""
 
-# Storage has time-outs of its own, not those of the caller's role.
+# Storage's own time-outs, instead of those of the caller's role.
 _TIMEOUTS = {"statement_timeout": "30s", "lock_timeout": "0"}
 _ALLOW_DELETE = "select set_config('storage.allow_delete_query', 'true', true)"
 
 
 @dataclass(frozen=True)
 class Service:
-    """What every route works with."""
+    """What all routes use."""
 
     database: Database
     keys: Keys
@@ -39,16 +39,16 @@ class Service:
 
 
 class Auth(Enum):
-    """What a route asks of the Authorization header."""
+    """What a route requires of the Authorization header."""
 
-    REQUIRED = "the caller's token, a valid one"
-    TOLERANT = "who has no valid token is a stranger, to whom only public buckets exist"
-    SIGNED = "nothing: the URL is public, or carries a token of its own"
+    REQUIRED = "a valid token"
+    OPTIONAL = "a valid token; without one, only public buckets are visible"
+    NONE = "nothing: the URL is public, or has a token of its own"
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request that passed the door."""
+    """A request whose token was checked."""
 
     request: Request
     service: Service
@@ -63,7 +63,7 @@ class Call:
 
     @property
     def key(self) -> str:
-        """The object's key in the path; `//` in it is kept."""
+        """The object's key in the path, with any `//`."""
         return str(self.request.path_params["key"])
 
     @property
@@ -74,14 +74,14 @@ class Call:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Rows]:
-        """Open a transaction in the caller's name."""
+        """Open a transaction as the caller."""
         settings = {"storage.operation": self.operation, "storage.allow_delete_query": "true", **_TIMEOUTS}
         async with self.service.database.transaction(self.caller, settings=settings) as cursor:
             yield cursor.connection.cursor(row_factory=dict_row)
 
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[Rows]:
-        """Open a transaction in Storage's own name, to which no policy applies."""
+        """Open a transaction as Storage itself, to which no policy applies."""
         async with self.service.database.admin() as cursor:
             await cursor.execute(_ALLOW_DELETE)
             yield cursor.connection.cursor(row_factory=dict_row)
@@ -93,11 +93,11 @@ Handler = Callable[[Call], Awaitable[Response]]
 def endpoint(
     service: Service, operation: str, auth: Auth, handler: Handler
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Return a Starlette endpoint that lets in whom `auth` admits and words every refusal as Storage does."""
+    """Return a Starlette endpoint that checks the token as `auth` requires, and answers errors as Storage does."""
 
     async def answer(request: Request) -> Response:
         try:
-            return await handler(_admit(request, service, operation, auth))
+            return await handler(_authenticated(request, service, operation, auth))
         except errors.StorageError as refusal:
             return refusal.response()
         except psycopg.Error as error:
@@ -110,8 +110,8 @@ def endpoint(
     return answer
 
 
-def _admit(request: Request, service: Service, operation: str, auth: Auth) -> Call:
-    if auth is Auth.SIGNED:
+def _authenticated(request: Request, service: Service, operation: str, auth: Auth) -> Call:
+    if auth is Auth.NONE:
         return Call(request, service, operation, Caller(), authenticated=False)
     header = request.headers.get("authorization")
     if header is None and auth is Auth.REQUIRED:

@@ -1,4 +1,4 @@
-"""Downloads, whole or one range, streamed from the disk; and what can be said without the bytes."""
+"""Downloads of objects or of one range, streamed from the disk, and the routes that need only the row."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 async def download(call: Call) -> Response:
-    """Send an object that the caller may read."""
+    """Send an object that is visible to the caller."""
     return _bytes(call, await _readable(call))
 
 
@@ -29,9 +29,9 @@ async def public(call: Call) -> Response:
 
 
 async def signed(call: Call) -> Response:
-    """Send an object to whoever holds a token for it."""
+    """Send an object to a caller with a signed URL."""
     claims = tokens.verify(call, "download")
-    _must_be_there(call)
+    _refuse_hidden(call)
     async with call.admin() as rows:
         row = await find_object(rows, call.bucket, call.key)
     expires = format_datetime(datetime.fromtimestamp(claims["exp"], UTC), usegmt=True)
@@ -39,17 +39,17 @@ async def signed(call: Call) -> Response:
 
 
 async def head(call: Call) -> Response:
-    """Say what a download would, from the row alone: the bytes are not looked for."""
+    """Answer with the headers of a download, from the row, whether the bytes exist or not."""
     return _head(await _readable(call))
 
 
 async def head_public(call: Call) -> Response:
-    """Do as `head` for an object of a public bucket."""
+    """Do what `head` does for an object of a public bucket."""
     return _head(await _public(call))
 
 
 async def info(call: Call) -> Response:
-    """Describe an object that the caller may read."""
+    """Describe an object that is visible to the caller."""
     return _info(await _readable(call))
 
 
@@ -59,13 +59,13 @@ async def info_public(call: Call) -> Response:
 
 
 async def _readable(call: Call) -> dict[str, Any]:
-    """Return an object's row if the caller may see it. To a stranger only public buckets exist."""
+    """Return an object's row, if it is visible to the caller; without a valid token only public buckets are."""
     bucket = await find_bucket(call, call.bucket)
     if bucket["public"]:
         return await _public(call)
     if not call.authenticated:
         raise errors.no_such_bucket()
-    _must_be_there(call)
+    _refuse_hidden(call)
     async with call.transaction() as rows:
         return await find_object(rows, call.bucket, call.key)
 
@@ -74,19 +74,19 @@ async def _public(call: Call) -> dict[str, Any]:
     bucket = await find_bucket(call, call.bucket)
     if not bucket["public"]:
         raise errors.no_such_bucket()
-    _must_be_there(call)
+    _refuse_hidden(call)
     async with call.admin() as rows:
         return await find_object(rows, call.bucket, call.key)
 
 
-def _must_be_there(call: Call) -> None:
-    """Refuse an object that is to be late."""
+def _refuse_hidden(call: Call) -> None:
+    """Refuse an object that a fault hides."""
     if call.service.knobs.hidden(call.bucket, call.key):
         raise errors.no_such_key()
 
 
 def _bytes(call: Call, row: Mapping[str, Any], expires: str | None = None) -> Response:
-    """Answer with the bytes of `row`. Raises FileNotFoundError if they are gone."""
+    """Answer with the bytes of `row`. Raises FileNotFoundError if they are missing."""
     path = call.service.bytes.path(row["version"])
     size = path.stat().st_size
     headers = _headers(row["metadata"], modified(path))
@@ -147,7 +147,7 @@ def _headers(known: Mapping[str, Any], last_modified: datetime) -> dict[str, str
 
 
 def _range(asked: str, size: int) -> tuple[int, int]:
-    """Return where one range of bytes starts and how long it is; several ranges are refused like none."""
+    """Return the start and the length of a range; several ranges are refused like an invalid one."""
     match = _RANGE.fullmatch(asked)
     if not match or not any(match.groups()) or size == 0:
         raise errors.invalid_range()

@@ -1,4 +1,4 @@
-"""What Storage refuses: in 1.70.6 the status is in the body, and the HTTP status is 400 nearly always."""
+"""Storage's refusals. In 1.70.6 the status is in the body, and the HTTP status is nearly always 400."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ class Json(JSONResponse):
 
 
 class StorageError(Exception):
-    """An answer that is not a success; `status` is the body's, `http` the real one."""
+    """A refusal; `status` is that in the body, `http` the HTTP status."""
 
     def __init__(
         self, status: int, code: str, message: str, *, error: str | None = None, http: int | None = None
@@ -25,27 +25,27 @@ class StorageError(Exception):
         self.http = http or (500 if status == 500 else 400)
 
     def response(self) -> Response:
-        """Return the refusal as Storage words it."""
+        """Return the answer."""
         return Json(self.body, self.http)
 
 
 def invalid_request(message: str) -> StorageError:
-    """The request's shape is wrong; `message` is that of Storage's schema validator."""
+    """The request is malformed; `message` is that of Storage's schema validator."""
     return StorageError(400, "InvalidRequest", message, error="Error")
 
 
 def invalid_key(key: str, why: str = "") -> StorageError:
-    """A key holds what Storage does not store."""
+    """A key has characters that Storage does not allow."""
     return StorageError(400, "InvalidKey", f"Invalid key: {key}{why}")
 
 
 def invalid_bucket_name() -> StorageError:
-    """A bucket's name is too long or holds what Storage does not store."""
+    """A bucket's name is too long, or has characters that Storage does not allow."""
     return StorageError(400, "InvalidBucketName", "Bucket name invalid", error="Invalid Input")
 
 
 def invalid_mime_type(mime_type: str) -> StorageError:
-    """The bucket does not take this type."""
+    """The bucket does not allow this type."""
     return StorageError(
         415, "InvalidMimeType", f"mime type {mime_type} is not supported", error="invalid_mime_type"
     )
@@ -57,43 +57,43 @@ def invalid_range() -> StorageError:
 
 
 def invalid_signature(message: str = "Invalid signature") -> StorageError:
-    """A signed URL's token was made for something else."""
+    """A signed URL's token is for something else."""
     return StorageError(400, "InvalidSignature", message)
 
 
 def invalid_jwt(error: jwt.PyJWTError) -> StorageError:
-    """A signed URL's token is expired or not ours."""
-    return StorageError(400, "InvalidJWT", _said_of(error))
+    """A signed URL's token is expired or not signed with this project's secret."""
+    return StorageError(400, "InvalidJWT", _message_of(error))
 
 
 def no_content() -> StorageError:
-    """An upload without a file."""
+    """An upload has no file."""
     return StorageError(400, "InvalidRequest", "No content provided")
 
 
 def no_such_bucket() -> StorageError:
-    """The bucket is missing, or hidden from the caller."""
+    """The bucket does not exist, or is not visible to the caller."""
     return StorageError(404, "NoSuchBucket", "Bucket not found", error="Bucket not found")
 
 
 def no_such_key() -> StorageError:
-    """The object is missing, or hidden from the caller."""
+    """The object does not exist, or is not visible to the caller."""
     return StorageError(404, "NoSuchKey", "Object not found", error="not_found")
 
 
 def bucket_not_empty() -> StorageError:
-    """A bucket that holds objects cannot be deleted."""
+    """A bucket with objects cannot be deleted."""
     return StorageError(409, "ResourceNotEmpty", "The bucket you tried to delete is not empty")
 
 
 def too_large() -> StorageError:
-    """An object, or a bucket's limit, is larger than allowed."""
+    """An object, or a bucket's limit, is too large."""
     message = "The object exceeded the maximum allowed size"
     return StorageError(413, "EntityTooLarge", message, error="Payload too large")
 
 
 def exists(code: str = "ResourceAlreadyExists") -> StorageError:
-    """Something of that name is there already."""
+    """There is an object or bucket of that name already."""
     return StorageError(409, code, "The resource already exists", error="Duplicate")
 
 
@@ -103,12 +103,12 @@ def access_denied(message: str = "Access denied") -> StorageError:
 
 
 def not_authenticated(error: jwt.PyJWTError) -> StorageError:
-    """The caller's token is expired or not ours."""
-    return access_denied(_said_of(error))
+    """The caller's token is expired or not signed with this project's secret."""
+    return access_denied(_message_of(error))
 
 
 def internal() -> StorageError:
-    """Whatever Storage did not expect: the database away, an object's bytes gone."""
+    """An unexpected error: the database is down, or an object's bytes are missing."""
     return StorageError(500, "InternalError", "Internal Server Error", error="Internal")
 
 
@@ -118,15 +118,15 @@ def database_timeout() -> StorageError:
 
 
 def of_postgres(error: psycopg.Error) -> StorageError:
-    """Translate what Postgres refused."""
+    """Return the refusal for an error of Postgres."""
     state = error.sqlstate
-    said = error.diag.message_primary or ""
+    message = error.diag.message_primary or ""
     match state:
         case None:
-            return internal()  # no answer at all: the connection failed
+            return internal()  # the connection failed
         case "42501":
-            rls = "row-level security" in said
-            return access_denied("new row violates row-level security policy" if rls else said)
+            rls = "row-level security" in message
+            return access_denied("new row violates row-level security policy" if rls else message)
         case "23505":
             return exists()
         case "23503":
@@ -136,21 +136,21 @@ def of_postgres(error: psycopg.Error) -> StorageError:
         case "57014":
             return database_timeout()
         case "22P02":
-            return StorageError(400, "InvalidParameter", said)
+            return StorageError(400, "InvalidParameter", message)
     return StorageError(500, "DatabaseError", f"database error, code: {state}")
 
 
-def no_such_route(method: str, url: str, *, known_family: bool) -> Response:
-    """Answer a path nobody serves, in a known family of them in Storage's words, else in its framework's."""
+def no_such_route(method: str, url: str, *, known_prefix: bool) -> Response:
+    """Return the 404 for an unknown route: Storage's own below a known prefix, otherwise that of its framework."""
     message = f"Route {method}:{url} not found"
-    if known_family:
+    if known_prefix:
         body: dict[str, Any] = {"statusCode": "404", "error": "Not Found", "message": message}
         return JSONResponse({**body, "code": "InvalidRequest"}, 404)
     return Json({"message": message, "error": "Not Found", "statusCode": 404}, 404)
 
 
-def _said_of(error: jwt.PyJWTError) -> str:
-    """Return what Storage's JWT library says where ours says `error`."""
+def _message_of(error: jwt.PyJWTError) -> str:
+    """Return the message of Storage's JWT library for an error of PyJWT."""
     match error:
         case jwt.ExpiredSignatureError():
             return '"exp" claim timestamp check failed'

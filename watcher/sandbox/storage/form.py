@@ -1,4 +1,4 @@
-"""A multipart form read as a stream: first its fields, then its one file, which is never held in memory."""
+"""A multipart form, read as a stream: first its fields, then its one file, which is never in memory as a whole."""
 
 from collections.abc import AsyncIterator
 from email.message import Message
@@ -10,25 +10,25 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from watcher.sandbox.storage.errors import no_content
 
 _END: Final = None
-_Event = Message | bytes | None  # a part begins with its headers, goes on with its bytes, and ends
+_Event = Message | bytes | None  # the headers of a part, some of its bytes, or its end
 
 
 class Form:
-    """A form of this content type; `open` comes first."""
+    """A form of this content type; call `open` first."""
 
     def __init__(self, content_type: str, body: AsyncIterator[bytes]) -> None:
         self.fields: dict[str, str] = {}
-        """The fields that came before the file."""
+        """The fields before the file."""
         self.mime_type = ""
         """The file's declared type, without parameters."""
         self._events = _events(content_type, body)
 
     async def open(self) -> None:
-        """Read up to where the file begins. Refused if there is none."""
+        """Read up to the beginning of the file. A form without one is refused."""
         try:
             async for event in self._events:
                 if not isinstance(event, Message):
-                    continue  # what follows a part that we do not want
+                    continue  # the rest of a field that was read
                 if event.get_filename() is not None:
                     self.mime_type = event.get_content_type()
                     return
@@ -41,7 +41,7 @@ class Form:
         raise no_content()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the bytes of the part that is open."""
+        """Yield the bytes of the current part."""
         async for event in self._events:
             if not isinstance(event, bytes):
                 return
@@ -53,15 +53,15 @@ async def _events(content_type: str, body: AsyncIterator[bytes]) -> AsyncIterato
     parser = _Parser(parameters.get(b"boundary", b""))
     async for chunk in body:
         parser.write(chunk)
-        for event in parser.taken():
+        for event in parser.take():
             yield event
 
 
 class _Parser:
-    """Turns the callbacks of python-multipart into a list of what happened."""
+    """Turns the callbacks of python-multipart into a list of events."""
 
     def __init__(self, boundary: bytes) -> None:
-        self._happened: list[_Event] = []
+        self._events: list[_Event] = []
         self._headers = Message()
         self._name = b""
         self._value = b""
@@ -82,10 +82,10 @@ class _Parser:
         """Parse another chunk. Raises `FormParserError`."""
         self._parser.write(chunk)
 
-    def taken(self) -> list[_Event]:
-        """Return what happened since the last call."""
-        happened, self._happened = self._happened, []
-        return happened
+    def take(self) -> list[_Event]:
+        """Return the events since the last call."""
+        events, self._events = self._events, []
+        return events
 
     def _part_begins(self) -> None:
         self._headers = Message()
@@ -101,10 +101,10 @@ class _Parser:
         self._name, self._value = b"", b""
 
     def _headers_end(self) -> None:
-        self._happened.append(self._headers)
+        self._events.append(self._headers)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
-        self._happened.append(data[start:end])
+        self._events.append(data[start:end])
 
     def _part_ends(self) -> None:
-        self._happened.append(_END)
+        self._events.append(_END)

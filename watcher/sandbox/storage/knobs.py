@@ -1,6 +1,6 @@
-"""How Storage can misbehave in ways of its own: objects that are not as their rows say. Safe from any thread.
+"""Storage's own faults: objects that are missing though their rows exist. Safe from any thread.
 
-What any service can do (answer 503, be slow, lose an answer) is asked of the faults in front of it.
+The faults of any service (answer 503, delay, lose an answer) are in `watcher.sandbox.faults`.
 """
 
 import threading
@@ -12,22 +12,22 @@ from watcher.sandbox.storage.bytes import Bytes
 
 
 class Knobs:
-    """At first all at rest: every object is there as soon as it is uploaded, and stays."""
+    """Settings for Storage's own faults; at first there are none."""
 
     def __init__(self, dsn: str, folder: Bytes) -> None:
-        """Take the superuser's way into the database, and where the bytes are."""
+        """Take the superuser's URL of the database, and the objects' bytes."""
         self._dsn = dsn
         self._bytes = folder
         self._lock = threading.Lock()
         self._hidden: Counter[tuple[str, str]] = Counter()
 
     def hide(self, bucket: str, key: str, times: int = 1) -> None:
-        """Answer so many downloads, HEADs and infos of an object as if it were not there yet; 0 shows it."""
+        """Answer so many downloads, HEADs and infos of an object as if it did not exist; 0 ends that."""
         with self._lock:
             self._hidden[bucket, key] = times
 
     def lose_bytes(self, bucket: str, key: str) -> None:
-        """Delete the bytes of an object and leave its row. Raises LookupError if there is no such object."""
+        """Delete the bytes of an object and keep its row. Raises LookupError if there is no such object."""
         with psycopg.connect(self._dsn) as connection:
             row = connection.execute(
                 "select version from storage.objects where bucket_id = %s and name = %s", [bucket, key]
@@ -37,7 +37,7 @@ class Knobs:
         self._bytes.delete(row)
 
     def hidden(self, bucket: str, key: str) -> bool:
-        """Whether this look at the object must miss it."""
+        """Return whether the object is hidden from this request, and count it."""
         with self._lock:
             if not self._hidden[bucket, key]:
                 return False

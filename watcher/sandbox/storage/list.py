@@ -1,4 +1,4 @@
-"""What is in a bucket, folder by folder: a folder is whatever stands before a slash in some key."""
+"""Listings of a bucket, folder by folder; a folder is what precedes a slash in a key."""
 
 import base64
 import binascii
@@ -11,13 +11,13 @@ from watcher.sandbox.storage import errors
 from watcher.sandbox.storage.body import Field, read
 from watcher.sandbox.storage.call import Call
 from watcher.sandbox.storage.errors import Json
-from watcher.sandbox.storage.rows import LISTED, shown
+from watcher.sandbox.storage.rows import LISTED, row_json
 
 _ORDERS = {"asc": sql.SQL("asc"), "desc": sql.SQL("desc")}
 _ORDER = Field(str, choices=tuple(_ORDERS))
 _SORTABLE = ("name", "updated_at", "created_at", "last_accessed_at")
 
-# A folder ends with its slash, so that it has its place among the files. `fold` is how names are compared.
+# A folder's name ends with its slash, by which it is sorted among the files. `fold` is how names are compared.
 _ENTRIES = sql.SQL("""
     with found as (
         select *, case when strpos(rest, {delimiter}) > 0
@@ -41,7 +41,7 @@ _PAGE_AFTER = sql.SQL("""{entries}
 
 
 async def v1(call: Call) -> Response:
-    """List one folder, in whatever case it is written; an unknown bucket, or a hidden folder, is empty."""
+    """List a folder, ignoring case; an unknown bucket, or a folder that is not visible, is empty."""
     fields = {
         "prefix": Field(str, required=True),
         "limit": Field(int, minimum=1),
@@ -57,7 +57,7 @@ async def v1(call: Call) -> Response:
     column, order = by.get("column", "name"), _ORDERS[by.get("order", "asc")]
     if column == "name":
         places = sql.SQL('place collate "C" {}').format(order)
-    else:  # folders have no times: they come first
+    else:  # folders have no times, and come first
         files_last = sql.SQL('id is not null, case when id is null then place end collate "C" {0}, {1} {0}')
         places = files_last.format(order, sql.Identifier(column))
     values = {
@@ -69,11 +69,11 @@ async def v1(call: Call) -> Response:
     async with call.transaction() as rows:
         await rows.execute(_PAGE.format(entries=_FOLDED, places=places), values)
         entries = await rows.fetchall()
-    return Json([{**shown(row, LISTED), "name": _relative(row["name"], prefix)} for row in entries])
+    return Json([{**row_json(row, LISTED), "name": _relative(row["name"], prefix)} for row in entries])
 
 
 async def v2(call: Call) -> Response:
-    """List what begins with a prefix, in order of name, page by page; with a delimiter, folder by folder."""
+    """List keys with a prefix, sorted, page by page; with a delimiter, only the folders and files of one level."""
     fields = {
         "prefix": Field(str),
         "limit": Field(int, minimum=1),
@@ -85,7 +85,7 @@ async def v2(call: Call) -> Response:
     prefix, limit = body.get("prefix", ""), min(body.get("limit", 1000), 1000)
     order, after = _cursor(body["cursor"]) if "cursor" in body else ("asc", "")
     order = body.get("sortBy", {}).get("order", order)
-    delimiter = "/" if body.get("with_delimiter") else "\n"  # which no key holds
+    delimiter = "/" if body.get("with_delimiter") else "\n"  # which no key has
     page = _PAGE_AFTER.format(
         entries=_ENTRIES.format(fold=sql.SQL(""), delimiter=sql.Literal(delimiter)),
         later=sql.SQL(">" if order == "asc" else "<"),
@@ -97,7 +97,7 @@ async def v2(call: Call) -> Response:
     more = len(entries) > limit
     del entries[limit:]
     listed = [
-        {**({"key": _relative(row["name"], prefix)} if delimiter == "/" else {}), **shown(row, LISTED)}
+        {**({"key": _relative(row["name"], prefix)} if delimiter == "/" else {}), **row_json(row, LISTED)}
         for row in entries
     ]
     body = {
@@ -119,7 +119,7 @@ def _relative(name: str, prefix: str) -> str:
 
 
 def _cursor(text: str) -> tuple[str, str]:
-    """Return the order and the last name of the page before."""
+    """Return the order and the last name of the previous page."""
     try:
         parts: dict[str, Any] = dict(
             line.split(":", 1) for line in base64.b64decode(text).decode().split("\n")

@@ -1,4 +1,4 @@
-"""Objects, once they are there: remove, move, copy, and sign URLs for their download."""
+"""Routes for existing objects: remove, move, copy, and sign URLs for downloads."""
 
 from dataclasses import replace
 from uuid import uuid4
@@ -23,7 +23,7 @@ _UNSEEN = "Either the object does not exist or you do not have access to it"
 
 
 async def remove(call: Call) -> Response:
-    """Delete objects by their exact keys, passing over what is missing or not the caller's to delete."""
+    """Delete objects by their keys, and skip those that do not exist or that the caller may not delete."""
     body = await read(call.request, {"prefixes": Field(list, required=True, minimum=1)})
     async with call.transaction() as rows:
         await rows.execute(
@@ -32,11 +32,11 @@ async def remove(call: Call) -> Response:
         )
         deleted = await rows.fetchall()
     call.service.bytes.delete(row["version"] for row in deleted)
-    return Json([objects.shown(row, objects.OBJECT) for row in deleted])
+    return Json([objects.row_json(row, objects.OBJECT) for row in deleted])
 
 
 async def remove_one(call: Call) -> Response:
-    """Delete one object; here it is told apart whether it is missing or not the caller's to delete."""
+    """Delete one object; the answer tells a missing one from one that the caller may not delete."""
     async with call.admin() as rows:
         row = await objects.find_object(rows, call.bucket, call.key)
     async with call.transaction() as rows:
@@ -48,7 +48,7 @@ async def remove_one(call: Call) -> Response:
 
 
 async def move(call: Call) -> Response:
-    """Give an object another key: an UPDATE, which the caller's policies must admit."""
+    """Give an object another key: an UPDATE, which policies must allow the caller."""
     body = await read(call.request, _FROM_TO)
     bucket, key = body["bucketId"], body["sourceKey"]
     target_bucket, target = body.get("destinationBucket") or bucket, body["destinationKey"]
@@ -74,7 +74,7 @@ async def move(call: Call) -> Response:
 
 
 async def copy(call: Call) -> Response:
-    """Store an object under another key as well: to read the one and upload the other must be allowed."""
+    """Copy an object to another key; the caller must be allowed to read the one and upload the other."""
     body = await read(call.request, _FROM_TO)
     bucket, key = body.get("destinationBucket") or body["bucketId"], body["destinationKey"]
     objects.must_be_valid_key(key)
@@ -87,12 +87,12 @@ async def copy(call: Call) -> Response:
     copied = call.service.bytes.link(source["version"], version)
     known = {**source["metadata"], "lastModified": objects.timestamp(copied)}
     row = await objects.write(call, replace(new, version=version, metadata=known))
-    shown = objects.shown(row, objects.OBJECT)
-    return Json({"Key": f"{bucket}/{key}", "Id": shown["id"], **shown})
+    row_json = objects.row_json(row, objects.OBJECT)
+    return Json({"Key": f"{bucket}/{key}", "Id": row_json["id"], **row_json})
 
 
 async def sign(call: Call) -> Response:
-    """Sign a URL, relative to Storage's own, by which anybody may download this object for some time."""
+    """Sign a URL, relative to Storage's, with which anybody can download this object for some time."""
     body = await read(call.request, _EXPIRES)
     async with call.transaction() as rows:
         await objects.find_object(rows, call.bucket, call.key)
@@ -100,7 +100,7 @@ async def sign(call: Call) -> Response:
 
 
 async def sign_many(call: Call) -> Response:
-    """Sign URLs for several objects of a bucket; one that the caller cannot see gets a reason instead."""
+    """Sign URLs for several objects of a bucket; one that is not visible to the caller gets an error instead."""
     body = await read(call.request, {**_EXPIRES, "paths": Field(list, required=True, minimum=1)})
     async with call.transaction() as rows:
         await rows.execute(

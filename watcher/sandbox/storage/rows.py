@@ -1,4 +1,4 @@
-"""Rows of storage.buckets and storage.objects: how they are shown, and what several routes do with them."""
+"""Rows of storage.buckets and storage.objects: their JSON, and what several routes do with them."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -55,7 +55,7 @@ returning *
 
 @dataclass(frozen=True)
 class NewObject:
-    """An object that is to be written; `version` names its bytes."""
+    """An object to be written; `version` is that of its bytes."""
 
     bucket: str
     key: str
@@ -77,24 +77,24 @@ class NewObject:
         }
 
 
-def shown(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
-    """Return a row's columns, in that order, as JSON can hold them."""
+def row_json(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
+    """Return columns of a row, in that order, as values of JSON."""
     return {name: _json(name, row[name]) for name in columns}
 
 
 def timestamp(moment: datetime) -> str:
-    """Return a moment as JavaScript writes it: UTC, milliseconds, Z."""
+    """Return a time in JavaScript's format: UTC, milliseconds, Z."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def must_be_valid_key(key: str) -> None:
-    """Refuse a key with characters outside the set that S3 calls safe."""
+    """Refuse a key with characters that S3 does not call safe."""
     if not _KEY.fullmatch(key):
         raise errors.invalid_key(key)
 
 
 async def find_bucket(call: Call, bucket: str) -> dict[str, Any]:
-    """Return a bucket's row, whoever asks; refused if there is none."""
+    """Return a bucket's row, whoever the caller is. An unknown bucket is refused."""
     async with call.admin() as rows:
         await rows.execute("select * from storage.buckets where id = %s", [bucket])
         row = await rows.fetchone()
@@ -104,7 +104,7 @@ async def find_bucket(call: Call, bucket: str) -> dict[str, Any]:
 
 
 async def find_object(rows: Rows, bucket: str, key: str) -> dict[str, Any]:
-    """Return an object's row if this transaction may see it; refused if not."""
+    """Return an object's row. An object that is not visible in this transaction is refused."""
     must_be_valid_key(key)
     await rows.execute("select * from storage.objects where bucket_id = %s and name = %s", [bucket, key])
     row = await rows.fetchone()
@@ -114,7 +114,7 @@ async def find_object(rows: Rows, bucket: str, key: str) -> dict[str, Any]:
 
 
 async def insert(rows: Rows, new: NewObject) -> None:
-    """Insert an object, reading nothing back: an INSERT policy is all that it takes."""
+    """Insert an object without returning the row, so that an INSERT policy is enough."""
     await rows.execute(_INSERT, new.values())
 
 
@@ -127,7 +127,7 @@ async def upsert(rows: Rows, new: NewObject) -> dict[str, Any]:
 
 
 async def write(call: Call, new: NewObject) -> dict[str, Any]:
-    """Upsert in Storage's own name, and delete the bytes of the version that is replaced."""
+    """Upsert as Storage itself, and delete the bytes of the version that is replaced."""
     async with call.admin() as rows:
         await rows.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [new.key])
         find = (

@@ -1,7 +1,7 @@
 """Storage 1.70.6, as far as supabase-js and storage3 use it: buckets, objects, signed URLs.
 
-Who may do what is for Postgres's policies to say: each statement runs in the caller's role. Resumable uploads
-(TUS), the S3 protocol and image transformations are not here; their routes are unknown.
+Postgres's policies decide what a caller may do, since statements run in the caller's role. The sandbox does not imitate
+resumable uploads (TUS), the S3 protocol and image transformations: their routes are unknown.
 """
 
 from collections.abc import Callable
@@ -24,9 +24,9 @@ _ONE = "{bucket}/{key:path}"
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
-# Method, path, what policies see as storage.operation(), and who answers: the first that fits.
+# Method, path, the value of storage.operation() for policies, and the handler; the first match counts.
 _ROUTES: dict[Auth, list[tuple[str, str, str, Handler]]] = {
-    Auth.SIGNED: [
+    Auth.NONE: [
         ("GET", f"/object/sign/{_ONE}", "storage.object.get_signed", download.signed),
         ("PUT", f"/object/upload/sign/{_ONE}", "storage.object.upload_signed", upload.signed),
         ("HEAD", f"/object/public/{_ONE}", "storage.object.info_public", download.head_public),
@@ -34,7 +34,7 @@ _ROUTES: dict[Auth, list[tuple[str, str, str, Handler]]] = {
         ("GET", f"/object/info/public/{_ONE}", "storage.object.info_public", download.info_public),
     ],
     Auth.REQUIRED: [
-        ("GET", "/bucket", "storage.bucket.list", buckets.every),
+        ("GET", "/bucket", "storage.bucket.list", buckets.list_all),
         ("POST", "/bucket", "storage.bucket.create", buckets.create),
         ("GET", "/bucket/{bucket}", "storage.bucket.get", buckets.show),
         ("PUT", "/bucket/{bucket}", "storage.bucket.update", buckets.update),
@@ -55,7 +55,7 @@ _ROUTES: dict[Auth, list[tuple[str, str, str, Handler]]] = {
         ("POST", f"/object/{_ONE}", "storage.object.upload", upload.create),
         ("PUT", f"/object/{_ONE}", "storage.object.upload_update", upload.update),
     ],
-    Auth.TOLERANT: [
+    Auth.OPTIONAL: [
         ("GET", f"/object/info/{_ONE}", "object.get_authenticated_info", download.info),
         ("HEAD", f"/object/{_ONE}", "object.head_authenticated_info", download.head),
         ("GET", f"/object/{_ONE}", "storage.object.get_authenticated", download.download),
@@ -67,7 +67,7 @@ class Storage:
     """The objects of one project: their rows in its database, their bytes in a folder."""
 
     def __init__(self, database: Database, keys: Keys, folder: Path) -> None:
-        """`folder` is created."""
+        """Take the folder for the bytes, which is created."""
         stored = Bytes(folder)
         self.knobs = Knobs(database.admin_dsn, stored)
         self._service = Service(database, keys, stored, self.knobs)
@@ -84,7 +84,7 @@ class Storage:
 
     @property
     def actions(self) -> dict[str, Callable[..., Any]]:
-        """What can be asked of it by name, for the control app."""
+        """The actions that the control port offers, by name."""
         return {"storage_hide": self.knobs.hide, "storage_lose_bytes": self.knobs.lose_bytes}
 
 
@@ -99,5 +99,5 @@ async def _version(_: Request) -> Response:
 async def _unknown(request: Request) -> Response:
     path = request.scope["path"]
     query = f"?{request.url.query}" if request.url.query else ""
-    family = path.split("/")[1] in {"object", "bucket"}
-    return errors.no_such_route(request.method, f"{path}{query}", known_family=family)
+    known = path.split("/")[1] in {"object", "bucket"}
+    return errors.no_such_route(request.method, f"{path}{query}", known_prefix=known)

@@ -1,4 +1,4 @@
-"""Tokens of signed URLs: good for one object, one thing to do with it, and some time."""
+"""Tokens of signed URLs, for one object, one direction and some time."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ Scope = Literal["download", "upload"]
 
 
 async def sign(call: Call, path: str, scope: Scope, seconds: int, **claims: Any) -> str:
-    """Return a token for `bucket/key` that is good for `seconds`."""
+    """Return a token for `path`, which is `bucket/key`, that is valid for so many seconds."""
     async with call.admin() as rows:
         await rows.execute("select floor(extract(epoch from now()))::bigint as now")
         row = await rows.fetchone()
@@ -21,7 +21,7 @@ async def sign(call: Call, path: str, scope: Scope, seconds: int, **claims: Any)
 
 
 def verify(call: Call, scope: Scope) -> dict[str, Any]:
-    """Return the claims of the URL's token if it is for this object and `scope`; refused otherwise."""
+    """Return the claims of the URL's token. One for another object or `scope` is refused."""
     token = call.request.query_params.get("token")
     if token is None:
         raise errors.invalid_request("querystring must have required property 'token'")

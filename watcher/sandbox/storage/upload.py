@@ -1,8 +1,8 @@
-"""Uploads, as a form or as a raw body: may the caller, then the bytes, then the row.
+"""Uploads, as a form or a raw body: first the permission, then the bytes, then the row.
 
-Permission is tested by an INSERT that is rolled back, before the body is read; when the bytes are on the disk,
-the row is written in Storage's own name. Nothing is locked in between: as on the real service, a policy that
-counts objects can be outrun by uploads side by side.
+The permission is tested with an INSERT that is rolled back, before the body is read. After the bytes are stored, the row
+is written by Storage itself. Nothing is locked in between: as on the real service, concurrent uploads can exceed a limit
+that a policy enforces by counting objects.
 """
 
 import base64
@@ -31,7 +31,7 @@ _SIGNED_SECONDS = 2 * 60 * 60
 
 @dataclass(frozen=True)
 class Declared:
-    """What the client says of an object whose bytes are still to be read; nobody checks that it is true."""
+    """What the client declares about an object before its bytes are read; it is not checked."""
 
     mime_type: str
     cache_control: str
@@ -40,19 +40,19 @@ class Declared:
 
 
 async def create(call: Call) -> Response:
-    """Upload a new object, or with `x-upsert` over whatever has its key."""
+    """Upload a new object, or with `x-upsert` overwrite one."""
     row = await _upload(call, call.transaction, call.owner, overwrite=_upsert(call.request))
     return Json({"Key": f"{call.bucket}/{call.key}", "Id": str(row["id"])})
 
 
 async def update(call: Call) -> Response:
-    """Upload an object over whatever has its key."""
+    """Upload an object, or overwrite one."""
     row = await _upload(call, call.transaction, call.owner, overwrite=True)
     return Json({"Key": f"{call.bucket}/{call.key}", "Id": str(row["id"])})
 
 
 async def sign(call: Call) -> Response:
-    """Sign a URL for an upload that the caller would be allowed to do now."""
+    """Sign a URL for an upload that the caller may make now."""
     overwrite = _upsert(call.request)
     metadata = {"mimetype": call.request.headers.get("content-type")}
     new = objects.NewObject(call.bucket, call.key, call.owner, metadata, None)
@@ -63,14 +63,14 @@ async def sign(call: Call) -> Response:
 
 
 async def signed(call: Call) -> Response:
-    """Upload an object by the permission that was tested when its URL was signed."""
+    """Upload an object with a signed URL; the permission was tested when it was signed."""
     claims = tokens.verify(call, "upload")
     await _upload(call, call.admin, claims.get("owner"), overwrite=bool(claims.get("upsert")))
     return Json({"Key": f"{call.bucket}/{call.key}"})
 
 
 async def permitted(transaction: Transaction, new: objects.NewObject, *, overwrite: bool) -> None:
-    """Find out whether policies admit this row, leaving nothing behind; refused if not, or if it exists."""
+    """Test whether policies allow this row, and roll back. It is refused if not, or if it exists."""
     try:
         async with transaction() as rows, rows.connection.transaction(force_rollback=True):
             if overwrite:
@@ -82,7 +82,7 @@ async def permitted(transaction: Transaction, new: objects.NewObject, *, overwri
 
 
 def metadata(stored: Stored, mime_type: str, cache_control: str) -> dict[str, Any]:
-    """Return what storage.objects says of bytes."""
+    """Return the metadata column of storage.objects."""
     return {
         "eTag": stored.etag,
         "size": stored.size,
@@ -101,7 +101,7 @@ async def _upload(
     try:
         return await _store(call, body, transaction, owner, overwrite=overwrite)
     except Exception:
-        # A client that is still sending would see a broken pipe rather than our answer.
+        # A client that is still sending would get a broken pipe instead of the answer.
         async for _ in body:
             pass
         raise
@@ -138,7 +138,7 @@ async def _store(
 async def _declared(
     request: Request, body: AsyncIterator[bytes], allowed: list[str] | None, limit: int
 ) -> Declared:
-    """Read what comes before the bytes; refused if the bucket does not take their type."""
+    """Read what precedes the bytes. A type that the bucket does not allow is refused."""
     content_type = request.headers.get("content-type", "application/octet-stream")
     if not content_type.startswith("multipart/form-data"):
         _must_be_allowed(content_type, allowed)
