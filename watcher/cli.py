@@ -14,6 +14,7 @@ import shlex
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -79,6 +80,7 @@ def run() -> None:
     import asyncio
 
     from watcher.app import run as run_app
+    from watcher.process.event_loop import EventLoop
     from watcher.process.log import configure
     from watcher.settings import settings
 
@@ -92,14 +94,16 @@ def run() -> None:
     )
     # If the watchdog ends a hung process with SIGABRT, this logs the stacks of its threads.
     faulthandler.enable()
-    asyncio.run(run_app(loaded, stopped=_exit_soon))
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
+        runner.run(run_app(loaded, stopped=_exit_soon))
 
 
 def _exit_soon() -> None:
     """Exit within a second, even if a library's task or thread does not end: no work is held any more."""
     timer = threading.Timer(1, os._exit, (0,))
     timer.daemon = True
-    timer.start()
+    with suppress(RuntimeError):  # this host cannot start another thread
+        timer.start()
 
 
 @cli.command("migrate")
@@ -122,7 +126,8 @@ def migrate_(into: Path | None) -> None:
         click.echo("Next: supabase db push --include-all")
         return
     done = 0
-    for version in migrate.apply(settings.load_database().db_url.get_secret_value()):
+    db_url = settings.load_database().db_url.get_secret_value()
+    for version in migrate.apply(db_url, on_wait=lambda reason: click.echo(reason, err=True)):
         click.echo(f"Applied {version}")
         done += 1
     if not done:

@@ -1,17 +1,29 @@
-"""Applies the migrations: SQL files, in order, each once, safe to run concurrently.
+"""Applies the migrations: SQL files, in order, each once, safe to run concurrently and beside a busy app.
+
+A migration that waits for a lock makes everybody wait who needs the same table after it. So it waits for `LOCK_TIMEOUT` at
+most, lets the others pass, and is tried again.
 
 Versions are recorded in the watcher's own schema, not in the Supabase CLI's history: if that had versions which the
 app's migrations folder lacks, the next `supabase db push` would be refused.
 """
 
+import random
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 
 from watcher.errors import Misconfigured, Transient
+
+LOCK_TIMEOUT = 3
+"""Seconds that a migration waits for a lock, and that it may delay others by its waiting."""
+
+# In seconds.
+_GIVE_UP_AFTER = 600.0
+_PAUSE_FIRST, _PAUSE_LONGEST = 2.0, 20.0
 
 
 def files() -> list[Path]:
@@ -41,11 +53,11 @@ def copy(into: Path) -> list[Path]:
     return copied
 
 
-def apply(db_url: str) -> Iterator[str]:
+def apply(db_url: str, *, on_wait: Callable[[str], object] = lambda _: None) -> Iterator[str]:
     """Apply the migrations that the database lacks, and yield the version of each one applied.
 
-    Each file is one statement and so one transaction. Raises Misconfigured if a migration fails, Transient if the
-    database cannot be reached.
+    Each file is one transaction. Calls `on_wait` with a sentence each time a lock is not available. Raises Misconfigured if
+    a migration fails, Transient if the database cannot be reached or a lock is not available for ten minutes.
     """
     try:
         psycopg.conninfo.conninfo_to_dict(db_url)
@@ -60,13 +72,16 @@ def apply(db_url: str) -> Iterator[str]:
             "SUPABASE_DB_URL has an @ or a / in its user or password: write %40 for @ and %2F for /."
         )
     try:
-        with psycopg.connect(db_url, autocommit=True, connect_timeout=10) as connection:
+        # psycopg prepares what runs often, and a pooler may send it to another server.
+        with psycopg.connect(
+            db_url, autocommit=True, connect_timeout=10, prepare_threshold=None
+        ) as connection:
             done = _versions(connection)
             for file in files():
                 version = file.name.partition("_")[0]
                 if version not in done:
                     try:
-                        connection.execute(file.read_bytes())
+                        _apply(connection, file, on_wait)
                     except psycopg.OperationalError:
                         raise
                     except psycopg.Error as error:
@@ -88,6 +103,70 @@ def statement(beginning: str) -> str:
     if found is None:
         raise LookupError(beginning)
     return found[1]
+
+
+def _apply(connection: psycopg.Connection, file: Path, on_wait: Callable[[str], object]) -> None:
+    # One message, and so one transaction: the server ends it even if this host freezes or is cut off meanwhile.
+    query = f"set local lock_timeout = '{LOCK_TIMEOUT}s';\n".encode() + file.read_bytes()
+    began = time.monotonic()
+    pause = _PAUSE_FIRST
+    while True:
+        try:
+            connection.execute(query)
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            waited = time.monotonic() - began
+            reason = (
+                f"{file.name} needs a lock that is not available, for: {_statement_of(error)}. "
+                f"{_holder(connection, error)}"
+            )
+            if waited >= _GIVE_UP_AFTER:
+                raise Transient(
+                    f"{reason} It was tried for {waited / 60:.0f} minutes, and nothing of it is applied: end that "
+                    "transaction, or wait until it is over, then run `watcher migrate` again."
+                ) from error
+        else:
+            return
+        on_wait(
+            f"{reason} Trying again, for {_GIVE_UP_AFTER / 60:.0f} minutes at most; {waited:.0f} s so far."
+        )
+        # Jitter: transactions that come at regular intervals must not meet each try.
+        time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311  (not a secret)
+        pause = min(pause * 2, _PAUSE_LONGEST)
+
+
+def _statement_of(error: psycopg.Error) -> str:
+    """Return the first line of the SQL statement inside the file that failed."""
+    found = re.search(r'SQL statement "\s*(.+?)\s*(\n|"\nPL/pgSQL)', error.diag.context or "")
+    return found[1] if found else str(error.diag.message_primary)
+
+
+def _holder(connection: psycopg.Connection, error: psycopg.Error) -> str:
+    """Return a sentence about the oldest other transaction that has locked a table which the failed statement names."""
+    names = re.findall(r"\b[a-z_]\w*\.[a-z_]\w*", error.diag.context or "")
+    found = connection.execute(_OLDEST_HOLDER, {"names": names}).fetchone()
+    if found is None:
+        return "Who holds it is not known."
+    locked, pid, role, application, state, seconds = found
+    known = [f"role {role}", application, state, None if seconds is None else f"open for {seconds} s"]
+    return f"{locked} is locked by the transaction of process {pid} ({', '.join(filter(None, known))})."
+
+
+_OLDEST_HOLDER = """
+    select coalesce(l.relation::regclass::text, 'The database'), a.pid, a.usename, a.application_name, a.state,
+      extract(epoch from clock_timestamp() - a.xact_start)::int
+    from pg_catalog.pg_locks l
+    join pg_catalog.pg_stat_activity a using (pid)
+    where l.granted and l.pid <> pg_backend_pid()
+      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+      and (
+        l.relation in (select to_regclass(name) from unnest(%(names)s::text[]) name)
+        -- Another migration.
+        or l.locktype = 'advisory'
+        and l.classid::bigint << 32 | l.objid::bigint = hashtextextended('watcher.migrations', 0)
+      )
+    order by a.xact_start
+    limit 1
+"""
 
 
 def _versions(connection: psycopg.Connection) -> set[str]:

@@ -83,6 +83,21 @@ async def test_a_row_is_published_as_soon_as_it_is_inserted(
         await until(lambda: scene.database.status(row) == "published")
 
 
+async def test_it_looks_at_once_when_realtime_is_lost_and_at_the_short_interval_from_then_on(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    async with running(poll=0.2, poll_alive=600):
+        await until(lambda: count(said)["feed_alive"])
+        scene.sandbox.realtime.mute()
+        unannounced = await asyncio.to_thread(scene.insert)
+        scene.sandbox.realtime.refuse(503, times=999)
+        scene.sandbox.realtime.close_all(1006)
+        await until(lambda: scene.database.status(unannounced) == "published")
+        later = await asyncio.to_thread(scene.insert)
+        await until(lambda: scene.database.status(later) == "published")
+    assert count(said)["feed_alive"] == 1
+
+
 async def test_no_more_rows_are_claimed_than_there_are_slots(scene: Scene, running: Running) -> None:
     rows = [scene.insert() for _ in range(5)]
     held = scene.sandbox.faults.add(Hold("before"), service="storage", times=None)

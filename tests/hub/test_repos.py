@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd
+from huggingface_hub.utils import hf_thread_map
 from huggingface_hub.utils._http import get_session
 
+from tests.support.limits import no_more_files, no_more_threads
 from tests.support.pictures import jpeg
 from tests.support.scene import Scene
 from watcher.errors import LeaseLost, Misconfigured, Outage, Permanent, Transient
 from watcher.hub.errors import Conflict, NameTaken
 from watcher.hub.repos import Hub, RepoState, commit_description, image_file, text_file
+from watcher.hub.threads import in_thread
 from watcher.sandbox.faults import Answer, Hang, Hold, LoseAnswer
 from watcher.sandbox.hub import User
 
@@ -255,6 +258,21 @@ async def test_the_check_of_the_token_settles_the_namespace_and_refuses_what_can
 async def test_nobody_listening_is_worth_another_try() -> None:
     hub = Hub(endpoint="http://127.0.0.1:9", token="hf_x", namespace="a")
     with pytest.raises(Transient, match="could not be reached"):
+        await hub.check_token()
+    hub.close()
+
+
+async def test_a_host_that_is_out_of_threads_or_files_is_an_outage() -> None:
+    def upload() -> None:
+        with no_more_threads():
+            hf_thread_map(print, [1, 2], max_workers=2)
+
+    hub = Hub(endpoint="http://127.0.0.1:9", token="hf_x", namespace="a")
+    with no_more_threads(), pytest.raises(Outage, match="cannot start more threads"):
+        await hub.check_token()
+    with pytest.raises(Outage, match="cannot start more threads"):
+        await in_thread(upload)
+    with no_more_files(), pytest.raises(Outage, match=r"cannot open more files .*LimitNOFILE"):
         await hub.check_token()
     hub.close()
 

@@ -45,7 +45,8 @@ async def play(*, folder: Path | None, as_json: bool, keep: bool) -> None:
             console.print("[bold]Starting a sandbox[/]: Postgres, a Supabase and a Hub on this machine …")
             environment = await stack.enter_async_context(processes.sandbox())
         elif settings.is_set("SUPABASE_DB_URL"):
-            for _version in migrate.apply(settings.load_database().db_url.get_secret_value()):
+            db_url = settings.load_database().db_url.get_secret_value()
+            for _version in migrate.apply(db_url, on_wait=lambda reason: click.echo(reason, err=True)):
                 pass
         frontend = settings.load_frontend(**environment)
         console.print(f"[green]✓[/] Supabase at {frontend.supabase_url}, the Hub at {frontend.hf_endpoint}")

@@ -8,6 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from watcher.errors import Outage, Permanent, Transient, WatcherError
 from watcher.hub.library import parse_ratelimit_headers
+from watcher.process.host import outage_of
 from watcher.process.log import redact
 
 
@@ -27,6 +28,8 @@ def translate(error: Exception) -> Exception:
             return cause
         if isinstance(cause, HfHubHTTPError):
             return _by_status(cause)
+        if (outage := outage_of(_origin(cause))) is not None:
+            return outage
         if isinstance(cause, httpx2.HTTPError | httpx2.StreamError | json.JSONDecodeError):
             return Transient(f"The Hub could not be reached: {str(cause) or type(cause).__name__}")
         if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -36,6 +39,14 @@ def translate(error: Exception) -> Exception:
         return Permanent("hub_refused", f"The Hub refused the model card: {error}")
     if isinstance(error, ValueError | RuntimeError | OSError):
         return Transient(f"The upload failed: {error}")
+    return error
+
+
+def _origin(error: BaseException) -> BaseException:
+    """Return the system's error, which httpx2 keeps as context, if a request could not be sent; else `error` itself."""
+    if isinstance(error, httpx2.TransportError):
+        while error.__context__ is not None:
+            error = error.__context__
     return error
 
 

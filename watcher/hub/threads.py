@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 async def in_thread(operation: Callable[[], T]) -> T:
-    """Run a blocking operation in a new thread; raises the Hub's errors translated to ours.
+    """Run a blocking operation in a new thread; raises the Hub's errors translated to ours, Outage if there is no thread.
 
     If the caller is cancelled, the thread continues, and its result is dropped. It does not delay the process's exit.
     """
@@ -36,8 +36,8 @@ async def in_thread(operation: Callable[[], T]) -> T:
 
     # With the context variables, so that the library's log lines have the row's fields.
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(run,), name="hub", daemon=True).start()
     try:
+        threading.Thread(target=context.run, args=(run,), name="hub", daemon=True).start()
         return await done
     except Exception as error:
         translated = translate(error)

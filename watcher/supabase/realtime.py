@@ -9,7 +9,8 @@ off: each connection has its own client, which is discarded at the first sign of
 import asyncio
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -43,7 +44,8 @@ class Feed:
     ) -> None:
         """`pulse`: seconds without events after which a pulse is requested; `pulse_answer`: seconds until it must arrive.
 
-        A pulse is an update of the table `watcher_pulse`, which arrives as an event. `wake` is called for each event.
+        A pulse is an update of the table `watcher_pulse`, which arrives as an event. `wake` is called for each event, and
+        by `run_forever` when no more events can be relied on.
         """
         self._url = f"{url}/realtime/v1"
         self._key = key
@@ -79,15 +81,18 @@ class Feed:
         self._down_since = loop.time()
         while True:
             began = loop.time()
-            reason = await self.run_once()
-            was_alive, self._alive_since = self.alive, None
-            if was_alive:
-                FEED_LOSSES.inc()
-                self._down_since = loop.time()
-            if was_alive or not logged:
-                # Logged once until it is alive again.
-                log.warning("feed_lost", reason=reason)
-                logged = True
+            async with self._connection() as (client, events):
+                reason = await self._listen(client, events)
+                was_alive, self._alive_since = self.alive, None
+                if was_alive:
+                    FEED_LOSSES.inc()
+                    self._down_since = loop.time()
+                if was_alive or not logged:
+                    # Logged once until it is alive again.
+                    log.warning("feed_lost", reason=reason)
+                    logged = True
+                if was_alive:
+                    self._wake()  # to claim now, and from now on at the short interval
             if was_alive and loop.time() - began > _STABLE_AFTER:
                 backoff = _BACKOFF_FIRST
             await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  (not a secret)
@@ -95,9 +100,21 @@ class Feed:
 
     async def run_once(self) -> str:
         """Run one connection until it cannot be relied on, and return the reason."""
-        events: asyncio.Queue[str] = asyncio.Queue()
-        self._events = events
+        async with self._connection() as (client, events):
+            return await self._listen(client, events)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[tuple[AsyncRealtimeClient, asyncio.Queue[str]]]:
+        """Give a client and the queue of its events, and close the client after the body."""
+        self._events = asyncio.Queue()
         client = AsyncRealtimeClient(self._url, token=self._key, auto_reconnect=False)
+        try:
+            yield client, self._events
+        finally:
+            await self._close(client)
+
+    async def _listen(self, client: AsyncRealtimeClient, events: asyncio.Queue[str]) -> str:
+        """Connect, subscribe and wake for each event, until that cannot be relied on; return the reason."""
         try:
             async with asyncio.timeout(_SUBSCRIBE_TIMEOUT):
                 await client.connect()
@@ -117,8 +134,6 @@ class Feed:
             return str(error)
         except Exception as error:  # noqa: BLE001  (the client passes on whatever its sockets raise)
             return f"{type(error).__name__}: {error}"
-        finally:
-            await self._close(client)
         return "The Realtime connection ended."
 
     async def _subscribe(self, client: AsyncRealtimeClient, events: asyncio.Queue[str]) -> None:
