@@ -105,11 +105,11 @@ BREAKS = {
     ),
     "the table is dropped from the publication": (
         "alter publication supabase_realtime drop table public.trained_identities",
-        "public.trained_identities is not in the publication",
+        "public.trained_identities is not in the Realtime publication",
     ),
     "the pulse is dropped from the publication": (
         "alter publication supabase_realtime drop table public.watcher_pulse",
-        "public.watcher_pulse is not in the publication",
+        "public.watcher_pulse is not in the Realtime publication",
     ),
     "the publication is dropped": ("drop publication supabase_realtime", "supabase_realtime is missing"),
     "the publication leaves out inserts": (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from watcher.identity import Image
-from watcher.publishing.batching import LARGEST, Batches
+from watcher.publishing.batching import MAX_IMAGES, Batches
 
 SMALL, LARGE = 2_000_000, 20_000_000
 
@@ -42,8 +42,8 @@ async def test_every_image_comes_once_in_few_batches_however_they_trickle_in(cou
         await asyncio.sleep(0)
     await asyncio.gather(*carriers)
     assert sorted(chain(*found)) == list(range(count))
-    assert max(map(len, found)) <= LARGEST
-    assert len(found) <= 2 * math.ceil(count / LARGEST)
+    assert max(map(len, found)) <= MAX_IMAGES
+    assert len(found) <= 2 * math.ceil(count / MAX_IMAGES)
 
 
 async def test_large_images_do_not_wait_for_others() -> None:

@@ -152,7 +152,7 @@ def replay(
         )
     from watcher.operator import queries, screens, terminal
 
-    choice = queries.Choice(
+    matching = queries.ReplayFilter(
         ids=[str(id_) for id_ in dict.fromkeys(ids)] or None,
         code=code,
         failed_since=since if isinstance(since, str) else None,
@@ -160,20 +160,20 @@ def replay(
         user=str(user) if user else None,
     )
     if dry_run or not yes:
-        would = queries.ask(lambda database: database.replay(choice, dry_run=True))
+        would = queries.ask(lambda database: database.replay(matching, dry_run=True))
         if not (dry_run and as_json):
-            click.echo("\n".join(screens.replay(would, choice.ids, verb="Would replay")), err=as_json)
+            click.echo("\n".join(screens.replay(would, matching.ids, verb="Would replay")), err=as_json)
         if dry_run or not would["replayed"]:
             if as_json:
                 terminal.print_json(would)
             return
         if not click.confirm("Replay them?", err=True):
             raise click.exceptions.Exit(1)
-    done = queries.ask(lambda database: database.replay(choice, dry_run=False))
+    done = queries.ask(lambda database: database.replay(matching, dry_run=False))
     if as_json:
         terminal.print_json(done)
         return
-    lines = screens.replay(done, choice.ids, verb="Replayed")
+    lines = screens.replay(done, matching.ids, verb="Replayed")
     click.echo("\n".join(lines if yes else lines[:1]))
 
 

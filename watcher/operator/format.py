@@ -1,4 +1,4 @@
-"""Formats numbers, times and untrusted text for a person to read."""
+"""Formats numbers, times and untrusted text for a person to read. Prints nothing."""
 
 import re
 from datetime import UTC, datetime

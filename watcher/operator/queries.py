@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ReplayFilter:
     """Which failed rows to replay: those that match every condition given."""
 
     ids: list[str] | None = None
@@ -40,23 +40,23 @@ class Queries:
         return await self._rpc.object("watcher_status")
 
     async def story(self, identity_id: str) -> dict[str, Any] | None:
-        """Return one row and all its attempts, or None if there is no such row."""
+        """Return one row's history: the row and all its attempts; None if there is no such row."""
         answer = await self._rpc.call("watcher_story", p_id=identity_id)
         return None if answer is None else read("watcher_story", lambda: dict(answer.items()))
 
     async def catalogue(self) -> dict[str, Any]:
-        """Return the current grants, policies and triggers; see `watcher_catalogue` in the migrations."""
+        """Return the catalogue: the current grants, policies and triggers; see `watcher_catalogue` in the migrations."""
         return await self._rpc.object("watcher_catalogue")
 
-    async def replay(self, choice: Choice, *, dry_run: bool) -> dict[str, Any]:
+    async def replay(self, matching: ReplayFilter, *, dry_run: bool) -> dict[str, Any]:
         """Set failed rows back to pending and return the counts; see `watcher_replay` in the migrations."""
         return await self._rpc.object(
             "watcher_replay",
-            p_ids=choice.ids,
-            p_code=choice.code,
-            p_failed_since=choice.failed_since,
-            p_failed_within_seconds=choice.failed_within_seconds,
-            p_user=choice.user,
+            p_ids=matching.ids,
+            p_code=matching.code,
+            p_failed_since=matching.failed_since,
+            p_failed_within_seconds=matching.failed_within_seconds,
+            p_user=matching.user,
             p_dry_run=dry_run,
         )
 
@@ -69,7 +69,7 @@ async def connected(given: SupabaseSettings) -> AsyncIterator[Rpc]:
 
 
 def ask(question: Callable[[Queries], Awaitable[T]]) -> T:
-    """Query the database with the operator's settings; raises Misconfigured, Transient or Outage."""
+    """Read the settings, set up logging, and query the database; raises Misconfigured, Transient or Outage."""
     loaded = settings.load_supabase()
     configure("ERROR", "console", [loaded.supabase_key.get_secret_value()], settings.environment())
 

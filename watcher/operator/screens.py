@@ -1,4 +1,4 @@
-"""What the operator sees of the rows: the queue as a whole, and one row's history.
+"""What the operator sees of the rows: the queue as a whole, and one row's history. Prints nothing.
 
 The words are those of the database and the log: pending, publishing, published, failed; deferred, released, crashed.
 """

@@ -1,15 +1,18 @@
-"""Groups fetched images into batches for upload, as they arrive, so that an upload can begin before the last fetch."""
+"""Groups fetched images into batches for upload, as they arrive, so that an upload can begin before the last fetch.
+
+Works in memory: it neither fetches nor uploads.
+"""
 
 import asyncio
 import math
 
 from watcher.identity import Image
 
-LARGEST = 5
-"""Images in one batch at most: as many as the Hub's client sends in parallel."""
+MAX_IMAGES = 5
+"""The most images in a batch: as many as the Hub's client sends in parallel."""
 
 _LARGE_BYTES = 2**24
-"""Bytes of a batch whose upload takes so long that the cost of its request is negligible."""
+"""From this size on, an upload takes so long that one more request hardly matters."""
 
 
 class Batches:
@@ -22,7 +25,7 @@ class Batches:
     def __init__(self, images: int) -> None:
         """`images`: how many will be added."""
         self._remaining = images
-        self._batches_left = 2 * math.ceil(images / LARGEST)
+        self._batches_left = 2 * math.ceil(images / MAX_IMAGES)
         self._queue: list[Image] = []
         self._changed = asyncio.Condition()
 
@@ -36,7 +39,7 @@ class Batches:
         """Wait for the next batch and return it; empty once all images are taken."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._is_ready)
-            batch, self._queue = self._queue[:LARGEST], self._queue[LARGEST:]
+            batch, self._queue = self._queue[:MAX_IMAGES], self._queue[MAX_IMAGES:]
             if batch:
                 self._remaining -= len(batch)
                 self._batches_left -= 1
@@ -46,7 +49,8 @@ class Batches:
     @property
     def _is_ready(self) -> bool:
         count = len(self._queue)
-        if count == self._remaining or count >= LARGEST:
+        if count == self._remaining or count >= MAX_IMAGES:
             return True
+        # A batch may be small only if batches of this size would still be enough for the rest.
         is_large = sum(image.size for image in self._queue) >= _LARGE_BYTES
         return is_large and count * self._batches_left >= self._remaining

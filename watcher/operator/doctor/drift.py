@@ -1,6 +1,7 @@
 """Schema drift: what differs in the database from what the migrations created, and the SQL that restores it.
 
 Compares the answer of `watcher_catalogue` with catalogue.json beside this file, which is that answer right after migrating.
+It reads files only, and never runs the SQL.
 """
 
 import json
@@ -17,7 +18,7 @@ _TABLES = {"trained_identities": "public.trained_identities", "watcher_pulse": "
 BUCKET = "identity-images"
 
 
-def expected() -> dict[str, Any]:
+def load_expected() -> dict[str, Any]:
     """Return the catalogue of a freshly migrated database."""
     catalogue: dict[str, Any] = json.loads(Path(__file__).with_name("catalogue.json").read_text("utf-8"))
     return catalogue
@@ -32,9 +33,9 @@ class Drift:
     """SQL, for the SQL editor or psql."""
 
 
-def tables(now: Mapping[str, Any], _expected: Mapping[str, Any]) -> Iterator[Drift]:
+def tables(actual: Mapping[str, Any], _expected: Mapping[str, Any]) -> Iterator[Drift]:
     """Find tables without row-level security, where every signed-in user sees every row."""
-    for table, secured in now["row_security"].items():
+    for table, secured in actual["row_security"].items():
         if not secured:
             name = _TABLES.get(table, f"storage.{table}")
             consequence = {
@@ -47,32 +48,32 @@ def tables(now: Mapping[str, Any], _expected: Mapping[str, Any]) -> Iterator[Dri
             )
 
 
-def policies(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
+def policies(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
     """Find missing, changed and additional policies on our tables and on the bucket's objects."""
-    before = {_name(policy): policy for policy in expected["policies"] if _applies(policy)}
-    after = {_name(policy): policy for policy in now["policies"]}
-    for name, policy in before.items():
+    expected_by_name = {_name(policy): policy for policy in expected["policies"] if _applies(policy)}
+    actual_by_name = {_name(policy): policy for policy in actual["policies"]}
+    for name, policy in expected_by_name.items():
         drop = f"drop policy {_quoted(policy['name'])} on {policy['table']};"
-        if name not in after:
+        if name not in actual_by_name:
             yield Drift(f'The policy "{policy["name"]}" on {policy["table"]} is missing.', _create(policy))
-        elif after[name] != policy:
+        elif actual_by_name[name] != policy:
             yield Drift(
                 f'The policy "{policy["name"]}" on {policy["table"]} was changed.',
                 f"{drop}\n{_create(policy)}",
             )
-    for name, policy in after.items():
-        if name not in before and _applies(policy) and policy["permissive"]:
+    for name, policy in actual_by_name.items():
+        if name not in expected_by_name and _applies(policy) and policy["permissive"]:
             yield Drift(
                 f'An additional policy grants access: "{policy["name"]}" on {policy["table"]}.',
                 f"drop policy {_quoted(policy['name'])} on {policy['table']};",
             )
 
 
-def grants(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
+def grants(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
     """Find missing and additional privileges on functions, tables and columns."""
-    for line in sorted(set(expected["grants"]) - set(now["grants"])):
+    for line in sorted(set(expected["grants"]) - set(actual["grants"])):
         yield Drift(f"A grant is missing: {line}.", _grant(line, "grant {} to {};"))
-    for line in sorted(set(now["grants"]) - set(expected["grants"])):
+    for line in sorted(set(actual["grants"]) - set(expected["grants"])):
         remedy = [_grant(line, "revoke {} from {};")]
         # Revoking a privilege on a table revokes it on the columns as well.
         role_and_privilege, _, table = line.partition(" on ")
@@ -81,10 +82,10 @@ def grants(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drif
         yield Drift(f"An additional grant: {line}.", "\n".join(remedy))
 
 
-def triggers(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
+def triggers(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
     """Find missing and disabled triggers."""
     for name in expected["triggers"]:
-        if name not in now["triggers"]:
+        if name not in actual["triggers"]:
             # The catalogue does not say which of the two; recreating it repairs both.
             drop = f"drop trigger if exists {_quoted(name)} on public.trained_identities;"
             yield Drift(
@@ -93,52 +94,55 @@ def triggers(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Dr
             )
 
 
-def bucket(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
+def bucket(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
     """Find out whether the bucket exists, is private and has its limits."""
-    was, is_ = expected["bucket"], now["bucket"]
-    types = "{" + ",".join(was["allowed_mime_types"] or []) + "}"
-    if is_ is None:
+    expected_bucket, actual_bucket = expected["bucket"], actual["bucket"]
+    types = "{" + ",".join(expected_bucket["allowed_mime_types"] or []) + "}"
+    if actual_bucket is None:
         yield Drift(
             f"The bucket {BUCKET} is missing.",
             "insert into storage.buckets (id, name, public, file_size_limit, allowed_mime_types)\n"
-            f"values ('{BUCKET}', '{BUCKET}', false, {was['file_size_limit']}, '{types}');",
+            f"values ('{BUCKET}', '{BUCKET}', false, {expected_bucket['file_size_limit']}, '{types}');",
         )
         return
     for column, sentence, value in (
         ("public", f"The bucket {BUCKET} is public: anybody who knows a path can see the photo.", "false"),
         (
             "file_size_limit",
-            f"The bucket {BUCKET} accepts files of {_bytes(is_['file_size_limit'])}, not {_bytes(was['file_size_limit'])}.",
-            str(was["file_size_limit"]),
+            (
+                f"The bucket {BUCKET} accepts files of {_bytes(actual_bucket['file_size_limit'])}, "
+                f"not {_bytes(expected_bucket['file_size_limit'])}."
+            ),
+            str(expected_bucket["file_size_limit"]),
         ),
         (
             "allowed_mime_types",
-            f"The bucket {BUCKET} accepts {_types(is_)}, not {_types(was)}.",
+            f"The bucket {BUCKET} accepts {_types(actual_bucket)}, not {_types(expected_bucket)}.",
             f"'{types}'",
         ),
     ):
-        if is_[column] != was[column]:
+        if actual_bucket[column] != expected_bucket[column]:
             yield Drift(sentence, f"update storage.buckets set {column} = {value} where id = '{BUCKET}';")  # noqa: S608  (never executed here)
 
 
-def publication(now: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
-    """Find out whether the publication has our tables and the events that Realtime delivers."""
-    if now["published_events"] is None:
+def publication(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
+    """Find out whether the Realtime publication has our tables and the events that Realtime delivers."""
+    if actual["published_events"] is None:
         tables_ = ", ".join(_TABLES.values())
         yield Drift(
-            "The publication supabase_realtime is missing.",
+            "The Realtime publication supabase_realtime is missing.",
             f"create publication supabase_realtime for table {tables_};",
         )
         return
     for table, name in _TABLES.items():
-        if table in expected["published_tables"] and table not in now["published_tables"]:
+        if table in expected["published_tables"] and table not in actual["published_tables"]:
             yield Drift(
-                f"{name} is not in the publication supabase_realtime: Realtime does not deliver its changes.",
+                f"{name} is not in the Realtime publication supabase_realtime, so its changes are not delivered.",
                 f"alter publication supabase_realtime add table {name};",
             )
-    if now["published_events"] != expected["published_events"]:
+    if actual["published_events"] != expected["published_events"]:
         yield Drift(
-            "The publication supabase_realtime omits inserts or updates.",
+            "The Realtime publication supabase_realtime omits inserts or updates.",
             "alter publication supabase_realtime set (publish = 'insert, update, delete, truncate');",
         )
 

@@ -1,4 +1,4 @@
-"""The result of one check."""
+"""The result of one check, as data."""
 
 from dataclasses import dataclass
 from typing import Literal

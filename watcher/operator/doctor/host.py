@@ -1,4 +1,4 @@
-"""Checks this host: room in the spool for the largest rows, and whether a watcher of this name runs."""
+"""Checks this host's disk: room in the spool for the largest rows, and whether a watcher of this name runs."""
 
 import os
 from collections.abc import Iterator

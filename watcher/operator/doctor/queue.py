@@ -1,4 +1,4 @@
-"""Checks the queue: no due row waits for long, and no two watchers share one name."""
+"""Checks the queue, as Supabase reports it: no due row waits for long, and no two watchers share one name."""
 
 from collections.abc import AsyncIterator
 

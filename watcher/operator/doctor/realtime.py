@@ -1,4 +1,4 @@
-"""Checks Realtime: it accepts a subscription, and delivers."""
+"""Checks Realtime: it accepts a subscription, and delivers. Updates the pulse row."""
 
 import asyncio
 import re

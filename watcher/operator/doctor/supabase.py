@@ -150,11 +150,11 @@ async def _schema(verbs: Verbs) -> tuple[Finding, bool]:
 
 async def _catalogue(queries: Queries) -> AsyncIterator[Finding]:
     try:
-        now = await queries.catalogue()
+        actual = await queries.catalogue()
     except WatcherError as error:
         yield unanswered("catalogue", "watcher_catalogue", error)
         return
-    expected = drift.expected()
+    expected = drift.load_expected()
     checks: tuple[tuple[str, Callable[..., Iterator[drift.Drift]], str], ...] = (
         ("row-level security", drift.tables, "Row-level security is on."),
         ("policies", drift.policies, "The policies are as migrated."),
@@ -168,11 +168,11 @@ async def _catalogue(queries: Queries) -> AsyncIterator[Finding]:
         (
             "publication",
             drift.publication,
-            "Both tables are in the publication supabase_realtime.",
+            "Both tables are in the Realtime publication supabase_realtime.",
         ),
     )
     for check, differences, no_difference in checks:
-        drifts = list(differences(now, expected))
+        drifts = list(differences(actual, expected))
         for found in drifts:
             yield Finding(check, "error", found.sentence, found.remedy)
         if not drifts:
