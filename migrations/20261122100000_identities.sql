@@ -24,7 +24,8 @@ begin
 
 
   -- Validation, with messages for a person. Each function validates its column completely and returns null for a valid
-  -- value; the table's checks call these alone. Characters are listed by code point, since btrim and [[:cntrl:]] miss most.
+  -- value; the table's check constraints call only these functions. Characters are listed by code point, since btrim and
+  -- [[:cntrl:]] miss most.
 
   create function watcher.name_error(name text) returns text
   language plpgsql immutable parallel safe set search_path = '' as $function$
@@ -218,6 +219,7 @@ begin
   end
   $function$;
 
+  -- Postgres runs the triggers of one event in alphabetical order: hence a_ and b_ in their names.
   create trigger a_validate before insert on public.trained_identities
     for each row execute function watcher.on_insert();
 

@@ -1,4 +1,4 @@
-"""The values that all packages share."""
+"""The values that all packages share: data without behaviour."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

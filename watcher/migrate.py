@@ -1,5 +1,7 @@
 """Applies the migrations: SQL files, in order, each once, safe to run concurrently and beside a busy app.
 
+Connects to Postgres directly, not through Supabase's API; also copies the files to an app's migrations folder.
+
 A migration that waits for a lock makes everybody wait who needs the same table after it. So it waits for `LOCK_TIMEOUT` at
 most, lets the others pass, and is tried again.
 

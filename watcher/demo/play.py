@@ -1,4 +1,4 @@
-"""Acts as a frontend with the real client, and shows how a row becomes a repo."""
+"""Acts as a frontend with the real client, and shows how a row becomes a repo. Uses Supabase and the Hub."""
 
 import asyncio
 import hashlib

@@ -1,7 +1,7 @@
 """Liveness and readiness of the daemon, for systemd and for health probes, and its status line for people.
 
-Only the claim loop sends heartbeats, one per iteration: systemd restarts a daemon whose claim loop hangs, even if
-everything else in it still runs.
+Heartbeats come only from the daemon's main flow (startup, claim loop), never from background tasks: systemd restarts a
+daemon whose claim loop hangs, even if everything else in it still runs. Sends messages to systemd, and nothing else.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Health:
         self.request = min(_LONGEST_REQUEST, (manager.watchdog or 2 * _LONGEST_REQUEST) / 2)
         """Time-out in seconds of one request of the claim loop: short enough for the watchdog."""
         self.heartbeat_every = self.request / 3
-        """Seconds between two heartbeats of an idle claim loop."""
+        """Seconds between two heartbeats while the claim loop sleeps."""
         self._phase = "starting"
         self._last_heartbeat = self._last_watchdog = asyncio.get_running_loop().time()
         self._last_answer = 0.0
@@ -34,7 +34,7 @@ class Health:
         self.feed_alive = False
 
     def heartbeat(self) -> None:
-        """Note that the claim loop is alive, and reset systemd's watchdog. Called only by the claim loop."""
+        """Note that the daemon's main flow is alive, and reset systemd's watchdog. Called only from there."""
         self._last_heartbeat = asyncio.get_running_loop().time()
         # Not while stopping: systemd has disabled the watchdog, and WATCHDOG=1 would start it again.
         since = self._last_heartbeat - self._last_watchdog

@@ -1,4 +1,7 @@
-"""Outages: one line in the log when one begins, and one when it is over."""
+"""Outages: one line in the log when one begins, and one when it is over.
+
+Touches the log and the metrics. It neither probes nor pauses itself: the daemon does, as this module tells it to.
+"""
 
 import asyncio
 import random
@@ -17,7 +20,8 @@ PAUSE_FIRST, PAUSE_LONGEST = 1.0, 60.0
 class Outages:
     """The outages in effect.
 
-    `refused`: a service refuses every request, or this host's disk is full. `unreachable`: no response.
+    `refused`: a service refuses every request, or this host's disk is full. `unreachable`: no response. `refused` comes
+    from Outage errors, `unreachable` from Transient ones.
     """
 
     def __init__(self) -> None:
@@ -31,7 +35,7 @@ class Outages:
 
     @property
     def refused(self) -> bool:
-        """Whether a refusal is in effect: nothing is claimed, except one row as a probe."""
+        """Whether a refusal is in effect: nothing is claimed, except one row as a trial."""
         return self._refused is not None
 
     @property

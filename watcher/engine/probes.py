@@ -1,4 +1,7 @@
-"""The pages /metrics, /healthz and /readyz, made at each request."""
+"""The monitoring pages /metrics, /healthz and /readyz, made at each request.
+
+For /metrics the rows are counted in Supabase, every five seconds at most.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,7 +21,7 @@ _ROWS_EVERY, _ROWS_WITHIN = 5.0, 3.0
 
 
 class Probes:
-    """The pages, by path."""
+    """The monitoring pages."""
 
     def __init__(
         self,

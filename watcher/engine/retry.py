@@ -1,4 +1,7 @@
-"""The one retry policy within an attempt. When to retry an attempt is decided in SQL."""
+"""The one retry policy within an attempt.
+
+Retries between attempts are decided in SQL: `watcher.backoff` and `watcher.max_attempts` in the migrations.
+"""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -17,9 +20,9 @@ T = TypeVar("T")
 class Retry:
     """Retries an operation while it raises Transient.
 
-    At most `tries` tries in all. The wait between them starts at `first` seconds, doubles up to `longest`, and has up to
-    as much again added as jitter. It is at least the error's `retry_after`; if that exceeds `max_retry_after` seconds,
-    the error is raised at once, so that the attempt is deferred instead.
+    At most `tries` tries in all. The wait between them starts at `first` seconds, doubles up to `longest`, and is then
+    multiplied by a random factor from 1 to 2. It is at least the error's `retry_after`; if that exceeds `max_retry_after`
+    seconds, the error is raised at once, so that the attempt is deferred instead.
     """
 
     tries: int = 4

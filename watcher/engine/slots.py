@@ -1,4 +1,4 @@
-"""The claims that this run of the daemon holds or has lost, and how many more it may take."""
+"""The claims that this run of the daemon holds or has lost, and how many more it may take. Kept in memory only."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -23,7 +23,11 @@ class Slots:
 
     @property
     def held(self) -> list[int]:
-        """The attempts whose work must not be claimed again: those running, and those lost within one lease duration."""
+        """The attempts whose work this run must not claim again: those running, and those lost within one lease duration.
+
+        Until the lease of a lost attempt has certainly expired, the database would take its work for a claim whose
+        response this run never received, and would hand it out again without counting the attempt.
+        """
         return sorted({claim.attempt for claim in self._running.values()} | self._lost)
 
     def free(self, *, at_most: int | None = None) -> dict[str, int]:
@@ -43,6 +47,6 @@ class Slots:
         self._on_end()
 
     def keep_lost(self, attempt: int, seconds: float) -> None:
-        """Keep a lost attempt in `held` for `seconds`, the lease duration: its work cannot be claimed before that."""
+        """Keep a lost attempt in `held` for `seconds`, the lease duration, after which its lease has expired."""
         self._lost.add(attempt)
         asyncio.get_running_loop().call_later(seconds, self._lost.discard, attempt)

@@ -1,7 +1,7 @@
 """What the engine requires of a kind of work: it carries out a claim and returns the result.
 
-A kind knows its services, but not the queue, the lease's clock or the other kinds. Its SQL has the same name; see
-docs/architecture.md for how to add one.
+A kind uses its own services, and of the engine only `Lease`, `Retry` and `Done`. The SQL functions that the engine calls
+for it begin with its name, as in `publish_begin`; see docs/architecture.md for how to add one.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,7 +21,7 @@ class Done:
     fields: Mapping[str, object]
     """Fields of that log event."""
     write_back: Callable[[], Awaitable[None]]
-    """Calls the kind's own verb, which ends the attempt. May be repeated; raises what every write-back raises."""
+    """Calls the kind's own verb, which ends the attempt. May be repeated; raises LeaseLost, Transient or Outage."""
 
 
 class Work(Protocol):

@@ -1,4 +1,4 @@
-"""Translates the Hub's errors to ours."""
+"""Translates the Hub's errors to ours. Sends no request."""
 
 import errno
 import json

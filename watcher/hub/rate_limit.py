@@ -1,4 +1,4 @@
-"""The Hub's rate limit, and how to spread the remaining requests over its window."""
+"""The Hub's rate limit, and how to spread the remaining requests over its window. Sends no request and does not wait."""
 
 import threading
 import time

@@ -29,8 +29,8 @@ File = CommitOperationAdd
 class RepoState:
     """What the Hub has under a name.
 
-    `absent`: nothing. `empty`: a private repo with only its initial commit, whose id is `sha`. `ours`: published for
-    this row, in commit `sha`. `foreign`: anything else, never to be written to.
+    `absent`: nothing. `empty`: a private repo with only its initial commit, whose id is `sha`. `ours`: already
+    published for this row, in commit `sha`. `foreign`: anything else, never to be written to.
     """
 
     state: Literal["absent", "empty", "ours", "foreign"]

@@ -1,4 +1,4 @@
-"""Recognizes files that are neither JPG nor PNG by their first bytes, and says what to do with them."""
+"""Recognizes files that are neither JPG nor PNG by their first bytes, and says what to do with them. Opens no file."""
 
 import re
 from typing import Final

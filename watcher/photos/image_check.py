@@ -1,4 +1,4 @@
-"""Checks the structure of a JPEG or PNG while its bytes are streamed.
+"""Checks the structure of a JPEG or PNG while its bytes are streamed. Opens no file.
 
 One pass: no pixel is decoded, nothing is decompressed, and only the current chunk is held in memory. The time is
 linear in the image's length, whatever it contains.

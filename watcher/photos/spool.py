@@ -1,4 +1,7 @@
-"""The folder that holds an instance's images between fetch and upload: private, and empty between attempts."""
+"""The folder on disk that holds an instance's images between fetch and upload.
+
+It is accessible to this user only; each attempt's subfolder is deleted when the attempt ends.
+"""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""Limits of this host that stop every row alike."""
+"""Recognizes errors that come from this host's limits and stop every row alike. Changes nothing."""
 
 import errno
 

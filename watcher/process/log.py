@@ -1,4 +1,4 @@
-"""Logging: named events with fields, in one stream with the libraries' lines, all without secrets.
+"""Logging: named events with fields, in one stream with the libraries' lines, on stderr, all without secrets.
 
 The table of events in docs/operating.md has their fields and meanings.
 """

@@ -1,4 +1,4 @@
-"""The metrics: a separate registry, with a description of every series.
+"""The metrics: a separate registry in memory, with a description of every series.
 
 Counters and histograms are updated where things happen; gauges are set when /metrics is requested.
 """

@@ -1,6 +1,6 @@
 """The contents of the repo, as a pure function of the row and its images.
 
-It depends on no clock, locale or order but the row's: made again, it is the same bytes.
+The same row always gives the same bytes.
 """
 
 import json
@@ -22,7 +22,8 @@ def slug(name: str) -> str:
     """
     words = re.sub(r"[^a-z0-9]+", "-", "".join(map(_ascii, unicodedata.normalize("NFC", name)))).strip("-")
     if len(words) > _MAX_SLUG:
-        whole_words = words[: _MAX_SLUG + 1].rpartition("-")[0]  # unless that would remove half or more
+        # Cut at a word, unless that loses half of the name.
+        whole_words = words[: _MAX_SLUG + 1].rpartition("-")[0]
         words = whole_words if len(whole_words) > _MAX_SLUG // 2 else words[:_MAX_SLUG]
     return words or "person"
 

@@ -1,4 +1,4 @@
-"""The types of settings: how values are checked, and what the table of settings says about them."""
+"""The types of settings: how values are checked, and what docs/operating.md shows about them."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, SecretStr
 
 @dataclass(frozen=True, slots=True)
 class SettingDoc:
-    """Columns of the table of settings that cannot be derived from the field."""
+    """What docs/operating.md shows about a setting, where it cannot be derived from the field."""
 
     unit: str = ""
     range: str = ""
@@ -59,8 +59,8 @@ def _loopback(value: object) -> object:
         raise ValueError("must be an address and a port, such as 127.0.0.1:9464 or [::1]:9464")
     if not address.is_loopback:
         raise ValueError(
-            "must be a loopback address, such as 127.0.0.1, since these pages need no password: for other hosts, put a "
-            "proxy that asks for one in front"
+            "must be a loopback address, such as 127.0.0.1, since the monitoring pages have no password: for other "
+            "hosts, put a proxy that asks for one in front"
         )
     return text
 

@@ -13,8 +13,9 @@ from watcher.errors import Outage, Transient, WatcherError
 
 T = TypeVar("T")
 
-# Limits concurrent calls, since httpcore 1.0.9 scans all of its connections at each request, and its own limit would
-# count leaked ones. Claims and renewals are not queued: the daemon's leases depend on them.
+# Limits concurrent calls, since httpcore 1.0.9 scans all of its connections at each request; its own limit would also
+# count connections that httpcore has leaked (see client.py). Claims and renewals are not queued: the daemon's leases
+# depend on them.
 _MAX_CONCURRENT = 8
 _URGENT = {"watcher_claim", "watcher_renew"}
 
@@ -77,7 +78,7 @@ def _translate(function: str, error: APIError) -> WatcherError:
     if code == _INSUFFICIENT_PRIVILEGE:
         return NotGranted(
             f"The Supabase key may not call {function}: {message}. Set SUPABASE_SECRET_KEY to the project's secret key; "
-            "if it is that, run `watcher doctor`."
+            "if it is already the secret key, run `watcher doctor`."
         )
     # Errors without a code come from the gateway, which responds 401 to an unknown key.
     if code in {"", "None", "401", "403"} or code.startswith("PGRST3"):

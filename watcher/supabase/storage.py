@@ -1,4 +1,4 @@
-"""Streams objects from the bucket."""
+"""Streams objects from the bucket in Supabase Storage."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
