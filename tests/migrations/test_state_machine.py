@@ -174,8 +174,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert fits
         assert set(changed) == failed
-        self.model.begin_anew(failed)
-        self.agree()
+        self.begin_anew(failed)
 
     @precondition(lambda self: len(self.model.rows) > 6)
     @rule(who=ANY, which=st.sets(ANY, min_size=1, max_size=3))
@@ -219,8 +218,7 @@ class Machine(RuleBasedStateMachine):
         for status in ("pending", "publishing", "published"):
             others = [id_ for id_ in chosen or () if self.model.rows[id_].status == status]
             assert answer[status] == len(others)
-        self.model.begin_anew(failed)
-        self.agree()
+        self.begin_anew(failed)
 
     @precondition(lambda self: self.any_is("pending") and self.any_is("publishing"))
     @rule(which=ANY, back=st.booleans())
@@ -232,6 +230,11 @@ class Machine(RuleBasedStateMachine):
             self.do(lambda: self.connection.execute(by_hand, [new, pick(rows, which)]), "postgres")
             self.model.by_hand(pick(rows, which), new)
             self.agree()
+
+    def begin_anew(self, identities: Collection[str]) -> None:
+        self.model.begin_anew(identities)
+        self.agree()
+        assert {self.after["rows"][identity]["images_published"] for identity in identities} <= {0}
 
     # Daemons.
 
