@@ -3,10 +3,12 @@
 import asyncio
 import inspect
 import itertools
+import selectors
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -174,6 +176,29 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 @pytest.fixture
 def publisher(verbs: Verbs, hub: Hub, photos: Photos, spool: Spool, quick: Retry) -> Publisher:
     return Publisher(verbs=verbs, hub=hub, photos=photos, spool=spool, retry=quick)
+
+
+@pytest.fixture
+async def no_waiting(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """A loop whose clock stands still while there is something to do, and else goes on to the next timer at once.
+
+    Times are exact then, whatever else the machine does. For tests that talk to nobody.
+    """
+    loop: Any = asyncio.get_running_loop()
+    selector: selectors.BaseSelector = loop._selector
+    look, now = selector.select, loop.time()
+
+    def select(timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        nonlocal now
+        ready = look(timeout if timeout is None else 0)
+        if not ready and timeout is not None:
+            now += timeout
+        return ready
+
+    monkeypatch.setattr(loop, "time", lambda: now)
+    monkeypatch.setattr(selector, "select", select)
+    yield
+    monkeypatch.undo()
 
 
 # Helpers of the loop on which a sandbox serves: they come as they are needed and end with it.

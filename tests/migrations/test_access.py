@@ -346,12 +346,6 @@ def remove(database: Database, user: UUID, names: list[str]) -> set[str]:
     return {row["name"] for row in gone}
 
 
-def test_the_bucket_is_private_and_takes_photos_of_20_mebibytes(database: Database) -> None:
-    [bucket] = database.run("select * from storage.buckets where id = 'identity-images'")
-    assert (bucket["public"], bucket["file_size_limit"]) == (False, 20 * 1024 * 1024)
-    assert bucket["allowed_mime_types"] == ["image/jpeg", "image/png"]
-
-
 def test_a_user_finds_their_own_images_and_nobody_elses(database: Database) -> None:
     owner, stranger = database.user(), database.user()
     paths = database.upload(owner)

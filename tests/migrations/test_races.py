@@ -236,6 +236,57 @@ def test_a_user_who_changes_all_rows_does_not_stop_the_deletion_of_the_account(
     assert database.value("select count(*) from public.trained_identities") == 0
 
 
+def test_users_who_retry_at_once_do_not_deadlock(database: Database) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    one, two = (database.insert(user, paths) for _ in range(2))
+    worker = Worker(database)
+    for claim in worker.claim():
+        worker.fail(claim["attempt"])
+    retry = "update public.trained_identities set status = 'pending' where id = %s"
+    first, second = (database.connect("authenticated", user) for _ in range(2))
+    with ThreadPoolExecutor() as threads:
+        with first.transaction():
+            first.execute(retry, [one])
+            waiting = threads.submit(second.execute, retry, [two])
+            database.wait_until_blocked(second)
+            first.execute(retry, [two])
+        waiting.result(PATIENCE)
+    assert {database.status(row) for row in (one, two)} == {"pending"}
+
+
+@pytest.mark.parametrize("first", ["the insert", "the deletion"])
+def test_a_row_that_comes_while_its_account_is_deleted_is_not_left_behind(
+    database: Database, first: str
+) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    frontend, auth = database.connect("authenticated", user), database.connect("supabase_auth_admin")
+    steps = [
+        (
+            frontend,
+            "insert into public.trained_identities (identity_name, image_paths) values ('Ada', %s)",
+            paths,
+        ),
+        (auth, "delete from auth.users where id = %s", user),
+    ]
+    if first == "the deletion":
+        steps.reverse()
+    (one, does, what), (two, then, with_what) = steps
+    with ThreadPoolExecutor() as threads:
+        with one.transaction():
+            one.execute(does.encode(), [what])
+            late = threads.submit(two.execute, then.encode(), [with_what])
+            database.wait_until_blocked(two)
+        if first == "the deletion":
+            with pytest.raises(psycopg.errors.ForeignKeyViolation):
+                late.result(PATIENCE)
+        else:
+            late.result(PATIENCE)
+    assert database.value("select count(*) from public.trained_identities") == 0
+    assert database.value("select count(*) from watcher.work") == 0
+
+
 def test_a_user_who_inserts_does_not_stop_an_app_that_lets_them_delete_their_account(
     database: Database,
 ) -> None:
@@ -270,7 +321,7 @@ def test_sixty_accounts_are_deleted_while_their_users_and_two_daemons_are_busy(d
         while not gone.is_set():
             attempts = [claim["attempt"] for claim in worker.claim(4)]
             worker.renew(attempts, [1] * len(attempts))
-            for attempt, end in zip(attempts, ("fail", "fail", "complete", "release"), strict=False):
+            for attempt, end in zip(attempts, ("fail", "defer", "complete", "release"), strict=False):
                 getattr(worker, end)(attempt)
             worker.replay()
 

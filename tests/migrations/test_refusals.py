@@ -443,20 +443,6 @@ def test_a_user_with_twenty_open_rows_is_still_told_of_a_forged_status_by_postgr
             database.insert(user, paths, **values)
 
 
-@pytest.mark.parametrize("status", ["publishing", "published", "failed", "training"])
-def test_a_user_cannot_set_a_failed_row_to_anything_but_pending(database: Database, status: str) -> None:
-    user = database.user()
-    identity = database.insert(user)
-    worker = Worker(database)
-    worker.fail(worker.claim_one())
-    before = database.row(identity)
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        database.run(
-            "update public.trained_identities set status = %s", [status], role="authenticated", user=user
-        )
-    assert database.row(identity) == before
-
-
 # Twenty open rows.
 
 

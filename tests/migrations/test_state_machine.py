@@ -174,8 +174,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert fits
         assert set(changed) == failed
-        self.model.begin_anew(failed)
-        self.agree()
+        self.begin_anew(failed)
 
     @precondition(lambda self: len(self.model.rows) > 6)
     @rule(who=ANY, which=st.sets(ANY, min_size=1, max_size=3))
@@ -186,7 +185,7 @@ class Machine(RuleBasedStateMachine):
         self.model.remove(gone)
         self.agree()
 
-    @precondition(lambda self: len(self.model.rows) > 6)
+    @precondition(lambda self: len(self.model.rows) > 12)
     @rule(who=ANY)
     def a_user_leaves(self, who: int) -> None:
         """The one with the fewest rows, more often than not: what happens to rows should take its time."""
@@ -219,8 +218,7 @@ class Machine(RuleBasedStateMachine):
         for status in ("pending", "publishing", "published"):
             others = [id_ for id_ in chosen or () if self.model.rows[id_].status == status]
             assert answer[status] == len(others)
-        self.model.begin_anew(failed)
-        self.agree()
+        self.begin_anew(failed)
 
     @precondition(lambda self: self.any_is("pending") and self.any_is("publishing"))
     @rule(which=ANY, back=st.booleans())
@@ -233,6 +231,11 @@ class Machine(RuleBasedStateMachine):
             self.model.by_hand(pick(rows, which), new)
             self.agree()
 
+    def begin_anew(self, identities: Collection[str]) -> None:
+        self.model.begin_anew(identities)
+        self.agree()
+        assert {self.after["rows"][identity]["images_published"] for identity in identities} <= {0}
+
     # Daemons.
 
     @precondition(lambda self: self.any_is("pending") or self.any_is("publishing"))
@@ -240,22 +243,18 @@ class Machine(RuleBasedStateMachine):
         who=ANY,
         limit=st.integers(0, 5),
         lost=st.sampled_from([None, None, None, 0.0, *HOPS[:3]]),
-        verbs=st.lists(st.sampled_from(["", *ENDS]), min_size=5, max_size=5),
-        again=st.booleans(),
+        rounds=st.lists(st.lists(st.sampled_from(["", *ENDS]), max_size=5), min_size=1, max_size=3),
     )
-    def a_daemon_claims(
-        self, who: int, limit: int, lost: float | None, verbs: list[str], again: bool
-    ) -> None:
-        """And ends some of what it got. If the answer is lost, it asks again some seconds later."""
+    def a_daemon_claims(self, who: int, limit: int, lost: float | None, rounds: list[list[str]]) -> None:
+        """And ends some of what it got, then claims again. If an answer is lost, it asks anew some seconds later."""
         run = pick(self.runs, who)
         if lost is not None:
             self.claim(run, limit, heard=False)
             self.time_passes(lost)
-        for number, verb in zip(self.claim(run, limit), verbs, strict=False):
-            if verb:
-                self.end(number, verb)
-        if again:
-            self.claim(run, limit)
+        for verbs in rounds:
+            for number, verb in zip(self.claim(run, limit), verbs, strict=False):
+                if verb:
+                    self.end(number, verb)
 
     def claim(self, run: Run, limit: int, *, heard: bool = True) -> list[int]:
         """Claim, and hold the answer against what was due; unless `heard`, the answer is lost."""
@@ -357,12 +356,17 @@ class Machine(RuleBasedStateMachine):
         self.agree()
 
     @precondition(lambda self: self.any_is("publishing"))
-    @rule(which=ANY, verb=st.sampled_from(sorted(ENDS)), times=st.integers(1, 2))
-    def a_daemon_ends_an_attempt(self, which: int, verb: str, times: int) -> None:
-        """Any that ever was, and perhaps twice, as when the first answer was lost."""
-        number = self.an_attempt(which)
-        for _ in range(times):
-            self.end(number, verb)
+    @rule(
+        ends=st.lists(
+            st.tuples(ANY, st.sampled_from(sorted(ENDS)), st.integers(1, 2)), min_size=1, max_size=6
+        )
+    )
+    def daemons_end_attempts(self, ends: list[tuple[int, str, int]]) -> None:
+        """Any that ever were, and perhaps twice, as when the first answer was lost."""
+        for which, verb, times in ends:
+            number = self.an_attempt(which)
+            for _ in range(times):
+                self.end(number, verb)
 
     def end(self, number: int, verb: str) -> None:
         attempt = self.model.holds(number)
@@ -442,9 +446,11 @@ class Machine(RuleBasedStateMachine):
         """One that holds its row or one that comes too late, as often; now and then one that never was."""
         if which >= 950:
             return which
-        attempts = self.model.attempts.items()
-        chosen = [number for number, attempt in attempts if (attempt.outcome is None) == bool(which % 2)]
-        return pick(chosen or [self.model.highest], which // 2)
+        attempts = self.model.attempts
+        holding = [number for number in attempts if attempts[number].outcome is None]
+        taken = [number for number in attempts if attempts[number].outcome in {"crashed", "revoked"}]
+        ended = [number for number in attempts if number not in holding]
+        return pick((holding, taken, ended)[which % 3] or [self.model.highest], which // 3)
 
 
 def pick(choices: Any, number: int) -> Any:
@@ -456,7 +462,7 @@ def test_whatever_happens_in_whatever_order(database: Database) -> None:
     run_state_machine_as_test(
         lambda: Machine(database),
         settings=settings(
-            max_examples=examples or 24,
+            max_examples=examples or 36,
             stateful_step_count=40,
             derandomize=not examples,
             database=None,

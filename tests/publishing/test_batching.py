@@ -10,6 +10,8 @@ import pytest
 from watcher.identity import Image
 from watcher.publishing.batching import MAX_IMAGES, Batches
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 SMALL, LARGE = 2_000_000, 20_000_000
 
 

@@ -297,3 +297,30 @@ def insertion(values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     columns = ", ".join(values)
     given = ", ".join(f"%({column})s" for column in values)
     return f"insert into public.trained_identities ({columns}) values ({given}) returning *", values
+
+
+def schema(database: Database) -> list[Row]:
+    """Return all that migrations could have changed: objects, their grants and their text."""
+    return database.run("""
+        select 'class' as kind, c.oid::regclass::text as name, c.relacl::text as grants, c.relrowsecurity::text as text
+        from pg_class c where c.relnamespace in (select oid from pg_namespace where nspname !~ '^pg_')
+        union all
+        select 'column', a.attrelid::regclass || '.' || a.attname, a.attacl::text, a.atttypid::regtype::text
+        from pg_attribute a join pg_class c on c.oid = a.attrelid
+        where c.relnamespace in (select oid from pg_namespace where nspname in ('public', 'watcher', 'storage'))
+        union all
+        select 'function', f.oid::regprocedure::text, f.proacl::text, f.prosrc
+        from pg_proc f where f.pronamespace in (select oid from pg_namespace where nspname !~ '^pg_')
+        union all
+        select 'policy', tablename || '.' || policyname, roles::text, coalesce(qual, '') || coalesce(with_check, '')
+        from pg_policies
+        union all
+        select 'schema', nspname, nspacl::text, '' from pg_namespace where nspname !~ '^pg_'
+        union all
+        select 'trigger', tgrelid::regclass || '.' || tgname, '', pg_get_triggerdef(oid) from pg_trigger
+        union all
+        select 'bucket', id, '', '' from storage.buckets
+        union all
+        select 'publication', pubname || '.' || tablename, '', '' from pg_publication_tables
+        order by 1, 2, 3
+    """)

@@ -10,8 +10,7 @@ from typing import Any
 from tests.acceptance.running import environment
 from tests.checks.supabase.node import FOLDER, PACKAGES, node, run
 from tests.checks.supabase.verdict import Wrong, expect
-from tests.migrations.test_migrations import schema
-from tests.support.database import Database
+from tests.support.database import Database, schema
 from watcher import migrate
 from watcher.sandbox import Postgres
 

@@ -1,0 +1,431 @@
+"""What the verbs write and answer; whom they refuse at which moment is walked in test_state_machine.py."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.support.database import Database, Row, Worker
+
+pytestmark = pytest.mark.postgres
+
+# Every verb that names an attempt, and what it says when that attempt holds the row no longer.
+WRITE_BACKS: dict[str, tuple[Callable[[Worker, int], Any], object]] = {
+    "renew": (lambda worker, attempt: worker.renew([attempt], [3]), {"held": [], "busy": []}),
+    "reserve": (lambda worker, attempt: worker.reserve(attempt), None),
+    "complete": (lambda worker, attempt: worker.complete(attempt), "lost"),
+    "fail": (lambda worker, attempt: worker.fail(attempt), "lost"),
+    "defer": (lambda worker, attempt: worker.defer(attempt), "lost"),
+    "release": (lambda worker, attempt: worker.release(attempt), "lost"),
+}
+each_write_back = pytest.mark.parametrize("verb", WRITE_BACKS)
+
+
+def refused(worker: Worker, verb: str, attempt: int) -> None:
+    """Call a verb and see that it is refused and leaves no trace."""
+    database = worker.database
+    state = "select (select jsonb_agg(t order by id) from public.trained_identities t) as rows, \
+        (select jsonb_agg(w order by identity_id) from watcher.work w) as queue, \
+        (select jsonb_agg(a order by number) from watcher.attempts a) as attempts, \
+        (select jsonb_agg(n order by model_id) from watcher.names n) as names"
+    before = database.run(state)
+    call, answer = WRITE_BACKS[verb]
+    assert call(worker, attempt) == answer
+    assert database.run(state) == before
+
+
+# The fence.
+
+
+@each_write_back
+def test_an_attempt_is_fenced_when_its_row_is_gone_and_came_again(database: Database, verb: str) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    identity = database.insert(user, paths)
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    database.run("delete from public.trained_identities where id = %s", [identity])
+    assert database.insert(user, paths, id=identity) == identity
+    refused(worker, verb, attempt)
+    assert worker.claim_one() > attempt
+    refused(worker, verb, attempt)
+
+
+@each_write_back
+@pytest.mark.parametrize("attempt", [0, -1, 2**62, None])
+def test_an_attempt_that_never_was_writes_nothing(database: Database, verb: str, attempt: int) -> None:
+    database.insert(database.user())
+    worker = Worker(database)
+    worker.claim_one()
+    refused(worker, verb, attempt)
+
+
+# Complete and fail.
+
+
+def test_completing_fills_all_that_a_published_row_says(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    name = worker.reserve(attempt)
+    config = Jsonb({"trigger_word": "Ada"})
+    answer = worker.call(
+        "complete", attempt=attempt, url=f"https://hub/{name}", commit_sha="abc", training_config=config
+    )
+    assert answer == "done"
+    row = database.row(identity)
+    assert row["status"] == "published"
+    assert (row["model_id"], row["huggingface_repo_url"], row["commit_sha"]) == (
+        name,
+        f"https://hub/{name}",
+        "abc",
+    )
+    assert row["training_config"] == {"trigger_word": "Ada"}
+    assert row["images_published"] == row["num_training_images"] == 3
+    assert row["published_at"] == row["updated_at"]
+    assert database.line(identity) == {}
+
+
+@pytest.mark.parametrize("missing", ["url", "commit_sha", "training_config"])
+def test_a_publication_that_is_not_whole_is_refused_and_the_row_still_held(
+    database: Database, missing: str
+) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    worker.reserve(attempt)
+    whole = {"url": "https://hub/x", "commit_sha": "abc", "training_config": Jsonb({})}
+    with pytest.raises(psycopg.errors.CheckViolation):
+        worker.call("complete", attempt=attempt, **{**whole, missing: None})
+    assert database.status(identity) == "publishing"
+    assert worker.renew([attempt])["held"] == [attempt]
+
+
+def test_a_row_cannot_be_published_without_a_name(database: Database) -> None:
+    database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    with pytest.raises(psycopg.errors.CheckViolation, match="published_rows_are_whole"):
+        worker.call("complete", attempt=attempt, url="u", commit_sha="c", training_config=Jsonb({}))
+
+
+def test_failing_says_why(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    assert worker.fail(attempt, "image_unreadable", "Image 2 (b.jpg) cannot be read.") == "done"
+    row = database.row(identity)
+    assert (row["status"], row["error_code"]) == ("failed", "image_unreadable")
+    assert row["error_message"] == "Image 2 (b.jpg) cannot be read."
+    [ended] = database.attempts(identity)
+    assert (ended["code"], ended["reason"]) == ("image_unreadable", "Image 2 (b.jpg) cannot be read.")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [(None, "Why."), ("x", None), ("Two words", "Why."), ("", "Why.")]
+)
+def test_a_failure_without_a_code_or_a_reason_is_refused(
+    database: Database, code: str | None, message: str | None
+) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    with pytest.raises(psycopg.errors.CheckViolation):
+        worker.call("fail", attempt=attempt, code=code, message=message)
+    assert database.status(identity) == "publishing"
+
+
+# Renewal.
+
+
+def test_progress_never_goes_back_nor_beyond_the_end(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    for told, shown in [(2, 2), (1, 2), (-5, 2), (None, 2), (99, 3)]:
+        worker.renew([attempt], [told])
+        assert database.row(identity)["images_published"] == shown
+
+
+def test_a_renewal_without_new_progress_does_not_touch_the_row(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    worker.renew([attempt], [2])
+    version = "select xmin::text from public.trained_identities where id = %s"
+    before = database.value(version, [identity])
+    worker.renew([attempt], [2])
+    assert database.value(version, [identity]) == before
+
+
+def test_one_locked_row_costs_nobody_a_lease(database: Database) -> None:
+    rows = [database.insert(database.user()) for _ in range(4)]
+    worker = Worker(database, own_connection=True)
+    worker.connection.execute("set lock_timeout = '1s'")
+    attempts = [claim["attempt"] for claim in worker.claim()]
+    database.pass_time(19)
+    holder = database.connect()
+    with holder.transaction():
+        holder.execute("select from public.trained_identities where id = %s for update", [rows[0]])
+        assert sorted(worker.renew(attempts, [2] * 4)["held"]) == attempts
+        assert [database.row(row)["images_published"] for row in rows] == [0, 2, 2, 2]
+    database.pass_time(15)
+    assert Worker(database, "other host").claim() == []
+    worker.renew(attempts, [2] * 4)
+    assert database.row(rows[0])["images_published"] == 2
+
+
+def test_an_attempt_that_is_being_written_to_is_busy_and_the_others_are_renewed(database: Database) -> None:
+    for _ in range(2):
+        database.insert(database.user())
+    worker, ending = (Worker(database, own_connection=True) for _ in range(2))
+    worker.connection.execute("set lock_timeout = '1s'")
+    first, second = (claim["attempt"] for claim in worker.claim())
+    with ending.connection.transaction():
+        ending.defer(first)
+        assert worker.renew([first, second]) == {"held": [second], "busy": [first]}
+    assert worker.renew([first, second]) == {"held": [second], "busy": []}
+
+
+def test_renewing_nothing_answers_nothing(database: Database) -> None:
+    worker = Worker(database)
+    assert worker.renew([]) == {"held": [], "busy": []}
+    assert worker.call("renew", progress=None, lease_seconds=None) == {"held": [], "busy": []}
+
+
+# Names.
+
+
+def test_a_name_is_made_of_the_slug_and_the_second_of_creation(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    name = worker.reserve(worker.claim_one(), "acme", "li-lei")
+    second = int(database.row(identity)["created_at"].timestamp())
+    assert name == f"acme/identity-li-lei-{second}"
+    assert database.row(identity)["model_id"] == name
+
+
+def test_a_refused_name_is_followed_by_the_next_also_when_the_answer_was_lost(database: Database) -> None:
+    database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    first = worker.reserve(attempt)
+    second = worker.reserve(attempt, refused=first)
+    assert second != first
+    assert worker.reserve(attempt, refused=first) == second
+    third = worker.reserve(attempt, refused=second)
+    assert len({first, second, third}) == 3
+    seconds = [int(name.rsplit("-", 1)[1]) for name in (first, second, third)]
+    assert seconds == [seconds[0], seconds[0] + 1, seconds[0] + 2]
+
+
+def test_rows_of_one_name_and_second_get_names_of_their_own(database: Database) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    for _ in range(5):
+        database.insert(user, paths)
+    database.overwrite("update public.trained_identities set created_at = '2026-01-01 00:00:00.5Z'")
+    worker = Worker(database)
+    names = [worker.reserve(claim["attempt"]) for claim in worker.claim(5)]
+    assert len(set(names)) == 5
+    assert min(names) == "acme/identity-ada-1767225600"
+    assert max(names) == "acme/identity-ada-1767225604"
+
+
+def test_two_that_want_one_name_at_once_get_two(database: Database) -> None:
+    for _ in range(2):
+        database.insert(database.user())
+    database.overwrite("update public.trained_identities set created_at = '2026-01-01'")
+    first, second = (Worker(database, name, own_connection=True) for name in ("one", "two"))
+    one, two = first.claim_one(), second.claim_one()
+    with ThreadPoolExecutor() as threads:
+        with first.connection.transaction():
+            name = first.reserve(one)
+            other = threads.submit(second.reserve, two)
+            database.wait_until_blocked(second.connection)
+        assert other.result() != name
+
+
+@pytest.mark.parametrize(
+    ("namespace", "slug"),
+    [(None, "ada"), ("acme", None), ("", "ada"), ("a/b", "ada"), ("acme", ""), ("acme", "Ada"), ("acme", "-a"),
+     ("acme", "a--b"), ("acme", "a/b"), ("acme", "é"), ("acme", "a" * 76), ("a" * 97, "ada"), ("acme\n", "ada"),
+     ("acme", "ada\n")],
+)  # fmt: skip
+def test_what_cannot_be_part_of_a_name_is_refused(
+    database: Database, namespace: str | None, slug: str | None
+) -> None:
+    database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        worker.reserve(attempt, namespace, slug)
+
+
+# Replay.
+
+
+def failed_rows(database: Database, codes: list[str]) -> list[UUID]:
+    rows = []
+    worker = Worker(database)
+    for code in codes:
+        rows.append(database.insert(database.user()))
+        worker.fail(worker.claim_one(), code)
+    return rows
+
+
+def test_replay_chooses_by_code_user_id_and_time(database: Database) -> None:
+    rows = failed_rows(database, ["image_missing", "image_missing", "hub_refused", "hub_refused"])
+    worker = Worker(database)
+    database.pass_time(3600)
+    [fresh] = failed_rows(database, ["hub_refused"])
+    owner = database.row(rows[1])["user_id"]
+    since = database.value("select now() - interval '10 minutes'")
+    nothing = {"pending": 0, "publishing": 0, "published": 0}
+    would = worker.replay(code="image_missing", dry_run=True)
+    assert would == {"replayed": 2, "codes": {"image_missing": 2}, **nothing}
+    assert worker.replay(ids=[uuid4()]) == {"replayed": 0, "codes": {}, **nothing}
+    assert worker.replay(user=owner, dry_run=True)["replayed"] == 1
+    assert worker.replay(failed_since=since, dry_run=True)["replayed"] == 1
+    assert worker.replay(failed_within_seconds=600, dry_run=True)["replayed"] == 1
+    assert worker.replay(ids=rows[:1], code="hub_refused", dry_run=True)["replayed"] == 0
+    assert {database.status(row) for row in [*rows, fresh]} == {"failed"}
+    assert worker.replay(failed_since=since, code="hub_refused")["replayed"] == 1
+    assert database.status(fresh) == "pending"
+    assert worker.replay(ids=[rows[0]])["replayed"] == 1
+    assert [database.status(row) for row in rows] == ["pending", "failed", "failed", "failed"]
+
+
+def test_replay_passes_over_a_row_that_somebody_has_locked(database: Database) -> None:
+    rows = failed_rows(database, ["hub_refused", "hub_refused"])
+    worker = Worker(database, own_connection=True)
+    worker.connection.execute("set lock_timeout = '1s'")
+    holder = database.connect()
+    with holder.transaction():
+        holder.execute("select from public.trained_identities where id = %s for update", [rows[0]])
+        assert worker.replay()["replayed"] == 1
+    assert [database.status(row) for row in rows] == ["failed", "pending"]
+
+
+# What may be asked.
+
+
+def names(database: Database, after: str = "", limit: int = 1000) -> list[Row]:
+    return database.run("select * from public.watcher_names(%s, %s)", [after, limit], role="service_role")
+
+
+def test_an_empty_table_has_an_empty_status(database: Database) -> None:
+    assert Worker(database).call("status") == {
+        "pending": 0,
+        "deferred": 0,
+        "oldest_pending_seconds": None,
+        "overdue_seconds": 0,
+        "waiting": [],
+        "publishing": [],
+        "failed": {},
+        "last_failed": [],
+        "published_24h": 0,
+    }
+
+
+def test_the_status_says_what_waits_what_runs_what_failed_and_what_was_published(database: Database) -> None:
+    worker = Worker(database, "attic")
+    rows = [database.insert(database.user()) for _ in range(5)]
+    published, failed, deferred, running = (claim["attempt"] for claim in worker.claim(4))
+    worker.complete(published)
+    worker.fail(failed, "image_missing")
+    worker.defer(deferred)
+    worker.renew([running], [2])
+    database.pass_time(2)
+    status = worker.call("status")
+    assert (status["pending"], status["deferred"], status["published_24h"]) == (2, 1, 1)
+    assert status["failed"] == {"image_missing": 1}
+    assert 2 <= status["oldest_pending_seconds"] < 60
+    assert 2 <= status["overdue_seconds"] < 60
+    later, first = sorted(status["waiting"], key=lambda line: -line["due_in_seconds"])
+    assert (later["id"], later["spent"], later["last_reason"]) == (str(rows[2]), 1, "The Hub is away.")
+    assert 0 < later["due_in_seconds"] <= 8
+    assert (first["id"], first["spent"], first["due_in_seconds"]) == (str(rows[4]), 0, 0)
+    [last] = status["last_failed"]
+    assert (last["id"], last["error_code"], last["error_message"]) == (
+        str(rows[1]),
+        "image_missing",
+        "Image 2 is gone.",
+    )
+    assert 2 <= last["failed_seconds_ago"] < 60
+    [publishing] = status["publishing"]
+    assert 2 <= publishing.pop("seconds") < 60
+    assert 0 < publishing.pop("lease_seconds") <= 18
+    assert publishing.pop("run_id") == str(worker.run)
+    assert publishing == {
+        "id": str(rows[3]),
+        "identity_name": "Ada",
+        "attempt": running,
+        "instance": "attic",
+        "images_published": 2,
+        "num_training_images": 3,
+    }
+
+
+def test_a_row_that_nobody_holds_is_shown_as_publishing_all_the_same(database: Database) -> None:
+    database.insert(database.user())
+    Worker(database).claim_one()
+    database.overwrite("delete from watcher.attempts")
+    [publishing] = Worker(database).call("status")["publishing"]
+    assert publishing["attempt"] is None
+
+
+def test_a_story_tells_every_attempt_and_every_name(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    first = worker.reserve(attempt)
+    second = worker.reserve(attempt, refused=first)
+    worker.defer(attempt, "The Hub is away.")
+    database.pass_time(10)
+    worker.complete(worker.claim_one())
+    story = worker.call("story", id=identity)
+    assert (story["id"], story["status"], story["model_id"]) == (str(identity), "published", second)
+    assert [(told["outcome"], told["reason"]) for told in story["attempts"]] == [
+        ("deferred", "The Hub is away."),
+        ("published", None),
+    ]
+    assert story["names"] == [first, second]
+
+
+def test_there_is_no_story_of_a_row_that_is_not_there(database: Database) -> None:
+    assert Worker(database).call("story", id=uuid4()) is None
+
+
+def test_every_name_is_told_page_by_page(database: Database) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    worker = Worker(database)
+    reserved = set()
+    for number in range(7):
+        database.insert(user, paths)
+        attempt = worker.claim_one()
+        reserved.add(worker.reserve(attempt, slug=f"ada-{number}"))
+        worker.complete(attempt)
+    told: list[str] = []
+    while page := names(database, told[-1] if told else "", 3):
+        told += [row["model_id"] for row in page]
+    assert told == sorted(reserved)
+    assert all(row["row_exists"] for row in names(database))
+    # They stay recorded when the row and its user are gone.
+    database.delete_account(user)
+    left = names(database)
+    assert {row["model_id"] for row in left} == reserved
+    assert not any(row["row_exists"] for row in left)
+
+
+def test_each_beat_has_the_next_number(database: Database) -> None:
+    worker = Worker(database)
+    first = worker.call("beat")
+    assert worker.call("beat") == first + 1
+    [pulse] = database.run("select * from public.watcher_pulse", role="service_role")
+    assert pulse["beats"] == first + 1
