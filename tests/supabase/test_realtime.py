@@ -179,8 +179,7 @@ async def test_a_row_that_was_not_announced_shows_that_it_is_deaf(scene: Scene, 
 
 
 async def test_a_row_that_was_announced_or_came_too_early_shows_nothing(scene: Scene, verbs: Verbs) -> None:
-    loop = asyncio.get_running_loop()
-    early, inserted_at = scene.insert(), loop.time()
+    early = scene.insert()
     async with listening(scene, verbs, pulse_answer=0.2) as (feed, bell):
         await until(lambda: feed.alive)
         announced = await asyncio.to_thread(scene.insert)
