@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: install  ## watch a row become a repo (PHOTOS=dir, JSON=1, KEEP=1)
+demo: install  ## publish one row on a local Supabase and Hub, or on SUPABASE_URL if that is set (PHOTOS=dir, JSON=1, KEEP=1)
 	@$(BIN)/watcher demo $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(JSON),--json) $(if $(KEEP),--keep)
 
 sandbox: install  ## a Supabase and a Hub on this machine, until Ctrl-C
@@ -32,26 +32,26 @@ check: install  ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: install  ## put the code in the form that `check` asks for
+format: install  ## format the code as `check` requires
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install  ## everything, on Postgres 18, without a network
+test: install  ## all tests, on Postgres 18, without a network
 	$(BIN)/pytest -n 2 --dist loadfile
 
-chaos: install  ## kill, freeze, cut and lie to daemons, then audit (RUNS=20, SEED=1, JOBS=1)
+chaos: install  ## kill, freeze and cut off daemons at random, then compare all rows and repos (RUNS=20, SEED=1, JOBS=1)
 	@$(BIN)/python -m tests.checks.chaos --runs $(or $(RUNS),20) --seed $(or $(SEED),1) --jobs $(or $(JOBS),1)
 
-figures: install  ## measure what is promised of crashes, freezes and outages (ONLY='takeover sigterm')
+figures: install  ## measure the promises about crashes, freezes and outages (ONLY='takeover sigterm')
 	@$(BIN)/python -m tests.checks.figures $(ONLY)
 
-bench: install $(RIVALS)  ## what a row costs, beside what one would use instead (ONLY='latency rate')
+bench: install $(RIVALS)  ## measure a row's cost, compared with other queues (ONLY='latency rate')
 	@$(BIN)/python -m bench $(ONLY)
 
-test-postgres: install  ## what touches the schema, on Postgres 15 and 17
+test-postgres: install  ## the tests of the schema, on Postgres 15 and 17
 	bash tests/postgres_versions.sh
 
-check-supabase: install $(NODE)  ## the real supabase-js and Supabase CLI (network)
+check-supabase: install $(NODE)  ## docs/frontend.md with supabase-js, the migrations with the Supabase CLI (network)
 	@$(BIN)/python -m tests.checks.supabase
 
 $(NODE): $(INSTALLED)

@@ -1,7 +1,7 @@
 """The commands: parse, build, call, print.
 
-Exit codes: 0 done; 1 failed for now; 2 usage error; 78 configuration error: trying again does not help, and systemd does
-not restart the service.
+Exit codes: 0 done; 1 failed for now, or a bug; 2 usage error; 130 interrupted by Ctrl-C; 78 configuration error: trying
+again does not help, and systemd does not restart the service.
 
 Only click and the errors are imported here. What else a command needs is imported when it runs, so that `--version` and
 `--help` are quick and each process holds in memory only what it uses.
@@ -48,7 +48,7 @@ def main() -> None:
         code = 1
     except Exception:
         # Through the log, which redacts secrets.
-        logging.getLogger("watcher").exception("The watcher met an unexpected error.")
+        logging.getLogger("watcher").exception("Unexpected error: this is a bug, please report it.")
         code = 1
     logging.shutdown()
     sys.stdout.flush()
@@ -71,11 +71,14 @@ def cli() -> None:
     """Turn rows in Supabase into private Hugging Face repos."""
 
 
-@cli.command()
+@cli.command(
+    epilog="Exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 a bug; 2 usage error; 78 configuration error."
+)
 def run() -> None:
-    """Publish rows until SIGTERM.
+    """Publish rows until SIGTERM or Ctrl-C.
 
-    Exits with 78 on a configuration error.
+    Needs SUPABASE_URL, SUPABASE_SECRET_KEY and HF_TOKEN. All settings come from the environment, or from files under
+    $CREDENTIALS_DIRECTORY; docs/operating.md lists them.
     """
     import asyncio
 
@@ -106,7 +109,11 @@ def _exit_soon() -> None:
         timer.start()
 
 
-@cli.command("migrate")
+@cli.command(
+    "migrate",
+    epilog="Exit codes: 0 done, also when there was nothing to do; 1 the database could not be reached, or a lock was not "
+    "available for ten minutes; 2 usage error; 78 configuration error, or a migration failed and was rolled back.",
+)
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),
@@ -115,7 +122,8 @@ def _exit_soon() -> None:
 def migrate_(into: Path | None) -> None:
     """Migrate the database to the schema that this version needs.
 
-    Without --into, the migrations are applied over SUPABASE_DB_URL, as the role postgres.
+    Without --into, the migrations are applied over SUPABASE_DB_URL, as the role postgres: the URL of the direct connection
+    or of the session pooler. Safe to repeat.
     """
     from watcher import migrate
     from watcher.settings import settings
@@ -136,11 +144,18 @@ def migrate_(into: Path | None) -> None:
 
 @cli.command()
 @click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), help="Keep all data in this folder."
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep database, photos and repos in this folder. Default: deleted at the end.",
 )
 @click.option("--port", default=54321, show_default=True, help="Supabase's port; 0 picks a free one.")
 @click.option("--hub-port", default=54380, show_default=True, help="The Hub's port; 0 picks a free one.")
-@click.option("--control-port", default=0, help="The port for fault injection; 0 picks a free one.")
+@click.option(
+    "--control-port",
+    default=0,
+    show_default=True,
+    help="The port for fault injection over HTTP (docs/sandbox.md); 0 picks a free one.",
+)
 def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> None:
     """Run a Supabase and a Hub on this machine until Ctrl-C.
 
@@ -178,12 +193,19 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
     help="A folder with 3 to 40 photos. Default: generated pictures.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
-@click.option("--keep", is_flag=True, help="Keep everything running, and print how to look around.")
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Delete nothing, keep everything running until Ctrl-C, and print how to look around.",
+)
 def demo(photos: Path | None, as_json: bool, keep: bool) -> None:
     """Watch a row become a repo.
 
-    Acts as a frontend of a sandbox that it starts, or of the Supabase and the Hub that the environment names
-    (SUPABASE_URL and the other settings).
+    Acts as a frontend of a sandbox that it starts: a Supabase and a Hub on this machine.
+
+    With SUPABASE_URL set, acts on that project instead, with the settings of `run` and SUPABASE_PUBLISHABLE_KEY: it migrates
+    the database if SUPABASE_DB_URL is set, creates a user there, and its daemon also publishes other rows that are due. At
+    the end it deletes what it made; if it fails, a repo may stay.
     """
     import asyncio
 

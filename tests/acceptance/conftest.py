@@ -18,10 +18,6 @@ from tests.support.waiting import PATIENCE
 from watcher.sandbox import Sandbox
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "faults: asks for what only the sandbox can give")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever uses the fixture `sandbox` is marked; what is marked is skipped where there is none."""
     for item in items:

@@ -64,7 +64,9 @@ def test_status_names_who_waits_who_works_and_what_failed_and_why(scene: Scene) 
     assert line(new).endswith("due queued")
     assert "watcher doctor" not in output
     scene.database.pass_time(600)
-    assert "Due rows have waited for 10 min: run `watcher doctor`" in watcher(scene, "status").output
+    assert (
+        "The oldest due row has waited for 10 min: no daemon is claiming" in watcher(scene, "status").output
+    )
 
 
 def test_status_says_how_many_there_are_where_it_shows_only_some(scene: Scene) -> None:

@@ -201,7 +201,7 @@ def test_a_supabase_that_is_nowhere_and_one_that_is_in_trouble(scene: Scene, loo
         scene.sandbox.faults.add(Answer(503, {"message": "No server."}), service=service, times=None)
         finding = only(look())
         assert finding.sentence == f"{name} has a problem: HTTP 503, No server."
-        assert finding.remedy.startswith("Wait")
+        assert finding.remedy.startswith("Try again in a minute")
         scene.sandbox.faults.clear()
 
 
@@ -248,7 +248,7 @@ def test_realtime_that_is_down_and_realtime_that_is_deaf(scene: Scene, look: Loo
     scene.sandbox.realtime.refuse(502, times=1000)
     down = only(look())
     assert "Realtime accepts no subscription" in down.sentence
-    assert down.remedy.startswith("Wait")
+    assert down.remedy.startswith("Try again in a minute")
     scene.sandbox.realtime.refuse(403, times=1000)
     assert only(look()).remedy.startswith("Enable Realtime")
     scene.sandbox.realtime.refuse(502, times=0)
@@ -287,12 +287,12 @@ def test_a_spool_that_cannot_be_written_to_and_a_disk_that_is_full(
 
 
 def test_looking_leaves_nothing_behind_and_sees_who_runs(look: Look, tmp_path: Path) -> None:
-    assert "No watcher runs on this host as attic" in look()[-1].sentence
+    assert "No daemon runs on this host as attic" in look()[-1].sentence
     assert list(tmp_path.iterdir()) == []
     spool = Spool(tmp_path / "spool" / "attic")
     with spool.locked():
-        assert "A watcher runs on this host as attic" in look()[-1].sentence
-    assert "No watcher runs" in look()[-1].sentence
+        assert "A daemon runs on this host as attic" in look()[-1].sentence
+    assert "No daemon runs" in look()[-1].sentence
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
@@ -309,10 +309,10 @@ def test_rows_that_nobody_takes_and_two_watchers_of_one_name(scene: Scene, look:
     for worker in (first, second):
         scene.insert()
         worker.claim_one()
-    assert "Two watchers are named attic" in only(look()).sentence
+    assert "Two daemons are named attic" in only(look()).sentence
     scene.insert()
     scene.database.pass_time(600)
-    assert "no watcher claims them" in only(look(), "warning").sentence
+    assert "no daemon is claiming rows" in only(look(), "warning").sentence
 
 
 def test_json_has_every_check_and_the_exit_code(scene: Scene, look: Look) -> None:

@@ -28,7 +28,10 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, with
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
 @as_json
 def status(*, watch: bool, as_json: bool) -> None:
-    """Show which rows are pending, being published and failed."""
+    """Show which rows are pending, being published and failed.
+
+    Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
+    """
     from watcher.operator import queries, screens, terminal
 
     if watch:
@@ -76,7 +79,7 @@ async def _watch(database: "Queries", *, as_json: bool) -> None:
 def show(*, id: UUID, as_json: bool) -> None:  # noqa: A002  (it is the name that --help shows)
     """Show one row and all its attempts.
 
-    For each attempt: its instance, start, duration, outcome and reason.
+    For each attempt: its instance, start, duration, outcome and reason. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
     """
     from watcher.operator import queries, screens, terminal
 
@@ -123,7 +126,11 @@ class _Since(click.ParamType[float | str]):
 @click.argument("ids", nargs=-1, type=click.UUID)
 @click.option("--failed", is_flag=True, help="All failed rows.")
 @click.option("--code", help="Failed rows with this error code.")
-@click.option("--since", type=_Since(), help="Rows that failed since then.")
+@click.option(
+    "--since",
+    type=_Since(),
+    help="Rows that failed in the last 30min, 2h or 3d, or since a TIME with its zone, such as 2026-11-22T14:05Z.",
+)
 @click.option("--user", type=click.UUID, help="Failed rows of this user.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
@@ -139,10 +146,10 @@ def replay(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Set failed rows back to pending, with a fresh budget of attempts.
+    """Set failed rows back to pending; the attempt counter is reset.
 
     Replays only rows that match all given conditions. Pending, publishing and published rows are left alone, and the
-    history is kept. Shows first what it would do, and asks for confirmation.
+    history is kept. Shows first what it would do, and asks for confirmation. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
     """
     if not (ids or failed or code or since is not None or user):
         raise click.UsageError("Choose the rows: IDS, --failed, --code, --since or --user.")
@@ -182,8 +189,8 @@ def replay(
 def doctor(*, as_json: bool) -> None:
     """Check everything that `run` needs, and say how to fix it.
 
-    Needs the settings of `run`, and changes nothing but the pulse row. Fix the first error first: it often causes the
-    others.
+    Needs the settings of `run`. Changes nothing but the row in watcher_pulse, to test Realtime. Fix the first error first:
+    it often causes the others.
     """
     from watcher.operator.doctor import report
 

@@ -36,7 +36,11 @@ def status(answer: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_summary(answer)]
     if answer["overdue_seconds"] > _OVERDUE:
         overdue = duration(answer["overdue_seconds"])
-        parts += [Text(f"\nDue rows have waited for {overdue}: run `watcher doctor`.", "yellow")]
+        sentence = (
+            f"\nThe oldest due row has waited for {overdue}: no daemon is claiming rows, or all slots are busy. "
+            "Run `watcher doctor`."
+        )
+        parts += [Text(sentence, "yellow")]
     if answer["publishing"]:
         parts += [Text(), _publishing(answer["publishing"])]
     if answer["waiting"]:
@@ -103,7 +107,7 @@ def _summary(answer: Mapping[str, Any]) -> Table:
 
 
 def _publishing(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("Publishing", "name", "id", "for", "images", "instance")
+    table = _table("Publishing", "name", "id", "for", "uploaded", "instance")
     for row in rows:
         table.add_row(
             _name(row["identity_name"]),
@@ -117,7 +121,7 @@ def _publishing(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _holder(row: Mapping[str, Any]) -> str:
     if row["attempt"] is None:
-        return "none; the next claim takes it"
+        return "none (waiting for a daemon)"
     if row["lease_seconds"] < 0:
         return f"{row['instance']}, lease expired {ago(-row['lease_seconds'])}"
     return str(row["instance"])
@@ -164,11 +168,15 @@ def _facts(row: Mapping[str, Any]) -> Table:
     if state == "pending" and row["last_reason"]:
         facts.add_row("last reason", _cell(row["last_reason"]))
     facts.add_row("repo", _repo(row))
-    facts.add_row("images", f"{row['images_published']} of {row['num_training_images']} published")
+    images = str(row["num_training_images"])
+    # A failed row has the number of its last attempt, whose uploads are worth nothing any more.
+    facts.add_row(
+        "images", images if state == "failed" else f"{row['images_published']} of {images} uploaded"
+    )
     facts.add_row("inserted", f"{moment(row['created_at'])}, {ago(row['age_seconds'])}")
     facts.add_row("user", row["user_id"])
     if row["spent"] is not None:
-        facts.add_row("budget", f"{row['spent']} of {row['max_attempts']} attempts spent")
+        facts.add_row("attempts", f"{row['spent']} of {row['max_attempts']} used")
     earlier = [name for name in row["names"] if name != row["model_id"]]
     if earlier:
         facts.add_row("earlier names", Text(", ".join(earlier)))
@@ -191,8 +199,8 @@ def _repo(row: Mapping[str, Any]) -> Text:
     if not row["model_id"]:
         return Text("none")
     if row["status"] == "failed":
-        return Text(f"{row['model_id']} (reserved; deleted if it was empty)")
-    return Text(f"{row['model_id']} (reserved)")
+        return Text(f"{row['model_id']} (name reserved; a repo that was empty is deleted)")
+    return Text(f"{row['model_id']} (name reserved)")
 
 
 def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Table:
@@ -206,7 +214,7 @@ def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Table:
             _outcome(attempt),
             _cell(
                 attempt["reason"]
-                or ("The budget was spent: only a last look." if attempt["look_only"] else "")
+                or ("No attempts left; only checked the Hub." if attempt["look_only"] else "")
             ),
         )
     return table

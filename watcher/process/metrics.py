@@ -42,7 +42,7 @@ FAILED_ROWS = Gauge(
 )
 OLDEST = Gauge(
     "watcher_oldest_row_seconds",
-    "Age of the oldest due row: seconds since it fell due. Absent while no `pending` row is due.",
+    "Seconds since the longest-waiting due row became due. Absent while no `pending` row is due.",
     ["status"],
     registry=REGISTRY,
 )

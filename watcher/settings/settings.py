@@ -1,4 +1,4 @@
-"""The settings: read once from credentials or the environment, checked, and frozen."""
+"""The settings: read once from the environment or credentials, checked, and frozen."""
 
 import base64
 import json
@@ -55,7 +55,7 @@ class Services(SupabaseSettings):
 class Settings(Services):
     """The settings of the daemon. Durations are in seconds.
 
-    Each can also be a file of that name under `$CREDENTIALS_DIRECTORY`, as systemd passes secrets.
+    Each can also be a file of that name under `$CREDENTIALS_DIRECTORY`, as systemd passes secrets; the environment wins.
     """
 
     hf_namespace: Annotated[
@@ -71,7 +71,7 @@ class Settings(Services):
             default_factory=socket.gethostname,
             validation_alias="WATCHER_INSTANCE",
             pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$",
-            description="The name of this daemon, unique on its host",
+            description="This daemon's name; unique among all daemons that share the database",
         )
     )
     spool_root: Annotated[
@@ -91,7 +91,11 @@ class Settings(Services):
         8, ge=1, le=64, validation_alias="WATCHER_FETCHES", description="Images fetched at the same time"
     )
     lease: Seconds = Field(
-        20, ge=0.5, le=600, validation_alias="WATCHER_LEASE", description="Lease duration, unless renewed"
+        20,
+        ge=0.5,
+        le=600,
+        validation_alias="WATCHER_LEASE",
+        description="How long a row is held without a renewal",
     )
     renewal: Seconds = Field(
         5,
@@ -119,10 +123,14 @@ class Settings(Services):
         ge=0.1,
         le=600,
         validation_alias="WATCHER_PULSE",
-        description="Time without events after which Realtime is tested",
+        description="Time without events after which Realtime is tested by updating the row in watcher_pulse",
     )
     pulse_answer: Seconds = Field(
-        5, ge=0.1, le=60, validation_alias="WATCHER_PULSE_ANSWER", description="Time-out of that test"
+        5,
+        ge=0.1,
+        le=60,
+        validation_alias="WATCHER_PULSE_ANSWER",
+        description="Time-out of that test of Realtime",
     )
     grace: Seconds = Field(
         90,

@@ -79,7 +79,7 @@ def grants(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[D
         role_and_privilege, _, table = line.partition(" on ")
         columns = re.compile(rf"{re.escape(role_and_privilege)} \(\w+\) on {re.escape(table)}")
         remedy += [_grant(kept, "grant {} to {};") for kept in expected["grants"] if columns.fullmatch(kept)]
-        yield Drift(f"An additional grant: {line}.", "\n".join(remedy))
+        yield Drift(f"Unexpected grant: {line}.", "\n".join(remedy))
 
 
 def triggers(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:

@@ -31,7 +31,7 @@ def unanswered(check: str, verb: str, error: WatcherError) -> Finding:
         )
     if isinstance(error, NoFunction):
         return Finding(check, "error", str(error), "notify pgrst, 'reload schema';")
-    return Finding(check, "error", str(error), "Wait, then run `watcher doctor` again.")
+    return Finding(check, "error", str(error), "Try again in a minute; see https://status.supabase.com.")
 
 
 def skipped(what: str) -> Finding:

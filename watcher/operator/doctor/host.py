@@ -1,4 +1,4 @@
-"""Checks this host's disk: room in the spool for the largest rows, and whether a watcher of this name runs."""
+"""Checks this host's disk: room in the spool for the largest rows, and whether a daemon of this name runs."""
 
 import os
 from collections.abc import Iterator
@@ -31,9 +31,9 @@ def findings(settings: Settings) -> Iterator[Finding]:
         return
     yield _room(settings, existing)
     if Spool(folder).taken:
-        yield Finding("instance", "ok", f"A watcher runs on this host as {settings.instance}.")
+        yield Finding("instance", "ok", f"A daemon runs on this host as {settings.instance}.")
     else:
-        yield Finding("instance", "ok", f"No watcher runs on this host as {settings.instance}.")
+        yield Finding("instance", "ok", f"No daemon runs on this host as {settings.instance}.")
 
 
 def _room(settings: Settings, existing: Path) -> Finding:
@@ -43,8 +43,8 @@ def _room(settings: Settings, existing: Path) -> Finding:
             "spool", "ok", f"The spool folder {settings.spool} is writable, with {_gib(free)} free."
         )
     sentence = (
-        f"The spool folder {settings.spool} has {_gib(free)} free, and {count(settings.slots, 'slot')} of the largest "
-        f"rows need {_gib(needed)}."
+        f"The spool folder {settings.spool} has {_gib(free)} free, and {count(settings.slots, 'slot')} need up to "
+        f"{_gib(needed)}."
     )
     state: State = "error" if free < MAX_BYTES else "warning"
     return Finding(

@@ -35,7 +35,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         return
     except Transient as error:
         remedy = (
-            f"Wait: https://status.huggingface.co. If it lasts, check HF_ENDPOINT and the network: "
+            f"Try again in a minute; see https://status.huggingface.co. If it lasts, check HF_ENDPOINT and the network: "
             f"curl -v {settings.hf_endpoint}/api/whoami-v2"
         )
         yield Finding("hub", "error", f"{settings.hf_endpoint}: {error}", remedy)

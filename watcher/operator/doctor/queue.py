@@ -1,4 +1,4 @@
-"""Checks the queue, as Supabase reports it: no due row waits for long, and no two watchers share one name."""
+"""Checks the queue, as Supabase reports it: no due row waits for long, and no two daemons share one name."""
 
 from collections.abc import AsyncIterator
 
@@ -24,7 +24,9 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
         waits = duration(
             max(status["overdue_seconds"], *(-row["lease_seconds"] for row in lost if row["attempt"]), 0)
         )
-        sentence = f"Due rows have waited for {waits}: no watcher claims them."
+        sentence = (
+            f"The oldest due row has waited for {waits}: no daemon is claiming rows, or all slots are busy."
+        )
         yield Finding("queue", "warning", sentence, "systemctl status watcher; journalctl -u watcher -n 50")
     else:
         yield Finding("queue", "ok", f"No due row waits for long; {count(status['pending'], 'row')} pending.")
@@ -34,7 +36,5 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
         if row["instance"] == settings.instance and row["attempt"] and row["lease_seconds"] > 0
     }
     if len(runs) > 1:
-        sentence = (
-            f"Two watchers are named {settings.instance}: whichever starts takes over the other's rows."
-        )
+        sentence = f"Two daemons are named {settings.instance}: whichever starts takes over the other's rows."
         yield Finding("instance", "error", sentence, "Set WATCHER_INSTANCE to another name for one of them.")

@@ -34,10 +34,9 @@ async def delivery(settings: Settings, verbs: Verbs) -> Finding:
         if not await _wakes(wakeup, life, _SUBSCRIBED):
             reason = life.result() if life.done() else "The subscription timed out."
             remedy = (
-                "Wait: https://status.supabase.com; until then polling finds new rows within seconds."
+                "Try again in a minute; see https://status.supabase.com. Until then, the daemon polls every few seconds."
                 if _OVERLOADED.search(reason)
-                else "Enable Realtime in the project's settings, Realtime; until then polling finds new rows within "
-                "seconds."
+                else "Enable Realtime: project settings, Realtime. Until then, the daemon polls every few seconds."
             )
             return Finding("realtime", "error", f"Realtime accepts no subscription: {reason}", remedy)
         loop = asyncio.get_running_loop()
@@ -54,7 +53,7 @@ async def delivery(settings: Settings, verbs: Verbs) -> Finding:
             sentence = (
                 f"Realtime accepted the subscription but did not deliver the pulse within {_DELIVERY:.0f} s."
             )
-            remedy = "Restart the project's Realtime: project settings, General, Restart project."
+            remedy = "Restart the project, and with it Realtime: project settings, General, Restart project."
             return Finding("realtime", "error", sentence, remedy)
         return Finding(
             "realtime", "ok", f"Realtime delivers: the pulse arrived in {loop.time() - began:.1f} s."

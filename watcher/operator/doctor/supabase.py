@@ -21,6 +21,7 @@ from watcher.supabase.verbs import SCHEMA, Verbs
 
 _PAUSED = 540
 """Supabase's own HTTP status for a paused project, from its documentation of status codes."""
+_LATER = "Try again in a minute; see https://status.supabase.com."
 _SKEW = 60.0
 """Seconds of clock skew from which TLS and tokens may be refused."""
 
@@ -30,7 +31,7 @@ async def findings(settings: Settings, http: httpx.AsyncClient) -> AsyncIterator
     reachable, answer = await _reach(settings.supabase_url, http)
     yield reachable
     if answer is None:
-        yield skipped("everything else of Supabase")
+        yield skipped("the rest of Supabase")
         return
     skew = clock(answer)
     if skew is not None:
@@ -38,7 +39,7 @@ async def findings(settings: Settings, http: httpx.AsyncClient) -> AsyncIterator
     key = await _key(settings, http)
     yield key
     if key.state == "error":
-        yield skipped("everything else of Supabase")
+        yield skipped("the rest of Supabase")
         return
     async with connected(settings) as rpc:
         verbs, queries = Verbs(rpc), Queries(rpc)
@@ -49,7 +50,7 @@ async def findings(settings: Settings, http: httpx.AsyncClient) -> AsyncIterator
             return
         broken = False
         if newer:
-            yield skipped("tables, policies, grants and bucket; only the newer watcher knows what to expect")
+            yield skipped("tables, policies, grants and bucket; only a newer program knows what to expect")
         else:
             async for finding in _catalogue(queries):
                 broken = broken or finding.state == "error"
@@ -115,12 +116,12 @@ async def _key(settings: Settings, http: httpx.AsyncClient) -> Finding:
     try:
         response = await http.get(url, headers=_headers(settings))
     except httpx.HTTPError as error:
-        return Finding(
-            "key", "error", f"REST does not answer: {str(error) or type(error).__name__}.", "Wait."
-        )
+        return Finding("key", "error", f"REST does not answer: {str(error) or type(error).__name__}.", _LATER)
     if response.status_code == httpx.codes.UNAUTHORIZED:
         public = "42501" in response.text
-        sentence = "SUPABASE_SECRET_KEY is a public key." if public else "Supabase refuses the key."
+        sentence = (
+            "SUPABASE_SECRET_KEY is the publishable or anon key." if public else "Supabase refuses the key."
+        )
         return Finding("key", "error", sentence, KEY_REMEDY)
     # If SUPABASE_URL ends in /rest/v1, the gateway answers the first check as it does for a project.
     if response.status_code == httpx.codes.NOT_FOUND and "PGRST205" not in response.text:
@@ -135,7 +136,7 @@ async def _schema(verbs: Verbs) -> tuple[Finding, bool]:
     except Misconfigured as error:
         upgrade = "upgrade the watcher" in str(error)
         remedy = (
-            "Upgrade the watcher, then: watcher doctor"
+            "Upgrade Watcher, then: watcher doctor"
             if upgrade
             else "SUPABASE_DB_URL='postgresql://postgres:…' watcher migrate"
         )
@@ -143,7 +144,7 @@ async def _schema(verbs: Verbs) -> tuple[Finding, bool]:
     except WatcherError as error:
         return unanswered("schema", "watcher_version", error), False
     if version > SCHEMA:
-        sentence = f"The database's schema {version} is newer than this watcher's, and still supports it."
+        sentence = f"The database's schema {version} is newer than this program's, and still supports it."
         return Finding("schema", "ok", sentence), True
     return Finding("schema", "ok", "The database has the schema that this version needs."), False
 
@@ -186,7 +187,7 @@ async def _storage(settings: Settings, http: httpx.AsyncClient) -> Finding:
         )
     except httpx.HTTPError as error:
         return Finding(
-            "storage", "error", f"Storage does not answer: {str(error) or type(error).__name__}.", "Wait."
+            "storage", "error", f"Storage does not answer: {str(error) or type(error).__name__}.", _LATER
         )
     if response.is_success:
         return Finding("storage", "ok", "Storage accepts the key and has the bucket.")
@@ -213,7 +214,7 @@ def _service_failure(check: str, who: str, response: httpx.Response) -> Finding 
         return Finding(check, "error", sentence, "See usage and billing: https://supabase.com/dashboard.")
     if response.is_server_error:
         sentence = f"{who} has a problem: {_reason(response)}."
-        return Finding(check, "error", sentence, "Wait: https://status.supabase.com.")
+        return Finding(check, "error", sentence, _LATER)
     return None
 
 
