@@ -85,11 +85,11 @@ BREAKS = {
     ),
     "a function is opened to all": (
         "grant execute on function public.watcher_status to anon",
-        "additional grant: anon EXECUTE on watcher_status",
+        "Unexpected grant: anon EXECUTE on watcher_status",
     ),
     "the table is opened to all": (
         "grant update on public.trained_identities to authenticated",
-        "additional grant: authenticated UPDATE on public.trained_identities",
+        "Unexpected grant: authenticated UPDATE on public.trained_identities",
     ),
     "a column cannot be written any more": (
         "revoke insert (image_paths) on public.trained_identities from authenticated",
