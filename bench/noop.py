@@ -44,7 +44,7 @@ class _Noted(Verbs):
 
 
 def main() -> None:
-    app.Publisher, app.Verbs = _Nothing, _Noted
+    vars(app).update(Publisher=_Nothing, Verbs=_Noted)
     loaded = settings.load()
     configure(
         loaded.log_level,

@@ -1,7 +1,6 @@
 """The commands as a shell sees them: what they print, where, and with which exit code they end."""
 
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher import __version__
 from watcher.cli import cli
@@ -41,15 +39,6 @@ def test_without_settings_it_says_all_that_is_missing_and_is_not_started_again()
         assert f"{name} is not set" in line
 
 
-def test_a_refused_token_ends_with_78_and_is_not_printed(scene: Scene, tmp_path: Path) -> None:
-    given = scene.sandbox.settings() | {"HF_TOKEN": "hf_of_somebody_else", "WATCHER_SPOOL": str(tmp_path)}
-    ended = watcher("run", **given, WATCHER_INSTANCE="test", WATCHER_LOG_LEVEL="DEBUG")
-    assert ended.returncode == 78
-    assert "The Hub refused the token" in ended.stderr
-    for secret in ("hf_of_somebody_else", scene.sandbox.keys.secret):
-        assert secret not in ended.stdout + ended.stderr
-
-
 def test_a_database_that_cannot_be_reached_ends_with_1() -> None:
     ended = watcher("migrate", SUPABASE_DB_URL="postgresql://postgres:hush@127.0.0.1:9/postgres")
     assert ended.returncode == 1
@@ -73,20 +62,3 @@ def test_it_says_its_version_and_what_it_can_do() -> None:
     help_ = CliRunner().invoke(cli, ["-h"]).output
     for command in ("run", "migrate", "sandbox", "demo", "doctor", "status", "show", "replay"):
         assert re.search(rf"^  {command} +\S", help_, re.MULTILINE)
-
-
-def test_sigterm_ends_a_running_daemon_with_0_and_json_lines_told_its_life(
-    scene: Scene, tmp_path: Path
-) -> None:
-    given = scene.sandbox.settings() | {"WATCHER_SPOOL": str(tmp_path), "WATCHER_INSTANCE": "test"}
-    given["WATCHER_LOG_FORMAT"] = "json"
-    with subprocess.Popen(
-        [sys.executable, "-m", "watcher", "run"], env=BARE | given, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        lines = [process.stderr.readline()]
-        process.send_signal(signal.SIGTERM)
-        lines += process.stderr.readlines()
-        assert process.wait(PATIENCE) == 0
-    assert '"event": "ready"' in lines[0]
-    assert '"event": "stopped"' in lines[-1]
