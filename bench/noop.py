@@ -44,7 +44,7 @@ class _Recorded(Verbs):
 
 
 def main() -> None:
-    app.Publisher, app.Verbs = _Nothing, _Recorded
+    vars(app).update(Publisher=_Nothing, Verbs=_Recorded)
     loaded = settings.load()
     configure(
         loaded.log_level,

@@ -31,9 +31,11 @@ PGQUEUER_DRIVER = "asyncpg" if find_spec("asyncpg") else "psycopg"
 app = procrastinate.App(connector=procrastinate.PsycopgConnector())
 
 
-@app.task(name="nothing")
-async def nothing() -> None:
+async def _nothing() -> None:
     pass
+
+
+nothing = app.task(name="nothing")(_nothing)
 
 
 class Rival:
@@ -189,10 +191,10 @@ async def serve_pgqueuer() -> None:
         async with _connected() as connection:
             worker = pgqueuer.PgQueuer(connection)
 
-            @worker.entrypoint("nothing")
             async def nothing(job: Job) -> None:
                 pass
 
+            worker.entrypoint("nothing")(nothing)
             yield worker
 
     await pgqueuer.run(worker)

@@ -6,9 +6,9 @@ when an event is logged is written in the page by hand, and kept.
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
@@ -71,7 +71,8 @@ def _range(field: FieldInfo, told: SettingDoc) -> str:
 
 def metrics(_before: str) -> str:
     rows = []
-    for collector in REGISTRY._collector_to_names:
+    collectors: Iterable[Any] = REGISTRY._collector_to_names
+    for collector in collectors:
         [family] = collector.describe()
         ending = {"counter": "_total", "info": "_info"}.get(family.type, "")
         labels = f"{{{', '.join(collector._labelnames)}}}" if collector._labelnames else ""

@@ -33,7 +33,7 @@ HARMLESS = {
     "/api/validate-yaml",
 }
 # By the first of the two a request is never done, by the second its answer never comes.
-FAULTS = {"before": Hang(), "after": Hold("after")}
+FAULTS: dict[str, Hang | Hold] = {"before": Hang(), "after": Hold("after")}
 
 
 @dataclass(frozen=True)

@@ -168,11 +168,11 @@ class Day:
 
     def of_the_network(self) -> None:
         """What is tried again at once."""
-        for action in (Answer(302, self._told, self._redirect), Cut(), Answer(500, {"message": self._told})):
-            self._fault("storage", _OBJECT, action)
         own = {"Location": f"/elsewhere?token={self.secrets['HF_TOKEN']}"}
-        for action in (Answer(307, None, own), Cut("request"), LoseAnswer()):
-            self._fault("hub", "/objects/batch", action)
+        for refused in (Answer(302, self._told, self._redirect), Cut(), Answer(500, {"message": self._told})):
+            self._fault("storage", _OBJECT, refused)
+        for lost in (Answer(307, None, own), Cut("request"), LoseAnswer()):
+            self._fault("hub", "/objects/batch", lost)
         self._fault("rest", "watcher_reserve", Answer(400, {"message": self._told, "code": "P0001"}))
         self._fault("rest", "watcher_claim", Answer(302, self._told, self._redirect))
         self.ends("published")

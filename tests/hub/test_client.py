@@ -171,7 +171,7 @@ async def test_a_hub_that_runs_low_is_asked_more_slowly_and_never_refuses(scene:
     scene.sandbox.hub.knobs.limit_requests(4, window=2)
     began = time.monotonic()
     for _ in range(6):
-        await hub.first_look()
+        await hub.check_token()
     assert time.monotonic() - began > 1
     assert all(seen.status == 200 for seen in scene.seen("GET", "/api/whoami-v2"))
 

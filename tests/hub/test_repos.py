@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd
-from huggingface_hub.utils import hf_thread_map
 from huggingface_hub.utils._http import get_session
+from huggingface_hub.utils.tqdm import hf_thread_map
 
 from tests.support.limits import no_more_files, no_more_threads
 from tests.support.pictures import jpeg

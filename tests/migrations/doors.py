@@ -81,10 +81,10 @@ class House:
 
     def ask(self, caller: str, door: "Door") -> Verdict:
         """Try a door, and say what came of it."""
-        names = {
+        names: dict[str, object] = {
             name: str(getattr(self, name)) for name in ("owner", "stranger", "spare", "pending", "failed")
         }
-        names |= {"path": self.paths[0], "new": str(uuid4()), "paths": self.paths}  # type: ignore[dict-item]  (a list)
+        names |= {"path": self.paths[0], "new": str(uuid4()), "paths": self.paths}
         response = self.scene.http.request(
             door.method,
             f"{self.scene.sandbox.supabase_url}{_filled(door.path, names)}",

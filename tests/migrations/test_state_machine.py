@@ -7,9 +7,10 @@ Always the same examples; with EXAMPLES=2000 in the environment so many others.
 
 import json
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from itertools import count as numbers
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -27,6 +28,8 @@ from hypothesis.stateful import (
 from tests.migrations.model import ENDS, LEASE, LIMIT, MINUTE, OPEN, STATE, Attempt, Model, Run, State
 from tests.support.database import Database, Worker, move_times
 from watcher.settings.settings import environment
+
+T = TypeVar("T")
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(0)]
 
@@ -406,7 +409,7 @@ class Machine(RuleBasedStateMachine):
             run = self.runs.pop()
             for number in self.claim(run, 1):
                 if reserve:
-                    name = self.do(lambda number=number: self.worker.reserve(number, "other"))
+                    name = self.do(partial(self.worker.reserve, number, "other"))
                     self.model.reserve(self.model.attempts[number], name, namespace="other", refused=None)
                 if which == "defer":
                     self.end(number, "defer")
@@ -453,14 +456,15 @@ class Machine(RuleBasedStateMachine):
         return pick((holding, taken, ended)[which % 3] or [self.model.highest], which // 3)
 
 
-def pick(choices: Any, number: int) -> Any:
+def pick(choices: Sequence[T], number: int) -> T:
     return choices[number % len(choices)]
 
 
 def test_whatever_happens_in_whatever_order(database: Database) -> None:
     examples = int(environment().get("EXAMPLES", "0"))
+    machine: Any = lambda: Machine(database)  # noqa: E731  (one is made for each example, and hypothesis wants a class)
     run_state_machine_as_test(
-        lambda: Machine(database),
+        machine,
         settings=settings(
             max_examples=examples or 36,
             stateful_step_count=40,

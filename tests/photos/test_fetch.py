@@ -6,6 +6,7 @@ import inspect
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpcore
 import httpx
@@ -233,12 +234,14 @@ async def test_fetches_that_were_cancelled_leave_the_others_a_connection(
     scene: Scene, quick: Retry, tmp_path: Path
 ) -> None:
     identity = stored(scene)
+    transport = httpx.AsyncHTTPTransport(limits=UNLIMITED)
 
     def unused() -> int:
         """Connections that were made and not yet used; cancelled then, httpcore 1.0.9 keeps them for ever."""
-        return sum("NEW" in connection.info() for connection in client._transport._pool.connections)
+        pool: Any = transport._pool
+        return sum("NEW" in connection.info() for connection in pool.connections)
 
-    async with httpx.AsyncClient(timeout=httpx.Timeout(PATIENCE, pool=None), limits=UNLIMITED) as client:
+    async with httpx.AsyncClient(timeout=httpx.Timeout(PATIENCE, pool=None), transport=transport) as client:
         storage = Storage(client, url=scene.sandbox.supabase_url, key=scene.sandbox.keys.secret)
         photos = Photos(storage, fetches=2, retry=quick)
         async with asyncio.timeout(PATIENCE):

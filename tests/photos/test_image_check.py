@@ -3,6 +3,8 @@
 import io
 import time
 import tracemalloc
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -28,6 +30,26 @@ def judged(image: bytes, chunk: int = 65_536) -> str:
         return judge.finish()
     except InvalidImage as refusal:
         return f"{refusal.code} {refusal.reason}"
+
+
+def turns(image: bytes, work: Callable[[], object]) -> float:
+    """How many turns of an empty loop the work costs a byte: both are slower on a slow or busy machine."""
+
+    def look() -> None:
+        for _ in image:
+            pass
+
+    return cpu_seconds(work) / cpu_seconds(look)
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """The least of three tries."""
+    tries = []
+    for _ in range(3):
+        started = time.thread_time()
+        work()
+        tries.append(time.thread_time() - started)
+    return min(tries)
 
 
 @pytest.mark.parametrize(("image", "kind"), [pytest.param(*rest, id=name) for name, *rest in ACCEPTED])
@@ -146,19 +168,15 @@ def test_a_judge_that_has_refused_never_accepts() -> None:
         pytest.param(pictures.scan(bytes(210)), id="just not too many scans"),
     ],
 )
-def test_twenty_hostile_megabytes_of_jpeg_cost_less_than_two_seconds(worst: bytes) -> None:
+def test_twenty_hostile_megabytes_of_jpeg_cost_about_as_much_as_looking_at_each_byte(worst: bytes) -> None:
     start = pictures.JPEG_START + pictures.frame(8, 8) + pictures.scan()
     image = start + worst * (20 * 1024 * 1024 // len(worst))
-    started = time.process_time()
-    judged(image)
-    assert time.process_time() - started < 2
+    assert turns(image, partial(judged, image)) < 8
 
 
-def test_twenty_megabytes_of_empty_png_chunks_cost_less_than_two_seconds() -> None:
+def test_twenty_megabytes_of_empty_png_chunks_cost_about_as_much_as_looking_at_each_byte() -> None:
     image = pictures.hand_made_png(pictures.header(5, 5), pictures.chunk(b"tEXt") * 1_700_000)
-    started = time.process_time()
-    judged(image)
-    assert time.process_time() - started < 2
+    assert turns(image, partial(judged, image)) < 8
 
 
 @pytest.mark.parametrize(
@@ -170,14 +188,16 @@ def test_twenty_megabytes_of_empty_png_chunks_cost_less_than_two_seconds() -> No
         (pictures.hand_made_png(pictures.header(5, 5)), pictures.chunk(b"tEXt")),
     ],
 )
-def test_a_hostile_chunk_costs_the_loop_less_than_a_tenth_of_a_second(start: bytes, worst: bytes) -> None:
+def test_a_hostile_chunk_costs_a_few_microseconds_a_byte_at_most(start: bytes, worst: bytes) -> None:
     """Between two chunks the daemon does everything else."""
-    judge = ImageCheck()
-    judge.feed(start)
     chunk = (worst * 70_000)[:65_536]
-    started = time.thread_time()
-    judge.feed(chunk)
-    assert time.thread_time() - started < 0.1
+
+    def feed() -> None:
+        judge = ImageCheck()
+        judge.feed(start)
+        judge.feed(chunk)
+
+    assert turns(chunk, feed) < 400
 
 
 @steady

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -22,6 +22,7 @@ from watcher.process.event_loop import EventLoop
 from watcher.settings.settings import environment
 from watcher.supabase.client import supabase_client
 from watcher.supabase.rpc import Rpc
+from watcher.supabase.verbs import Verbs
 
 LENGTH = 6000.0  # of a lease, in seconds: nothing here waits for its end
 
@@ -51,7 +52,7 @@ def host() -> Host:
 
 
 async def held(body: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
-    leases = Leases(None, length=LENGTH, renewal=LENGTH / 4)
+    leases = Leases(cast("Verbs", None), length=LENGTH, renewal=LENGTH / 4)
     async with leases.held(1, requested_at=asyncio.get_running_loop().time()) as lease:
         await body(lease)
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import Literal
 from urllib.parse import quote
 
 import pytest
@@ -39,9 +40,9 @@ def written(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize("form", ["console", "json"])
 @pytest.mark.parametrize("spelling", SPELLINGS, ids=["plain", "in a URL", "in base64"])
 def test_a_secret_is_in_no_line_of_ours_or_a_librarys(
-    capsys: pytest.CaptureFixture[str], form: str, spelling: str
+    capsys: pytest.CaptureFixture[str], form: Literal["console", "json"], spelling: str
 ) -> None:
-    configure("DEBUG", form, [SECRET])  # type: ignore[arg-type] # parametrized
+    configure("DEBUG", form, [SECRET])
     ours, theirs = structlog.get_logger("watcher.test"), logging.getLogger("httpx")
     ours.info("event", header=spelling, deep={"key": [spelling]})
     ours.warning(spelling)
@@ -54,10 +55,10 @@ def test_a_secret_is_in_no_line_of_ours_or_a_librarys(
 
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_a_secret_is_in_no_stack_of_ours_or_a_librarys_however_long_it_is(
-    capsys: pytest.CaptureFixture[str], form: str
+    capsys: pytest.CaptureFixture[str], form: Literal["console", "json"]
 ) -> None:
     token = "eyJ" + "k9" * 150  # longer than a line
-    configure("INFO", form, [token])  # type: ignore[arg-type] # parametrized
+    configure("INFO", form, [token])
 
     def fail() -> None:
         raise ValueError(f"Bearer {token}")

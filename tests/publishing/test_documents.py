@@ -3,6 +3,7 @@
 import json
 import unicodedata
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -210,8 +211,8 @@ def test_the_card_says_what_is_inside_and_how_to_train_with_it() -> None:
 @steady
 @given(names)
 def test_the_cards_front_matter_is_the_same_for_every_name(name: str) -> None:
-    data = ModelCard(card(name), ignore_metadata_errors=False).data.to_dict()
-    assert data == {"license": "mit", "tags": ["flux", "flux-lora", "identity", "training-data"]}
+    data: Any = ModelCard(card(name), ignore_metadata_errors=False).data
+    assert data.to_dict() == {"license": "mit", "tags": ["flux", "flux-lora", "identity", "training-data"]}
 
 
 def _blocks(text: str) -> list[Token]:

@@ -49,6 +49,29 @@ def test_all_problems_are_named_at_once_with_what_they_are(given: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SUPABASE_URL", "localhost:54321"),
+        ("SUPABASE_URL", "http://"),
+        ("SUPABASE_URL", "http://[::1"),
+        ("SUPABASE_URL", "http://127.0.0.1:port"),
+        ("HF_ENDPOINT", "huggingface.co"),
+        ("HF_ENDPOINT", "http://"),
+        ("WATCHER_INSTANCE", "../elsewhere"),
+        ("WATCHER_INSTANCE", ".."),
+        ("WATCHER_LEASE", "soon"),
+        ("WATCHER_LEASE", "nan"),
+        ("WATCHER_RENEWAL", "19"),
+        ("WATCHER_LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(given: pytest.MonkeyPatch, name: str, value: str) -> None:
+    given.setenv(name, value)
+    with pytest.raises(Misconfigured, match=name):
+        settings.load()
+
+
+@pytest.mark.parametrize(
     ("usual", "other"),
     [("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"), ("HF_TOKEN", "HUGGINGFACE_TOKEN")],
 )

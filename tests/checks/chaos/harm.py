@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from starlette.types import Message
@@ -110,9 +110,11 @@ class Harm:
     def stop(self, *, daemon: int, twice: bool, again_after: float) -> None:
         self._daemons.stop(daemon, twice=twice, again_after=again_after)
 
-    def ambush(self, *, place: str, when: str, skip: int, freeze: float, late: float) -> None:
+    def ambush(
+        self, *, place: str, when: Literal["before", "after"], skip: int, freeze: float, late: float
+    ) -> None:
         """Hold a request at a place until all daemons are killed or frozen, and `late` seconds longer; then release it."""
-        rule = self._add(faults.Hold(when), place, times=1, skip=skip)  # type: ignore[arg-type]
+        rule = self._add(faults.Hold(when), place, times=1, skip=skip)
 
         def spring() -> None:
             if rule.released:
@@ -288,7 +290,7 @@ class Harm:
 
     def _add(self, action: Any, place: str, *, times: int | None, skip: int) -> Rule:
         service, method, path = PLACES[place]
-        met = _Met(action, place, self._notes, self._count)
+        met: Any = _Met(action, place, self._notes, self._count)
         self._notes.add("harm", f"{action} at {place}, times {times}, skip {skip}")
         return self._sandbox.faults.add(
             met,
@@ -296,7 +298,7 @@ class Harm:
             method=method,
             path=path,
             times=times,
-            skip=skip,  # type: ignore[arg-type]
+            skip=skip,
         )
 
     def _for(self, seconds: float, action: Any, place: str) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -88,7 +89,7 @@ def play(
             for person in people:
                 person.start()
             for event in schedule.harms:
-                agenda.later(notes.began + event.at - time.monotonic(), lambda event=event: harm.do(event))  # type: ignore[misc]
+                agenda.later(notes.began + event.at - time.monotonic(), partial(harm.do, event))
             agenda.every(0.4, harm.hurry)
             agenda.run(notes.began + schedule.lasts - time.monotonic())
             harm.heal()

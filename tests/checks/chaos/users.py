@@ -4,22 +4,22 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 from postgrest.exceptions import APIError
 from storage3.exceptions import StorageApiError
-from supabase import AuthError
+from supabase import AuthApiError, AuthError
 
 from tests.acceptance.person import BUCKET, Person
 from tests.acceptance.stage import Stage
 from tests.checks.chaos.notes import Notes
 from tests.checks.chaos.schedule import Event, Row, Schedule
 from tests.support.pictures import jpeg, png
+from tests.support.waiting import PATIENCE
 
 T = TypeVar("T")
-_PATIENCE = 40.0
-"""Seconds after which a user gives up, which is a finding."""
 _UNFIT = {"cut", "text"}
 
 
@@ -114,7 +114,7 @@ class User:
         paths = []
         for number, one in enumerate(plan.pictures, 1):
             path = f"{folder}/photo {number}.{'png' if one[0] == 'png' else 'jpg'}"
-            self._until_done(lambda path=path, one=one: self._upload(path, picture(*one)))  # type: ignore[misc]
+            self._until_done(partial(self._upload, path, picture(*one)))
             paths.append(path)
         new = {"id": plan.id, "identity_name": plan.name, "image_paths": paths}
         held = self._register.rows.get(plan.id)
@@ -162,7 +162,7 @@ class User:
     def _retry_failed(self) -> None:
         for row in self._until_done(self._person.rows):
             if row["status"] == "failed":
-                changed = self._until_done(lambda row=row: self._person.retry(row["id"]))  # type: ignore[misc]
+                changed = self._until_done(partial(self._person.retry, row["id"]))
                 self._notes.add(self.name, f"retries {row['id']}: {[one['status'] for one in changed]}")
 
     def _leave(self) -> None:
@@ -177,13 +177,13 @@ class User:
     def _delete_account(self) -> None:
         try:
             self._stage.admin.auth.admin.delete_user(self._person.id)
-        except AuthError as error:
-            if error.status != 404:  # type: ignore[attr-defined]
+        except AuthApiError as error:
+            if error.status != 404:
                 raise
 
     def _until_done(self, act: Callable[[], T]) -> T:
         """Repeat while a service fails; raises the error at once if the request itself is refused."""
-        give_up = time.monotonic() + _PATIENCE
+        give_up = time.monotonic() + PATIENCE
         while True:
             try:
                 return act()

@@ -5,13 +5,15 @@ from contextlib import ExitStack
 from datetime import datetime
 
 from tests.acceptance import clocks
-from tests.acceptance.places import SHORT_LEASE, at, outcomes
+from tests.acceptance.places import at, outcomes
 from tests.acceptance.repo import audit
 from tests.acceptance.running import Watcher
 from watcher.sandbox.faults import Answer
 
 from .figure import Figure, Measured, Numbers
 from .scene import Scene, scene
+
+_LEASE = {"WATCHER_LEASE": "2", "WATCHER_RENEWAL": "0.5"}
 
 
 def _clock() -> Measured:
@@ -40,11 +42,11 @@ def _clock() -> Measured:
 def _with_a_clock_off(here: Scene, hours: int) -> Numbers:
     """Four rows; one held for three leases; one with a back-off; and one taken over from a killed daemon."""
     with ExitStack() as stack:
-        victim = stack.enter_context(Watcher(here.stage, **SHORT_LEASE)).ready()
+        victim = stack.enter_context(Watcher(here.stage, **_LEASE)).ready()
         kept = here.keep("create", times=1)
         [taken] = here.insert()
         kept.wait_reached()
-        off = stack.enter_context(Watcher(here.stage, **SHORT_LEASE, **clocks.hours_off(hours))).ready()
+        off = stack.enter_context(Watcher(here.stage, **_LEASE, **clocks.hours_off(hours))).ready()
         logged = datetime.fromisoformat(off.said("ready")[0]["timestamp"])
         assert round((logged - here.now()).total_seconds() / 3600) == hours, "Its clock is not off."
         time.sleep(3)
@@ -61,7 +63,7 @@ def _with_a_clock_off(here: Scene, hours: int) -> Numbers:
         held = here.keep("commit", times=1)
         [long] = here.insert()
         held.wait_reached()
-        idle = stack.enter_context(Watcher(here.stage, **SHORT_LEASE)).ready()
+        idle = stack.enter_context(Watcher(here.stage, **_LEASE)).ready()
         time.sleep(6)
         idle.stop()
         here.sandbox.faults.remove(held)

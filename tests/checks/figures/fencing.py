@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from tests.acceptance.person import Person
@@ -21,7 +21,7 @@ Run = dict[str, str]
 
 _ROWS_EACH = 21
 # The place at which a daemon is frozen, how many of its requests are held there, and its number of rows.
-_FREEZES = (
+_FREEZES: tuple[tuple[str, Literal["before", "after"], int, int], ...] = (
     ("reserve", "after", 4, 4),
     ("create", "before", 1, 4),
     ("upload", "before", 3, 1),

@@ -139,7 +139,12 @@ def _always_500(here: Scene, path: str | None) -> Numbers:
         Answer(500, "trouble", {"Retry-After": "20"}), service="hub", path=path, times=None
     )
     [row] = here.insert()
-    until(lambda: here.fall_due() or here.stage.story(row)["status"] == "failed", within=60)
+
+    def failed_by_now() -> bool:
+        here.fall_due()
+        return bool(here.stage.story(row)["status"] == "failed")
+
+    until(failed_by_now, within=60)
     failed = here.person.row(row)
     attempts = sum(not attempt["look_only"] for attempt in here.attempts(row))
     here.sandbox.faults.remove(trouble)

@@ -33,7 +33,9 @@ class Scene:
 
     def now(self) -> datetime:
         """The time by the database's clock."""
-        return self.one("select clock_timestamp()")
+        now = self.one("select clock_timestamp()")
+        assert isinstance(now, datetime)
+        return now
 
     def one(self, query: str, **parameters: Any) -> Any:
         """The single value that a query returns, run as the superuser."""
@@ -68,7 +70,7 @@ class Scene:
     def waited(self, identity: str) -> float:
         """Seconds from a row's insert to its first claim."""
         created = datetime.fromisoformat(self.stage.story(identity)["created_at"])
-        return (self.attempts(identity)[0]["started_at"] - created).total_seconds()
+        return float((self.attempts(identity)[0]["started_at"] - created).total_seconds())
 
     def all_become(self, identities: Sequence[str], status: str, within: float = 30) -> None:
         """Return when every row has a status."""

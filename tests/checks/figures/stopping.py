@@ -69,7 +69,7 @@ def _stopped_during_inserts(here: Scene, late: list[float], exits: list[float], 
     begun = [attempt["started_at"] for row in rows for attempt in here.attempts(row)]
     assert 0 < len(begun) < len(rows), "All rows were inserted before the signal, or all after it."
     late.append(max((moment - stopped).total_seconds() for moment in begun))
-    spent = sum(here.stage.story(row)["spent"] for row in rows)
+    spent = sum(int(here.stage.story(row)["spent"]) for row in rows)
     for somebody in people:
         here.stage.admin.auth.admin.delete_user(somebody.id)
     return spent
@@ -102,7 +102,7 @@ def _rows_handed_on(here: Scene, handed_on: list[float], exits: list[float], cod
                 assert (before["outcome"], next_one["instance"]) == ("released", idle.instance)
                 handed_on.append((next_one["started_at"] - before["ended_at"]).total_seconds())
             holder = idle
-        spent = sum(here.stage.story(row)["spent"] - 1 for row in rows)
+        spent = sum(int(here.stage.story(row)["spent"]) - 1 for row in rows)
         here.sandbox.faults.remove(kept)
         here.all_become(rows, "published")
         until(lambda: len(holder.said("published")) == len(rows))
