@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from tests.support.database import Database, Worker
 from tests.support.scene import Scene
+from tests.support.waiting import PATIENCE
 from watcher.cli import cli
 from watcher.operator.doctor import Finding, as_json, examine, exit_code
 from watcher.operator.doctor.supabase import clock
@@ -252,7 +253,7 @@ def test_realtime_that_is_down_and_realtime_that_is_deaf(scene: Scene, look: Loo
     scene.sandbox.realtime.refuse(403, times=1000)
     assert only(look()).remedy.startswith("Enable Realtime")
     scene.sandbox.realtime.refuse(502, times=0)
-    scene.sandbox.realtime.drop_events(1)
+    scene.sandbox.realtime.drop_events(PATIENCE)
     assert "did not deliver the pulse" in only(look()).sentence
 
 
