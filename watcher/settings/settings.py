@@ -1,7 +1,5 @@
 """The settings: read once from the environment or credentials, checked, and frozen."""
 
-import base64
-import json
 import os
 import socket
 from functools import cached_property
@@ -12,7 +10,7 @@ from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from watcher.errors import Misconfigured
-from watcher.settings.types import HttpUrl, Key, Loopback, Seconds, Secret, SettingDoc
+from watcher.settings.types import HttpUrl, Key, Loopback, Seconds, Secret, SettingDoc, public_role_of
 
 
 def _default_spool() -> Path:
@@ -214,23 +212,12 @@ def load_supabase() -> SupabaseSettings:
 
 
 def _check_key(settings: SupabaseSettings) -> None:
-    key = settings.supabase_key.get_secret_value()
-    role = "publishable" if key.startswith("sb_publishable_") else _role_of(key)
-    if role in {"publishable", "anon", "authenticated"}:
+    role = public_role_of(settings.supabase_key.get_secret_value())
+    if role is not None:
         raise Misconfigured(
             f"SUPABASE_SECRET_KEY is the {role} key: set it to the secret key (sb_secret_…) from the project's "
             "settings, API keys."
         )
-
-
-def _role_of(key: str) -> object:
-    """Return the role that a legacy key (a JWT) names, unverified; None for any other key."""
-    parts = key.split(".")
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(f"{parts[1]}==")) if len(parts) == 3 else {}
-    except ValueError:
-        return None
-    return claims.get("role") if isinstance(claims, dict) else None
 
 
 def load_frontend(**values: str) -> FrontendSettings:

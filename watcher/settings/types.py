@@ -1,5 +1,7 @@
 """The types of settings: how values are checked, and what docs/operating.md shows about them."""
 
+import base64
+import json
 import re
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -46,6 +48,19 @@ def _key(value: object) -> object:
     if isinstance(text, str) and re.search(r"[^!-~]", text):
         raise ValueError("contains a space, a line break or another character that is not visible ASCII")
     return text
+
+
+def public_role_of(key: str) -> str | None:
+    """Return the role of a key that is no secret, as a legacy key (a JWT) names it, unverified; None for any other key."""
+    if key.startswith("sb_publishable_"):
+        return "publishable"
+    parts = key.split(".")
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(f"{parts[1]}==")) if len(parts) == 3 else {}
+    except ValueError:
+        return None
+    role = claims.get("role") if isinstance(claims, dict) else None
+    return role if role in {"anon", "authenticated"} else None
 
 
 def _loopback(value: object) -> object:
