@@ -17,5 +17,5 @@ for version in 15 17; do
     bindir=$(dirname "$(find "$wheels/$version" -path '*/bin/postgres' | head -n 1)")
   fi
   echo "Postgres $version in $bindir"
-  .venv/bin/pytest -n 2 --dist loadfile -m postgres --postgres-bindir "$bindir"
+  .venv/bin/pytest -n 2 --dist loadfile -m postgres --postgres-bindir="$bindir"
 done
