@@ -28,7 +28,7 @@ begin
   -- [[:cntrl:]] miss most.
 
   create function watcher.name_error(name text) returns text
-  language plpgsql immutable parallel safe set search_path = '' as $function$
+  language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
   declare
     white_space constant text := '\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000';
     -- Refused anywhere: controls, line separators, bidi marks and zero-width characters.
@@ -63,13 +63,13 @@ begin
 
   -- "Image 3 (beach.jpg)", for any path: other characters become "?", and at most 80 are shown.
   create function watcher.image_label(number bigint, path text) returns text
-  language sql immutable parallel safe set search_path = '' as $function$
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
     select format('Image %s (%s)', number,
       left(regexp_replace(regexp_replace(right(path, 512), '^.*/', ''), '[^[:alnum:] ._()+@=-]', '?', 'g'), 80))
   $function$;
 
   create function watcher.paths_error(user_id uuid, paths text[]) returns text
-  language plpgsql immutable parallel safe set search_path = '' as $function$
+  language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
   declare
     number integer;
     path text;
@@ -168,14 +168,14 @@ begin
   -- Serializes the changes of one user until the end of the transaction. Locks the account first, as its deletion does,
   -- so that the two cannot deadlock.
   create function watcher.lock_user(owner uuid) returns void
-  language sql security definer set search_path = '' as $function$
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
     select from auth.users where id = owner for key share;
     select pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0));
   $function$;
 
   -- At most 20 open rows per user, also when they are inserted concurrently.
   create function watcher.check_open_rows(owner uuid) returns void
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     perform watcher.lock_user(owner);
     if 20 <= (
@@ -190,7 +190,7 @@ begin
   $function$;
 
   create function watcher.on_insert() returns trigger
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     refusal text;
   begin
@@ -226,7 +226,7 @@ begin
 
   -- Runs before any row is locked. Otherwise two changes of one user, each with a row that the other needs, could deadlock.
   create function watcher.before_change() returns trigger
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     perform watcher.lock_user((select auth.uid()));
     return null;
@@ -237,7 +237,7 @@ begin
     for each statement execute function watcher.before_change();
 
   create function watcher.on_update() returns trigger
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     new.updated_at := now();
     if old.status = 'failed' and new.status = 'pending' then
@@ -261,7 +261,7 @@ begin
   -- The allowed transitions, defined here alone. Checked after the update, so that row-level security refuses a forged
   -- status first.
   create function watcher.guard_transition() returns trigger
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     if (old.status, new.status) not in (
       ('pending', 'publishing'),    -- claim

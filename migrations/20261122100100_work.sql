@@ -25,7 +25,7 @@ begin
 
   -- All kinds of work.
   create function watcher.kinds() returns text[]
-  language sql immutable parallel safe set search_path = '' as $function$ select array['publish'] $function$;
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select array['publish'] $function$;
 
   -- The queue: one entry per open piece of work, with its position and its budget. It is deleted when the work ends, so
   -- that a retry or a replay starts with a fresh budget and the queue stays small. No foreign key: work may outlive its row.
@@ -79,12 +79,12 @@ begin
 
 
   create function watcher.max_attempts() returns integer
-  language sql immutable parallel safe set search_path = '' as $function$ select 8 $function$;
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select 8 $function$;
 
   -- Exponential back-off: 5 s, 15 s, 45 s … at most 15 min, with 25 % of jitter either way, so that 8 attempts outlast an
   -- outage of half an hour. A longer Retry-After is respected, up to an hour.
   create function watcher.backoff(spent integer, retry_after_seconds double precision) returns interval
-  language sql volatile set search_path = '' as $function$
+  language sql volatile set search_path = pg_catalog, pg_temp as $function$
     select make_interval(secs => greatest(
       least(5 * power(3, least(greatest(spent, 1), 20) - 1), 900) * (0.75 + 0.5 * random()),
       least(coalesce(retry_after_seconds, 0), 3600)
@@ -92,12 +92,12 @@ begin
   $function$;
 
   create function watcher.bounded_lease(seconds double precision) returns interval
-  language sql immutable parallel safe set search_path = '' as $function$
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
     select make_interval(secs => least(greatest(coalesce(seconds, 20), 0.1), 600))
   $function$;
 
   create function watcher.exhausted_message(spent integer, last_reason text) returns text
-  language sql immutable parallel safe set search_path = '' as $function$
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
     select format('Gave up after %s attempts. The last one: %s', spent, coalesce(last_reason, 'no reason was given.'))
   $function$;
 
@@ -105,7 +105,7 @@ begin
   -- Calls of the kind's functions.
 
   create function watcher.begin_work(p_kind text, p_identity_id uuid) returns jsonb
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     details jsonb;
   begin
@@ -115,14 +115,14 @@ begin
   $function$;
 
   create function watcher.put_back(p_kind text, p_identity_id uuid, p_next_at timestamptz) returns void
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     execute format('select watcher.%I($1, $2)', p_kind || '_put_back') using p_identity_id, p_next_at;
   end
   $function$;
 
   create function watcher.needs_look(p_kind text, p_identity_id uuid) returns boolean
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     needed boolean;
   begin
@@ -133,7 +133,7 @@ begin
 
   -- Fails the work permanently and deletes its queue entry.
   create function watcher.fail_work(p_kind text, p_identity_id uuid, p_code text, p_message text) returns void
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     delete from watcher.work where kind = p_kind and identity_id = p_identity_id;
     execute format('select watcher.%I($1, $2, $3)', p_kind || '_fail') using p_identity_id, p_code, p_message;
@@ -141,7 +141,7 @@ begin
   $function$;
 
   create function watcher.find_unqueued(p_kinds text[]) returns boolean
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     kind text;
     found_here boolean;
@@ -158,7 +158,7 @@ begin
 
   -- Deleting a row deletes its open work and its history, and revokes a running attempt.
   create function watcher.on_delete() returns trigger
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     delete from watcher.work where identity_id = old.id;
     update watcher.attempts set ended_at = now(), outcome = 'revoked', reason = 'The row was deleted.'
@@ -176,7 +176,7 @@ begin
   create function watcher.lock_attempt(
     p_attempt bigint, out work_id bigint, out kind text, out identity_id uuid, out held boolean, out outcome text
   )
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     select a.work_id, a.kind, a.identity_id into work_id, kind, identity_id
     from watcher.attempts a where a.number = p_attempt;
@@ -188,7 +188,7 @@ begin
   $function$;
 
   create function watcher.end_attempt(p_attempt bigint, p_outcome text, p_code text, p_reason text) returns void
-  language sql security definer set search_path = '' as $function$
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
     update watcher.attempts set ended_at = now(), outcome = p_outcome, code = p_code, reason = p_reason
     where number = p_attempt
   $function$;
@@ -210,7 +210,7 @@ begin
     p_holding bigint[] default '{}',
     p_predecessor_is_dead boolean default false
   ) returns jsonb
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     kinds constant text[] := array(select jsonb_object_keys(p_slots));
     holding constant bigint[] := coalesce(p_holding, '{}');
@@ -379,7 +379,7 @@ begin
   -- Returns {"held": [...], "busy": [...]}: a busy attempt was locked, so its lease was not renewed; an attempt in neither
   -- list has ended.
   create function public.watcher_renew(p_progress jsonb, p_lease_seconds double precision) returns jsonb
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     asked constant bigint[] := array(select jsonb_object_keys(coalesce(p_progress, '{}'))::bigint);
     held bigint[];
@@ -413,7 +413,7 @@ begin
   -- its work, and nothing was written.
 
   create function public.watcher_fail(p_attempt bigint, p_code text, p_message text) returns text
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
   begin
@@ -430,7 +430,7 @@ begin
   -- Try again later; the attempt counts. If it spends the budget, the work is claimed once more, only to look.
   create function public.watcher_defer(p_attempt bigint, p_reason text, p_retry_after_seconds double precision default null)
   returns text
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
     entry record;
@@ -460,7 +460,7 @@ begin
 
   -- Try again now; the attempt does not count.
   create function public.watcher_release(p_attempt bigint, p_reason text) returns text
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
   begin
@@ -480,13 +480,13 @@ begin
 
   -- Updates the pulse, so that a subscriber can tell whether Realtime delivers. Returns the number of updates so far.
   create function public.watcher_beat() returns bigint
-  language sql security definer set search_path = '' as $function$
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
     update public.watcher_pulse set beats = beats + 1, beaten_at = now() returning beats
   $function$;
 
   -- The schema's version, and the lowest version of the program that it serves.
   create function public.watcher_version() returns jsonb
-  language sql stable security definer set search_path = '' as $function$
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select jsonb_build_object('schema', max(version), 'serves', '0.1.0') from watcher.migrations
   $function$;
 

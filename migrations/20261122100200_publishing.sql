@@ -13,7 +13,7 @@ begin
 
   -- Keeps the queue in step with the status, whoever changes it.
   create function watcher.on_status() returns trigger
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     due timestamptz;
   begin
@@ -62,7 +62,7 @@ begin
   -- The functions that the engine calls; see 20261122100100_work.sql.
 
   create function watcher.publish_begin(p_identity_id uuid) returns jsonb
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     details jsonb;
   begin
@@ -83,7 +83,7 @@ begin
 
   -- Progress is {"images_published": n}; it is written where it has grown.
   create function watcher.publish_progress(p_identity_ids uuid[], p_progress jsonb[]) returns void
-  language sql security definer set search_path = '' as $function$
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
     with progress as (
       select t.id, least((reported.progress ->> 'images_published')::integer, t.num_training_images) as images
       from unnest(p_identity_ids, p_progress) as reported (id, progress)
@@ -95,12 +95,12 @@ begin
   $function$;
 
   create function watcher.publish_put_back(p_identity_id uuid, p_next_at timestamptz) returns void
-  language sql security definer set search_path = '' as $function$
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
     update public.trained_identities set status = 'pending', next_attempt_at = p_next_at where id = p_identity_id
   $function$;
 
   create function watcher.publish_fail(p_identity_id uuid, p_code text, p_message text) returns void
-  language sql security definer set search_path = '' as $function$
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
     update public.trained_identities
     set status = 'failed', error_code = p_code, error_message = p_message, next_attempt_at = null
     where id = p_identity_id
@@ -108,13 +108,13 @@ begin
 
   -- Once a name is reserved, there may be a repo.
   create function watcher.publish_needs_look(p_identity_id uuid) returns boolean
-  language sql stable security definer set search_path = '' as $function$
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select coalesce((select model_id is not null from public.trained_identities where id = p_identity_id), false)
   $function$;
 
   -- Rows that were inserted while triggers were disabled, as when a backup is restored.
   create function watcher.publish_find_unqueued() returns boolean
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     insert into watcher.work (kind, identity_id, turn_at, next_at)
     select 'publish', t.id, case when t.next_attempt_at is null then now() end, t.next_attempt_at
@@ -145,7 +145,7 @@ begin
   -- if p_refused is that name. Returns null if the attempt no longer holds its row.
   create function public.watcher_reserve(p_attempt bigint, p_namespace text, p_slug text, p_refused text default null)
   returns text
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
     repo record;
@@ -199,7 +199,7 @@ begin
   -- publishing → published: the attempt is done. Returns 'done' or 'lost', as every write-back does.
   create function public.watcher_complete(p_attempt bigint, p_url text, p_commit_sha text, p_training_config jsonb)
   returns text
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
   begin
@@ -231,7 +231,7 @@ begin
     p_dry_run boolean default false,
     p_failed_within_seconds double precision default null
   ) returns jsonb
-  language plpgsql security definer set search_path = '' as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     counts jsonb;
     codes jsonb;
@@ -268,7 +268,7 @@ begin
   -- The pending rows (the oldest ten), the running ones with their attempts, the failed ones (the last ten) with their
   -- reasons, and the number published in the last 24 hours.
   create function public.watcher_status() returns jsonb
-  language sql stable security definer set search_path = '' as $function$
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     with pending as (
       select t.id, t.identity_name, t.created_at, w.spent, w.last_reason,
         extract(epoch from now() - coalesce(w.turn_at, w.next_at)) as overdue_seconds,
@@ -307,7 +307,7 @@ begin
 
   -- One row with all its attempts and names, or null if there is no such row.
   create function public.watcher_story(p_id uuid) returns jsonb
-  language sql stable security definer set search_path = '' as $function$
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select to_jsonb(t) || jsonb_build_object(
       'spent', w.spent,
       'max_attempts', watcher.max_attempts(),
@@ -332,7 +332,7 @@ begin
   -- The names ever reserved, in alphabetical order after p_after, with their rows; at most 1000 per call.
   create function public.watcher_names(p_after text default '', p_limit integer default 1000)
   returns table (model_id text, identity_id uuid, reserved_at timestamptz, row_exists boolean)
-  language sql stable security definer set search_path = '' as $function$
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select n.model_id, n.identity_id, n.reserved_at,
       exists (select from public.trained_identities t where t.id = n.identity_id)
     from watcher.names n where n.model_id > p_after

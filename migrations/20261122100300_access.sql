@@ -14,7 +14,7 @@ begin
   -- Current grants, policies, triggers, bucket and publication, as Postgres reports them. `watcher doctor` compares them
   -- with those that the migrations create, and needs no database password for that.
   create function public.watcher_catalogue() returns jsonb
-  language sql stable security definer set search_path = '' as $function$
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select jsonb_build_object(
       'row_security', (select jsonb_object_agg(c.relname, c.relrowsecurity) from pg_catalog.pg_class c
         where c.oid in ('public.trained_identities'::regclass, 'public.watcher_pulse'::regclass, 'storage.objects'::regclass)),

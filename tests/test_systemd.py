@@ -11,6 +11,8 @@ import yaml
 
 from tests.support.waiting import PATIENCE
 from watcher.process import metrics
+from watcher.publishing import batching, publisher
+from watcher.settings.settings import Settings
 
 FOLDER = Path(__file__).parent.parent / "systemd"
 UNIT = FOLDER / "watcher.service"
@@ -52,6 +54,18 @@ def test_the_unit_speaks_the_daemons_language() -> None:
         "LoadCredential=HF_TOKEN:/etc/watcher/HF_TOKEN",
     ):
         assert line in lines
+
+
+def test_the_unit_has_room_for_the_threads_files_and_connections_of_the_largest_settings() -> None:
+    limits = dict(re.findall(r"^(TasksMax|LimitNOFILE)=(\d+)$", UNIT.read_text(), re.MULTILINE))
+    slots, fetches = (
+        next(rule.le for rule in Settings.model_fields[name].metadata if hasattr(rule, "le"))
+        for name in ("slots", "fetches")
+    )
+    batches = slots * publisher._PARALLEL_UPLOADS
+    # Twice, since a thread whose row was released goes on until the Hub answers.
+    assert 2 * batches * (1 + batching.MAX_IMAGES) + 100 < int(limits["TasksMax"])
+    assert 2 * (2 * batches * batching.MAX_IMAGES + fetches) + 500 < int(limits["LimitNOFILE"])
 
 
 def test_there_are_five_alerts_and_each_says_what_happened_and_what_to_do() -> None:

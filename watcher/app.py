@@ -18,6 +18,7 @@ from watcher.operator.queries import Queries
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
 from watcher.process.http import serving
+from watcher.process.instance import InstanceLock
 from watcher.process.sd_notify import ServiceManager
 from watcher.process.signals import handling_signals
 from watcher.publishing.publisher import Publisher
@@ -44,6 +45,7 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
     retry = Retry()
     spool = Spool(settings.spool)
     async with AsyncExitStack() as stack:
+        stack.enter_context(InstanceLock(settings.instance, settings.supabase_url).held())
         stack.enter_context(spool.locked())
         tls = httpx.create_ssl_context()  # shared, since each holds the certificate authorities: 0.9 MB
         http = await stack.enter_async_context(

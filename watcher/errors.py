@@ -10,6 +10,8 @@ WatcherError
 Each package that uses a service translates that service's errors, `raise … from`.
 """
 
+import math
+
 CODES = (
     "image_missing",
     "image_too_large",
@@ -39,12 +41,13 @@ class Outage(WatcherError):
 class Transient(WatcherError):
     """The operation may succeed if it is retried.
 
-    `retry_after` is in seconds, None if the service did not say.
+    `retry_after` is in seconds, None if the service did not say, or named no finite time to come.
     """
 
     def __init__(self, sentence: str, *, retry_after: float | None = None) -> None:
         super().__init__(sentence)
-        self.retry_after = retry_after
+        named = retry_after is not None and math.isfinite(retry_after) and retry_after > 0
+        self.retry_after = retry_after if named else None
 
 
 class Permanent(WatcherError):

@@ -1,14 +1,17 @@
 """One claim carried to its end: each end is written back as what it is, once, by its holder alone."""
 
 import asyncio
+import math
 
 import pytest
 
 from tests.support.scene import PICTURES, Scene, claim
 from watcher.engine.attempt import Attempts
-from watcher.engine.lease import Leases
+from watcher.engine.lease import Lease, Leases
 from watcher.engine.retry import Retry
-from watcher.errors import LeaseLost, Outage
+from watcher.engine.work import Done
+from watcher.errors import LeaseLost, Outage, Transient
+from watcher.identity import Claim
 from watcher.publishing.publisher import Publisher
 from watcher.sandbox.faults import Answer, Hold, LoseAnswer
 from watcher.supabase.verbs import Verbs
@@ -147,3 +150,64 @@ async def test_a_reason_that_postgres_cannot_store_is_written_back_all_the_same(
     [attempt] = scene.database.attempts(identity)
     assert attempt["outcome"] == "deferred"
     assert attempt["reason"].startswith("The Hub returned an error: no no")
+
+
+class Odd:
+    """A kind of work that raises where it is told to."""
+
+    def __init__(self, place: str, error: Exception, verbs: Verbs) -> None:
+        self._place = place
+        self._error = error
+        self._verbs = verbs
+
+    def describe(self, claim: Claim) -> dict[str, object]:
+        self._raise("describe")
+        return {}
+
+    async def carry(self, claim: Claim, lease: Lease) -> Done:
+        self._raise("carry")
+        fields = {"event": 1} if self._place == "log" else {}
+        return Done("published", fields, self.write_back)
+
+    async def write_back(self) -> None:
+        self._raise("write back")
+
+    def _raise(self, place: str) -> None:
+        if place == self._place:
+            raise self._error
+
+
+@pytest.mark.parametrize("place", ["describe", "carry", "write back"])
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), ValueError("\ud800\x00\u2028"), Transient("\ud800\x00" * 3000, retry_after=math.inf)],
+    ids=["a bug", "unprintable", "endless"],
+)
+async def test_whatever_is_raised_wherever_ends_the_attempt_which_counts(
+    scene: Scene, verbs: Verbs, quick: Retry, place: str, error: Exception
+) -> None:
+    identity = scene.insert()
+    leases = Leases(verbs, length=20, renewal=5)
+    odd = Odd(place, error, verbs)
+    attempts = Attempts(verbs=verbs, leases=leases, works={"publish": odd}, retry=quick)
+    if place == "write back" and isinstance(error, Transient):
+        with pytest.raises(LeaseLost, match="could not be recorded"):
+            await carry(attempts, verbs)
+        assert scene.database.outcomes(identity) == [None], "The lease expires, and the next claim counts it."
+        return
+    await carry(attempts, verbs)
+    assert scene.database.outcomes(identity) == ["deferred"]
+    row, entry = scene.database.row(identity), scene.database.line(identity)
+    assert (row["status"], entry["spent"]) == ("pending", 1)
+    assert entry["next_at"] is not None
+
+
+async def test_an_outcome_that_was_recorded_is_not_recorded_otherwise_after_a_bug(
+    scene: Scene, verbs: Verbs, quick: Retry
+) -> None:
+    identity = scene.insert()
+    leases = Leases(verbs, length=20, renewal=5)
+    odd = Odd("log", KeyError("x"), verbs)
+    attempts = Attempts(verbs=verbs, leases=leases, works={"publish": odd}, retry=quick)
+    await carry(attempts, verbs)
+    assert scene.database.outcomes(identity) == [None], "Its own write-back did nothing here."

@@ -2,10 +2,12 @@
 
 import asyncio
 import inspect
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -19,6 +21,7 @@ from tests.support.pictures import jpeg
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.errors import Transient
+from watcher.hub.client import Client
 from watcher.hub.rate_limit import RateLimit
 from watcher.hub.repos import Hub
 from watcher.hub.threads import in_thread
@@ -119,6 +122,38 @@ async def test_a_look_that_hangs_ends_in_time_though_the_library_asks_for_none(
         with pytest.raises(Transient, match="timed out"):
             await hub.look(REPO, ROW)
     assert hung.reached == 1
+
+
+UPLOADS = 32 * 2 * 5
+"""At the same time: the most slots, each with two batches of five images."""
+
+
+@contextmanager
+def answering_all_at_once(requests: int) -> Iterator[str]:
+    """Serve so many requests, none of them before all have come; gives the URL."""
+    server = socket.create_server(("127.0.0.1", 0), backlog=requests)
+    server.settimeout(30)
+
+    def serve() -> None:
+        with server, ExitStack() as stack:
+            arrived = [stack.enter_context(server.accept()[0]) for _ in range(requests)]
+            for connection in arrived:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    yield "http://{}:{}".format(*server.getsockname())
+    serving.join()
+
+
+def test_no_upload_waits_for_the_connection_of_another() -> None:
+    with answering_all_at_once(UPLOADS) as url:
+        client = Client(url)
+        with ThreadPoolExecutor(UPLOADS) as threads:
+            answers = list(threads.map(client.put, [url] * UPLOADS))
+        client.close_for_good()
+    assert [answer.status_code for answer in answers] == [200] * UPLOADS
 
 
 # The pace.

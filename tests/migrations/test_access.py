@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.migrations.catalogue import FILE, of
-from tests.support.database import Connection, Database, Worker, run, sign_in
+from tests.support.database import Connection, Database, Worker, insertion, run, sign_in
 
 pytestmark = [
     pytest.mark.postgres,
@@ -160,7 +160,7 @@ def test_every_function_finds_its_names_whatever_the_caller_has_set(database: Da
         """
         select oid::regprocedure from pg_proc
         where pronamespace in ('public'::regnamespace, 'watcher'::regnamespace)
-          and (proowner <> 'postgres'::regrole or not coalesce(proconfig, '{}') @> array['search_path=""'])
+          and (proowner <> 'postgres'::regrole or not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp'])
         """
     )
     assert loose == []
@@ -504,3 +504,24 @@ def test_a_malformed_user_in_a_token_is_an_error_and_opens_nothing(database: Dat
     sign_in(connection, "authenticated", None, sub="not a uuid")
     with pytest.raises(psycopg.errors.InvalidTextRepresentation):
         run(connection, "select * from public.trained_identities")
+
+
+def test_a_users_own_type_runs_no_code_of_theirs_as_the_owner_of_our_functions(database: Database) -> None:
+    """Where pg_temp is not named last in search_path, Postgres looks there first for types."""
+    user = database.user()
+    paths = database.upload(user)
+    database.run(f"grant temporary on database {database.name} to authenticated")
+    connection = database.connect("authenticated", user)
+    run(connection, "create temporary table ran (as_whom name)")
+    run(connection, "grant insert, select on ran to public")
+    run(
+        connection,
+        "create function pg_temp.planted(pg_catalog.text) returns boolean language plpgsql as "
+        "$$ begin insert into pg_temp.ran values (current_user); return true; end $$",
+    )
+    run(connection, "create domain pg_temp.text as pg_catalog.text check (pg_temp.planted(value))")
+    values = {"identity_name": "Ada", "image_paths": paths}
+    [row] = run(connection, *insertion(values))
+    assert row["status"] == "pending"
+    run(connection, "delete from public.trained_identities")
+    assert run(connection, "select distinct as_whom from ran where as_whom <> 'authenticated'") == []

@@ -19,7 +19,7 @@ from tests.support.waiting import PATIENCE
 from watcher.cli import cli
 from watcher.operator.doctor import Finding, as_json, examine, exit_code
 from watcher.operator.doctor.supabase import clock
-from watcher.photos.spool import Spool
+from watcher.process.instance import InstanceLock
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
 from watcher.settings import settings
@@ -287,11 +287,10 @@ def test_a_spool_that_cannot_be_written_to_and_a_disk_that_is_full(
     assert "0.0 GiB free" in only(look()).sentence
 
 
-def test_looking_leaves_nothing_behind_and_sees_who_runs(look: Look, tmp_path: Path) -> None:
+def test_looking_leaves_nothing_behind_and_sees_who_runs(scene: Scene, look: Look, tmp_path: Path) -> None:
     assert "No daemon runs on this host as attic" in look()[-1].sentence
     assert list(tmp_path.iterdir()) == []
-    spool = Spool(tmp_path / "spool" / "attic")
-    with spool.locked():
+    with InstanceLock("attic", scene.sandbox.supabase_url).held():
         assert "A daemon runs on this host as attic" in look()[-1].sentence
     assert "No daemon runs" in look()[-1].sentence
 

@@ -1,10 +1,8 @@
 """The spool: private, one instance's own, and empty between attempts."""
 
-import fcntl
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -178,15 +176,3 @@ def test_a_spool_that_belongs_to_another_user_is_refused(tmp_path: Path) -> None
     with pytest.raises(Misconfigured, match="belongs to another user"), Spool(folder).locked():
         pytest.fail("locked somebody else's")
     assert mode(folder) != 0o700, "It is left as it was."
-
-
-def test_a_look_at_the_lock_does_not_keep_a_daemon_from_starting(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool")
-    with spool.locked():
-        pass
-    looking = (tmp_path / "spool" / "lock").open()
-    fcntl.flock(looking, fcntl.LOCK_SH)
-    threading.Timer(0.08, looking.close).start()
-    with spool.locked():
-        assert spool.taken
-    assert looking.closed

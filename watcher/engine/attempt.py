@@ -1,7 +1,7 @@
 """Runs one claim and records its outcome: the only place where an exception becomes a status.
 
 Each attempt ends with one line in the log: its kind's name for success (such as `published`), or `failed`, `deferred`,
-`released` or `lease_lost`.
+`released` or `lease_lost`. Whatever it raises, also while that is recorded, ends it.
 """
 
 import asyncio
@@ -66,15 +66,24 @@ class _Attempt:
         structlog.contextvars.bind_contextvars(identity=claim.identity_id, attempt=claim.attempt)
 
     async def carry(self, requested_at: float) -> None:
-        log.info("claimed", **self._work.describe(self._claim))
         try:
             await self._run(requested_at)
         except (LeaseLost, Outage) as error:
             self._mark_lost(error)
             raise
+        except Exception as error:
+            # A bug, in recording the outcome this time.
+            log.exception("unexpected")
+            try:
+                await self._defer_after_bug()
+            except Exception:  # noqa: BLE001  (whatever it is: the lease expires, and the attempt counts)
+                lost = LeaseLost(f"The outcome of attempt {self._number} could not be recorded: {error!r}")
+                self._mark_lost(lost)
+                raise lost from error
 
     async def _run(self, requested_at: float) -> None:
         try:
+            log.info("claimed", **self._work.describe(self._claim))
             await self._work_and_complete(requested_at)
         except Permanent as error:
             await self._fail(error)
@@ -90,8 +99,12 @@ class _Attempt:
             await self.release(_STOPPED)
             raise
         except Exception:
-            # A bug: the row is retried later, and fails if the bug uses up all of its attempts.
             log.exception("unexpected")
+            await self._defer_after_bug()
+
+    async def _defer_after_bug(self) -> None:
+        """Defer the row: it is retried later, and fails if the bug uses up all of its attempts."""
+        if not self._ended:
             await self._defer("Unexpected error in the watcher; see its log.", code="unexpected")
 
     async def _work_and_complete(self, requested_at: float) -> None:

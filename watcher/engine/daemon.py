@@ -182,7 +182,8 @@ class Daemon:
         if not claimed.claims and not self._slots.running:
             self._end_outage()  # the probe succeeded, and there is no row to test it with
         # Slightly after the next work falls due, so that the claim finds it due.
-        return min(self._poll(), self._poll() if claimed.next_due is None else claimed.next_due + 0.05)
+        due = math.inf if claimed.next_due is None else max(claimed.next_due, 0.0) + 0.05
+        return min(self._poll(), due)
 
     async def _outage_may_be_over(self) -> bool:
         try:

@@ -15,7 +15,10 @@ from watcher.hub.rate_limit import RateLimit
 from watcher.process.metrics import BYTES
 
 # The Hub itself ends a request after 60 to 120 s.
-_TIMEOUT = httpx2.Timeout(connect=10, read=130, write=60, pool=130)
+_TIMEOUT = httpx2.Timeout(connect=10, read=130, write=60, pool=None)
+# A request that waits for a connection, for which httpx2 has a limit of 100, is sent long after its lease was checked.
+# Uploads are limited by the settings: 32 slots, each with 2 batches of 5 images.
+_UNLIMITED = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
 
 read_large_blocks()
 
@@ -32,7 +35,10 @@ class Client(httpx2.Client):
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(
-            event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True, timeout=_TIMEOUT
+            event_hooks={"request": [hf_request_event_hook]},
+            follow_redirects=True,
+            timeout=_TIMEOUT,
+            limits=_UNLIMITED,
         )
         self._hub = httpx2.URL(endpoint).host
         self.rate_limit = RateLimit()

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,7 +35,7 @@ class Spool:
             ) from error
         try:
             try:
-                _take(lock)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise Misconfigured(
                     f"Another watcher runs as instance {self._folder.name} with the spool folder {self._folder}: stop "
@@ -62,21 +61,6 @@ class Spool:
             )
         finally:
             os.close(folder)
-
-    @property
-    def taken(self) -> bool:
-        """Whether a run of this instance is alive on this host."""
-        try:
-            lock = os.open(self._folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(lock)
-        return False
 
     @contextmanager
     def folder(self, attempt: int) -> Iterator[Path]:
@@ -117,15 +101,3 @@ def _remove(folder: Path) -> None:
         with suppress(OSError):
             folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _take(lock: int) -> None:
-    """Take the lock; raises OSError if it is taken. Tries for 0.2 s, since `taken` holds it for a moment."""
-    for _ in range(4):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

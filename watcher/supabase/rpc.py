@@ -62,7 +62,7 @@ def read(function: str, reading: Callable[[], T]) -> T:
     """
     try:
         return reading()
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise malformed(function) from error
 
 

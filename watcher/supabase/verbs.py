@@ -7,7 +7,7 @@ from typing import Any
 from watcher import __version__
 from watcher.errors import LeaseLost, Misconfigured
 from watcher.identity import Claim, Publication
-from watcher.process.log import redact
+from watcher.process.text import storable
 from watcher.supabase.rpc import NoFunction, Rpc, malformed, read
 
 # The newest migration that this version knows, and the oldest that it works with.
@@ -102,17 +102,17 @@ class Verbs:
 
     async def fail(self, attempt: int, code: str, message: str) -> None:
         """End the attempt and the work; the row is failed."""
-        await self._write_back("watcher_fail", attempt, p_code=code, p_message=_storable(message))
+        await self._write_back("watcher_fail", attempt, p_code=code, p_message=storable(message))
 
     async def defer(self, attempt: int, reason: str, retry_after: float | None = None) -> None:
         """End the attempt, which counts; the work is due later, in `retry_after` seconds at the earliest."""
         await self._write_back(
-            "watcher_defer", attempt, p_reason=_storable(reason), p_retry_after_seconds=retry_after
+            "watcher_defer", attempt, p_reason=storable(reason), p_retry_after_seconds=retry_after
         )
 
     async def release(self, attempt: int, reason: str) -> None:
         """End the attempt, which does not count; the work is due now."""
-        await self._write_back("watcher_release", attempt, p_reason=_storable(reason))
+        await self._write_back("watcher_release", attempt, p_reason=storable(reason))
 
     async def beat(self) -> int | None:
         """Update the pulse row, which Realtime then reports; returns its new number, None if the row is missing."""
@@ -152,13 +152,6 @@ class Verbs:
 
 def _lost(attempt: int) -> LeaseLost:
     return LeaseLost(f"Attempt {attempt} no longer holds its row.")
-
-
-def _storable(text: str) -> str:
-    """Make text storable: it may quote a service's response, with a secret or a NUL, which Postgres does not accept."""
-    return redact(text).replace("\x00", "")[
-        :2000
-    ]  # redact first: a secret that was cut in half would not be found
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from shutil import disk_usage
 from watcher.operator.doctor.finding import Finding, State
 from watcher.operator.format import count
 from watcher.photos.fetch import MAX_BYTES
-from watcher.photos.spool import Spool
+from watcher.process.instance import InstanceLock
 from watcher.settings.settings import Settings
 
 _IMAGES = 40
@@ -30,7 +30,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
         )
         return
     yield _room(settings, existing)
-    if Spool(folder).taken:
+    if InstanceLock(settings.instance, settings.supabase_url).taken:
         yield Finding("instance", "ok", f"A daemon runs on this host as {settings.instance}.")
     else:
         yield Finding("instance", "ok", f"No daemon runs on this host as {settings.instance}.")
