@@ -95,16 +95,15 @@ def test_who_reads_beside_a_migration_that_waits_does_not_wait_for_its_end(proje
                         reader.rollback()
                         pytest.fail("It waits until the reader has ended and the migration has run.")
             assert served.result() == []
-        while not waits:
+        # Whoever is asked for the holder may be refused a lock, too, for a moment.
+        while not any("is locked by" in wait for wait in waits):
             assert not migrated.done()
             time.sleep(0.01)
         reader.rollback()
         assert migrated.result() == VERSIONS
     assert 'for: create policy "Users read their own identity images" on storage.objects.' in waits[0]
-    assert re.search(
-        r"storage\.objects is locked by the transaction of process \d+ \(role supabase_admin, a report, .*open for \d s",
-        waits[0],
-    )
+    holder = r"storage\.objects is locked by the transaction of process \d+ \(role supabase_admin, a report, .*open for \d+ s"
+    assert any(re.search(holder, wait) for wait in waits)
 
 
 @pytest.mark.parametrize(("error", "times"), [("55P03", 7), ("40P01", 2)])

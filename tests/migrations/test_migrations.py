@@ -107,9 +107,7 @@ def test_a_table_in_the_way_stops_the_migration_which_says_how_to_move_it_aside(
 def test_a_migration_that_is_refused_is_named(project: Database) -> None:
     project.run("create schema watcher")
     project.run("create function watcher.name_error(name text) returns text language sql return name")
-    with pytest.raises(
-        Misconfigured, match=rf"^{VERSIONS[0]}_\w+\.sql was refused, and nothing of it was done: .*exists"
-    ):
+    with pytest.raises(Misconfigured, match=rf"^{VERSIONS[0]}_\w+\.sql failed and was rolled back: .*exists"):
         list(apply(project.dsn()))
 
 
