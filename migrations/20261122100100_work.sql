@@ -259,14 +259,14 @@ begin
         continue when wanted = 0;
         for due in
           -- First what a dead run or a lost answer left behind, then the rest in the order in which it became due.
-          select id, since from (
-            (select w.id, w.turn_at as since, false as at_once from watcher.work w
+          select id, identity_id, since from (
+            (select w.id, w.identity_id, w.turn_at as since, false as at_once from watcher.work w
               where w.kind = asked.kind and w.turn_at is not null order by w.turn_at limit 4 * wanted + 64)
             union all
-            (select w.id, w.next_at, false from watcher.work w
+            (select w.id, w.identity_id, w.next_at, false from watcher.work w
               where w.kind = asked.kind and w.next_at <= now() order by w.next_at limit 4 * wanted + 64)
             union all
-            (select w.id, coalesce(a.lease_expires_at, w.created_at), coalesce(a.lease_expires_at > now(), false)
+            (select w.id, w.identity_id, coalesce(a.lease_expires_at, w.created_at), coalesce(a.lease_expires_at > now(), false)
               from watcher.work w
               left join watcher.attempts a on a.work_id = w.id and a.ended_at is null
               where w.kind = asked.kind and w.turn_at is null and w.next_at is null and (
@@ -282,10 +282,8 @@ begin
 
           -- Lock the row, if there is one, then the entry, and skip either if it is locked. Both may have changed since the
           -- query above, so they are read again by statements of their own.
-          select w.identity_id into entry from watcher.work w where w.id = due.id;
-          continue when not found;
-          perform from public.trained_identities t where t.id = entry.identity_id for update skip locked;
-          continue when not found and exists (select from public.trained_identities t where t.id = entry.identity_id);
+          perform from public.trained_identities t where t.id = due.identity_id for update skip locked;
+          continue when not found and exists (select from public.trained_identities t where t.id = due.identity_id);
           select w.* into entry from watcher.work w where w.id = due.id for update skip locked;
           continue when not found;
           select a.number, a.run_id, a.instance, a.lease_expires_at, a.look_only into held

@@ -38,8 +38,8 @@ begin
       where (w.turn_at, w.next_at) is distinct from (excluded.turn_at, excluded.next_at);
     elsif new.status in ('published', 'failed') then
       delete from watcher.work where identity_id = new.id and kind = 'publish';
-    else
-      -- Set to publishing by hand: due now. A claim has already cleared the entry.
+    elsif old.next_attempt_at is not null then
+      -- A deferred row, set to publishing by hand: due now. A claim has already cleared the entry.
       update watcher.work set turn_at = now(), next_at = null
       where identity_id = new.id and kind = 'publish' and next_at is not null;
     end if;
