@@ -183,18 +183,96 @@ begin
     select pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0));
   $function$;
 
-  -- At most 20 open rows per user, also when they are inserted concurrently.
+  -- What users can make the watcher do is limited. A limit is for everybody, or for one user; `watcher limits` sets it.
+
+  -- All limits: their defaults, their ranges, and whether they can be set for one user.
+  create function watcher.known_limits() returns table (
+    place integer, name text, default_value bigint, lowest bigint, highest bigint, per_user boolean, about text
+  )
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
+    values
+      (1, 'open_rows', 20::bigint, 0::bigint, 10000::bigint, true,
+        'identities of a user that wait or are being published'),
+      (2, 'rows_per_day', 100, 0, 1000000, true, 'identities that a user sends within a day'),
+      (3, 'retries_per_row_per_hour', 3, 0, 1000, true, 'retries of an identity within an hour before the next one waits'),
+      (4, 'retries_per_hour', 60, 0, 100000, true, 'retries of a user within an hour before the next one waits'),
+      (5, 'objects', 1000, 0, 10000000, true, 'photos of a user in the bucket')
+  $function$;
+
+  create table watcher.limits (
+    name text not null,
+    -- Null: for everybody who has no value of their own.
+    user_id uuid references auth.users (id) on delete cascade,
+    value bigint not null,
+    constraint one_value unique nulls not distinct (name, user_id)
+  );
+  create index limits_by_user on watcher.limits (user_id) where user_id is not null;
+  alter table watcher.limits enable row level security;
+
+  create function watcher.limit_of(p_name text, p_user uuid default null) returns bigint
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select coalesce(
+      (select l.value from watcher.limits l where l.name = p_name and l.user_id = p_user),
+      (select l.value from watcher.limits l where l.name = p_name and l.user_id is null),
+      (select k.default_value from watcher.known_limits() k where k.name = p_name)
+    )
+  $function$;
+
+  -- What each user did in each hour of the last two days. It outlives the rows, so that deleting them gives nothing back.
+  create table watcher.usage (
+    user_id uuid not null references auth.users (id) on delete cascade,
+    hour timestamptz not null,
+    rows integer not null default 0,
+    retries integer not null default 0,
+    primary key (user_id, hour)
+  );
+  alter table watcher.usage enable row level security;
+
+  -- The retries of the last hour, and until when each waits.
+  create table watcher.retries (
+    identity_id uuid not null,
+    user_id uuid not null,
+    retried_at timestamptz not null default now(),
+    waits_until timestamptz
+  );
+  create index retries_by_identity on watcher.retries (identity_id);
+  create index retries_waiting on watcher.retries (user_id, waits_until) where waits_until is not null;
+  alter table watcher.retries enable row level security;
+
+  -- Counts rows and retries of a user. Called under the user's lock.
+  create function watcher.count_usage(p_user uuid, p_rows integer, p_retries integer) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    delete from watcher.usage where user_id = p_user and hour < now() - interval '2 days';
+    insert into watcher.usage as u (user_id, hour, rows, retries)
+    values (p_user, date_trunc('hour', now(), 'UTC'), p_rows, p_retries)
+    on conflict (user_id, hour) do update set rows = u.rows + excluded.rows, retries = u.retries + excluded.retries;
+  $function$;
+
+  -- The rows of the last 24 hours, and what came before in the hour in which those begin: never too few.
+  create function watcher.rows_of_the_day(p_user uuid) returns bigint
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select coalesce(sum(rows), 0) from watcher.usage where user_id = p_user and hour > now() - interval '25 hours'
+  $function$;
+
+  -- The retries of the last 60 minutes; those of the hour before count by the share of it that is among these.
+  create function watcher.retries_of_the_hour(p_user uuid) returns bigint
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select coalesce(ceil(sum(retries * least(1, extract(epoch from hour + interval '2 hours' - now()) / 3600))), 0)::bigint
+    from watcher.usage where user_id = p_user and hour > now() - interval '2 hours'
+  $function$;
+
   create function watcher.check_open_rows(owner uuid) returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    most constant bigint := watcher.limit_of('open_rows', owner);
   begin
-    perform watcher.lock_user(owner);
-    if 20 <= (
+    if most <= (
       select count(*) from public.trained_identities
       where user_id = owner and status in ('pending', 'publishing')
     ) then
-      raise exception using errcode = 'check_violation', message =
-        'You have 20 identities waiting or being published, the most allowed at a time; '
-        'please try again when one of them is done.';
+      raise exception using errcode = 'check_violation', message = format(
+        'You have %s identities waiting or being published, the most allowed at a time; '
+        'please try again when one of them is done.', most);
     end if;
   end
   $function$;
@@ -213,7 +291,18 @@ begin
     refusal := coalesce(
       watcher.name_error(new.identity_name), watcher.paths_error(new.user_id, new.image_paths)
     );
-    refusal := coalesce(refusal, watcher.missing_image_error(new.image_paths));
+    if refusal is not null then
+      raise exception using errcode = 'check_violation', message = refusal;
+    end if;
+    perform watcher.lock_user(new.user_id);
+    if not exists (select from auth.users where id = new.user_id) then
+      raise exception using errcode = 'check_violation', message = 'This account was deleted.';
+    end if;
+    -- The same row sent twice is no second one: the primary key takes care of it, whatever the limits say.
+    if exists (select from public.trained_identities where id = new.id and user_id = new.user_id) then
+      return new;
+    end if;
+    refusal := watcher.missing_image_error(new.image_paths);
     if refusal is not null then
       raise exception using errcode = 'check_violation', message = refusal;
     end if;
@@ -222,9 +311,93 @@ begin
   end
   $function$;
 
+  -- Counts a row once it is in, and refuses it if it is one too many.
+  create function watcher.after_insert() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    most constant bigint := watcher.limit_of('rows_per_day', new.user_id);
+    free_at timestamptz;
+  begin
+    perform watcher.count_usage(new.user_id, 1, 0);
+    if watcher.rows_of_the_day(new.user_id) <= most then
+      return null;
+    end if;
+    -- When so many hours have passed that those after them leave room.
+    select min(hour) + interval '25 hours' into free_at from (
+      select hour, coalesce(sum(rows) over (order by hour desc rows between unbounded preceding and 1 preceding), 0) as later
+      from watcher.usage where user_id = new.user_id and hour > now() - interval '25 hours'
+    ) hours where later < most;
+    raise exception using errcode = 'check_violation', message = case
+      when free_at is null then 'No identities are accepted from you at present.'
+      else format('You have sent %s identities within a day, the most allowed; please try again in %s.', most,
+        case when free_at < now() + interval '90 minutes' then 'an hour'
+          else ceil(extract(epoch from free_at - now()) / 3600) || ' hours' end)
+    end;
+  end
+  $function$;
+
+  -- Counts a retry of a row. Returns until when it waits; null if it need not. The first ones within an hour are immediate;
+  -- then a row waits half a minute, doubled each time, up to an hour, and a user's waiting rows come ten seconds apart.
+  create function watcher.count_retry(p_identity uuid, p_user uuid) returns timestamptz
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    apart constant interval := '10 seconds';
+    too_many bigint;
+    due timestamptz;
+    taken timestamptz;
+  begin
+    delete from watcher.retries where identity_id = p_identity and retried_at < now() - interval '1 hour';
+    select count(*) - watcher.limit_of('retries_per_row_per_hour', p_user) into too_many
+    from watcher.retries where identity_id = p_identity;
+    if too_many >= 0 then
+      due := now() + least(30 * power(2, least(too_many, 20)), 3600) * interval '1 second';
+    elsif watcher.retries_of_the_hour(p_user) >= watcher.limit_of('retries_per_hour', p_user) then
+      due := now() + interval '30 seconds';
+    end if;
+    loop
+      select max(waits_until) into taken from watcher.retries
+      where user_id = p_user and waits_until > due - apart and waits_until < due + apart;
+      exit when taken is null;
+      due := taken + apart;
+    end loop;
+    insert into watcher.retries (identity_id, user_id, waits_until) values (p_identity, p_user, due);
+    perform watcher.count_usage(p_user, 0, 1);
+    return due;
+  end
+  $function$;
+
+  -- Whether a user may upload one more photo. Uploads at the same moment may pass it by their number.
+  create function watcher.may_upload(p_user uuid) returns boolean
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select watcher.limit_of('objects', p_user) > (
+      select count(*) from (
+        select from storage.objects
+        -- All names that begin with the folder, by the index on their bytes: '0' comes right after '/'.
+        where bucket_id = 'identity-images' and name ~>=~ (p_user || '/') and name ~<~ (p_user || '0')
+        limit watcher.limit_of('objects', p_user)
+      ) uploaded
+    )
+  $function$;
+
+
+  -- How much of a limit a user has used; null where that is not counted.
+  create function watcher.used(p_name text, p_user uuid) returns bigint
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select case p_name
+      when 'open_rows' then (select count(*) from public.trained_identities
+        where user_id = p_user and status in ('pending', 'publishing'))
+      when 'rows_per_day' then watcher.rows_of_the_day(p_user)
+      when 'retries_per_hour' then watcher.retries_of_the_hour(p_user)
+      when 'objects' then (select count(*) from storage.objects
+        where bucket_id = 'identity-images' and name ~>=~ (p_user || '/') and name ~<~ (p_user || '0'))
+    end
+  $function$;
+
   -- Postgres runs the triggers of one event in alphabetical order: hence a_ and b_ in their names.
   create trigger a_validate before insert on public.trained_identities
     for each row execute function watcher.on_insert();
+  create trigger a_count after insert on public.trained_identities
+    for each row when (new.status = 'pending') execute function watcher.after_insert();
 
 
   -- Runs before any row is locked. Otherwise two changes of one user, each with a row that the other needs, could deadlock.
@@ -246,7 +419,7 @@ begin
   begin
     new.updated_at := now();
     if old.status = 'failed' and new.status = 'pending' then
-      -- Users are bound by the limit and need all images uploaded; the operator's replay is not checked.
+      -- Users are bound by the limits and need all images uploaded; the operator's replay is not checked.
       if (select auth.uid()) is not null then
         refusal := watcher.missing_image_error(new.image_paths);
         if refusal is not null then
@@ -257,7 +430,7 @@ begin
       new.error_code := null;
       new.error_message := null;
       new.images_published := 0;
-      new.next_attempt_at := null;
+      new.next_attempt_at := case when (select auth.uid()) is not null then watcher.count_retry(new.id, new.user_id) end;
     end if;
     return new;
   end

@@ -33,6 +33,8 @@ begin
     id bigint generated always as identity primary key,
     kind text not null constraint kind_is_known check (kind = any (watcher.kinds())),
     identity_id uuid not null,
+    -- The user whose row it is, for fairness between users; null for work that is nobody's.
+    owner uuid,
     created_at timestamptz not null default now(),
     -- Due now, in ascending order; null while an attempt holds the work and while it is deferred.
     turn_at timestamptz,
@@ -87,6 +89,8 @@ begin
     reason text,
     -- Whether each of its requests that change something on the Hub was answered; what was not can land late.
     answered boolean not null default false,
+    -- It was counted, and is not any more: an outage was the cause.
+    given_back boolean not null default false,
     check ((ended_at is null) = (outcome is null))
   ) with (fillfactor = 80);
   create index attempts_by_identity on watcher.attempts (identity_id, number);
@@ -119,6 +123,12 @@ begin
       least(5 * power(3, least(greatest(spent, 1), 20) - 1), 900) * (0.75 + 0.5 * random()),
       least(coalesce(retry_after_seconds, 0), 3600)
     ))
+  $function$;
+
+  -- Where work queues after an outage that it met: behind what is due, so that other rows show whether it lasts.
+  create function watcher.behind_others(cause text) returns interval
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
+    select make_interval(secs => case when cause = 'shutdown' then 0 else 60 end)
   $function$;
 
   create function watcher.bounded_lease(seconds double precision) returns interval
@@ -195,6 +205,8 @@ begin
     update watcher.attempts set ended_at = now(), outcome = 'revoked', reason = 'The row was deleted.'
     where identity_id = old.id and kind <> 'erase' and ended_at is null;
     delete from watcher.attempts where identity_id = old.id and kind <> 'erase' and ended_at < now();
+    delete from watcher.rejections where identity_id = old.id;
+    delete from watcher.retries where identity_id = old.id;
     return old;
   end
   $function$;
@@ -260,6 +272,9 @@ begin
   -- its work is claimed again at once, unspent. p_predecessor_is_dead: the caller holds the lock of its instance, so what
   -- earlier runs of that instance hold is due at once.
   --
+  -- Users of whom nothing is running go first. p_extra: the kinds of which one more piece may be taken than p_slots says, if
+  -- it is such a user's.
+  --
   -- p_machine: the machine that the run is on. While another machine uses the same instance name, nothing is claimed, and
   -- "name_taken" has {"machine": m, "seconds": s until that one counts as gone}.
   --
@@ -271,7 +286,8 @@ begin
     p_lease_seconds double precision,
     p_holding bigint[] default '{}',
     p_predecessor_is_dead boolean default false,
-    p_machine text default ''
+    p_machine text default '',
+    p_extra text[] default '{}'
   ) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -283,7 +299,9 @@ begin
     known record;
     isolated record;
     wanted integer;
+    extra integer;
     taken integer;
+    busy_owners uuid[];
     asked record;
     due record;
     entry watcher.work;
@@ -338,38 +356,53 @@ begin
         from jsonb_each_text(p_slots) order by key is distinct from isolated.kind, key
       loop
         wanted := asked.slots;
+        extra := (asked.kind = any (coalesce(p_extra, '{}')))::integer;
         taken := 0;
         exit when draining;
-        continue when wanted = 0;
+        continue when wanted + extra = 0;
+        select coalesce(array_agg(distinct w.owner), '{}') into busy_owners
+        from watcher.attempts a join watcher.work w on w.id = a.work_id
+        where a.ended_at is null and a.lease_expires_at > now() and a.kind = asked.kind and w.owner is not null;
         for due in
-          -- First what a dead run or a lost answer left behind, then the rest in the order in which it became due.
-          select id, identity_id, since from (
-            (select w.id, w.identity_id, w.turn_at as since, w.isolated_for, false as at_once from watcher.work w
-              where w.kind = asked.kind and w.turn_at is not null and w.isolated_for is distinct from p_run
-              order by w.turn_at limit 4 * wanted + 64)
-            union all
-            (select w.id, w.identity_id, w.next_at, w.isolated_for, false from watcher.work w
-              where w.kind = asked.kind and w.next_at <= now() and w.isolated_for is distinct from p_run
-              order by w.next_at limit 4 * wanted + 64)
-            union all
-            (select w.id, w.identity_id, coalesce(w.turn_at, w.next_at), w.isolated_for, false from watcher.work w
-              where w.isolated_for = p_run and w.kind = asked.kind and (w.turn_at is not null or w.next_at <= now()))
-            union all
-            (select w.id, w.identity_id, coalesce(a.lease_expires_at, w.created_at), w.isolated_for,
-                coalesce(a.lease_expires_at > now(), false)
-              from watcher.work w
-              left join watcher.attempts a on a.work_id = w.id and a.ended_at is null
-              where w.kind = asked.kind and w.turn_at is null and w.next_at is null and (
-                a.number is null
-                or (a.lease_expires_at <= now() and a.number <> all (holding))
-                or (a.run_id = p_run and a.number <> all (holding))
-                or (p_predecessor_is_dead and a.instance = p_instance and a.machine = this_machine
-                  and a.run_id <> p_run)
-              ))
+          -- First what a dead run or a lost answer left behind, then the rest in the order in which it became due, one of
+          -- each user who has none running before all others.
+          select id, identity_id, since, owner is not null and not second as may_be_extra from (
+            select c.*, c.owner is not null and (
+              c.owner = any (busy_owners) or row_number() over (partition by c.owner order by at_once desc, since) > 1
+            ) as second
+            from (
+              (select w.id, w.identity_id, w.owner, w.turn_at as since, w.isolated_for, false as at_once from (
+                  -- A replay may have queued any number of one user's.
+                  select * from watcher.work
+                  where kind = asked.kind and turn_at is not null and isolated_for is distinct from p_run
+                  order by turn_at limit 1000
+                ) w
+                order by coalesce(w.owner = any (busy_owners), false), w.turn_at limit 4 * wanted + 64)
+              union all
+              (select w.id, w.identity_id, w.owner, w.next_at, w.isolated_for, false from watcher.work w
+                where w.kind = asked.kind and w.next_at <= now() and w.isolated_for is distinct from p_run
+                order by w.next_at limit 4 * wanted + 64)
+              union all
+              (select w.id, w.identity_id, w.owner, coalesce(w.turn_at, w.next_at), w.isolated_for, false from watcher.work w
+                where w.isolated_for = p_run and w.kind = asked.kind and (w.turn_at is not null or w.next_at <= now()))
+              union all
+              (select w.id, w.identity_id, w.owner, coalesce(a.lease_expires_at, w.created_at), w.isolated_for,
+                  coalesce(a.lease_expires_at > now(), false)
+                from watcher.work w
+                left join watcher.attempts a on a.work_id = w.id and a.ended_at is null
+                where w.kind = asked.kind and w.turn_at is null and w.next_at is null and (
+                  a.number is null
+                  or (a.lease_expires_at <= now() and a.number <> all (holding))
+                  or (a.run_id = p_run and a.number <> all (holding))
+                  or (p_predecessor_is_dead and a.instance = p_instance and a.machine = this_machine
+                    and a.run_id <> p_run)
+                ))
+            ) c
           ) candidates
-          order by isolated_for = p_run desc nulls last, at_once desc, since
+          order by isolated_for = p_run desc nulls last, at_once desc, second, since
         loop
-          exit when taken >= wanted;
+          exit when taken >= wanted + extra;
+          continue when taken >= wanted and not due.may_be_extra;
 
           -- Lock the row, if there is one, then the entry, and skip either if it is locked. Both may have changed since the
           -- query above, so they are read again by statements of their own.
@@ -596,15 +629,37 @@ begin
       perform watcher.put_off(entry, true, p_reason, entry.last_reason, null);
       return 'done';
     end if;
+    -- First, since it queues the work again.
+    perform watcher.put_back(mine.kind, mine.identity_id, null);
     update watcher.work w set
-      turn_at = now(), next_at = null, isolated_for = null,
+      turn_at = now() + watcher.behind_others(p_cause), next_at = null, isolated_for = null,
       last_reason = case when counts then p_reason else w.last_reason end,
       spent = greatest(w.spent - case when counts or look_only then 0 else 1 end, 0),
       shutdowns = case when p_cause = 'shutdown' and counts then 0 else entry.shutdowns end,
       unsures = case when p_cause = 'unsure' and counts then 0 else entry.unsures end
     where w.id = mine.work_id;
-    perform watcher.put_back(mine.kind, mine.identity_id, null);
     return 'done';
+  end
+  $function$;
+
+  -- An outage has turned out to be the cause of these attempts, which were deferred: they do not count, if their work is
+  -- still open. Each is given back once. Returns how many.
+  create function public.watcher_give_back(p_attempts bigint[]) returns integer
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    given integer := 0;
+    deferred record;
+  begin
+    for deferred in
+      select a.number, w.id as work_id from watcher.attempts a join watcher.work w on w.id = a.work_id
+      where a.number = any (p_attempts) and a.outcome = 'deferred' and not a.look_only and not a.given_back and w.spent > 0
+      order by w.id, a.number for update of a, w skip locked limit 1000
+    loop
+      update watcher.attempts set given_back = true where number = deferred.number;
+      update watcher.work set spent = greatest(spent - 1, 0) where id = deferred.work_id;
+      given := given + 1;
+    end loop;
+    return given;
   end
   $function$;
 

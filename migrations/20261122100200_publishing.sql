@@ -11,6 +11,15 @@ begin
   end if;
 
 
+  -- The open rows of which the Hub did not accept what was sent, and at which attempts that was counted.
+  create table watcher.rejections (
+    identity_id uuid primary key,
+    first_at timestamptz not null default now(),
+    last_at timestamptz not null default now(),
+    spent_by bigint[] not null default '{}'
+  );
+  alter table watcher.rejections enable row level security;
+
   -- Keeps the queue in step with the status, whoever changes it.
   create function watcher.on_status() returns trigger
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
@@ -32,12 +41,15 @@ begin
           ) * interval '1 second';
         end if;
       end if;
-      insert into watcher.work as w (kind, identity_id, turn_at, next_at)
-      values ('publish', new.id, due, new.next_attempt_at)
+      insert into watcher.work as w (kind, identity_id, owner, turn_at, next_at, last_reason)
+      values ('publish', new.id, new.user_id, due, new.next_attempt_at, case
+        when tg_op = 'UPDATE' and old.status = 'failed' and new.next_attempt_at is not null
+        then 'It was tried again several times within an hour, so it waits.' end)
       on conflict (identity_id, kind) do update set turn_at = excluded.turn_at, next_at = excluded.next_at
       where (w.turn_at, w.next_at) is distinct from (excluded.turn_at, excluded.next_at);
     elsif new.status in ('published', 'failed') then
       delete from watcher.work where identity_id = new.id and kind = 'publish';
+      delete from watcher.rejections where identity_id = new.id;
     elsif old.next_attempt_at is not null then
       -- A deferred row, set to publishing by hand: due now. A claim has already cleared the entry.
       update watcher.work set turn_at = now(), next_at = null
@@ -123,8 +135,8 @@ begin
   create function watcher.publish_find_unqueued() returns boolean
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
-    insert into watcher.work (kind, identity_id, turn_at, next_at)
-    select 'publish', t.id, case when t.next_attempt_at is null then now() end, t.next_attempt_at
+    insert into watcher.work (kind, identity_id, owner, turn_at, next_at)
+    select 'publish', t.id, t.user_id, case when t.next_attempt_at is null then now() end, t.next_attempt_at
     from public.trained_identities t
     where t.status in ('pending', 'publishing')
       and not exists (select from watcher.work w where w.identity_id = t.id and w.kind = 'publish')
@@ -254,6 +266,78 @@ begin
   $function$;
 
 
+  -- The Hub did not accept what was sent for a row. For other kinds than publish that is as watcher_fail. It fails the row if another one was published since it was first
+  -- rejected. Until then it is deferred, and counts; but once three rows were rejected and none was published meanwhile, the
+  -- fault is not theirs: it is an outage, the row is due again, unspent, and what all of them spent in it is given back.
+  -- Returns 'failed', 'deferred' or 'outage', also when the same attempt repeats it; or 'lost'.
+  create function public.watcher_reject(p_attempt bigint, p_code text, p_message text, p_answered boolean default false)
+  returns text
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    mine record;
+    entry watcher.work;
+    this_one_only_looks boolean;
+    since timestamptz;
+    last_published timestamptz;
+    attempts bigint[];
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held then
+      return case when mine.outcome in ('failed', 'deferred') then mine.outcome when mine.outcome = 'released' then 'outage'
+        else 'lost' end;
+    end if;
+    if mine.kind <> 'publish' then
+      perform watcher.end_attempt(p_attempt, 'failed', p_code, p_message, p_answered);
+      perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message);
+      return 'failed';
+    end if;
+    -- One at a time, so that the third sees the other two.
+    perform pg_advisory_xact_lock(hashtextextended('watcher.rejections', 0));
+    select max(published_at) into last_published from public.trained_identities where status = 'published';
+    insert into watcher.rejections as r (identity_id) values (mine.identity_id)
+    on conflict (identity_id) do update set last_at = now()
+    returning r.first_at into since;
+    if last_published > since then
+      perform watcher.end_attempt(p_attempt, 'failed', p_code, p_message, p_answered);
+      perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message);
+      return 'failed';
+    end if;
+
+    select * into entry from watcher.work w where w.id = mine.work_id;
+    select a.look_only into this_one_only_looks from watcher.attempts a where a.number = p_attempt;
+    if this_one_only_looks or 3 > (
+      select count(*) from watcher.rejections r where r.last_at > coalesce(last_published, '-infinity')
+    ) then
+      perform watcher.end_attempt(p_attempt, 'deferred', p_code, p_message, p_answered);
+      update watcher.rejections set spent_by = spent_by || p_attempt where identity_id = mine.identity_id;
+      perform watcher.put_off(entry, this_one_only_looks, p_message,
+        case when this_one_only_looks then entry.last_reason else p_message end, null);
+      return 'deferred';
+    end if;
+    perform watcher.end_attempt(p_attempt, 'released', p_code, p_message, p_answered);
+    perform watcher.put_back(mine.kind, mine.identity_id, null);
+    update watcher.work w set
+      turn_at = now() + watcher.behind_others('outage'), next_at = null, isolated_for = null,
+      spent = greatest(w.spent - 1, 0), last_reason = p_message
+    where w.id = mine.work_id;
+    select array_agg(number) into attempts from watcher.rejections r, unnest(r.spent_by) as number
+    where r.last_at > coalesce(last_published, '-infinity');
+    perform public.watcher_give_back(attempts);
+    return 'outage';
+  end
+  $function$;
+
+  -- The repos of the two rows that were published last in a namespace, without that row's.
+  create function public.watcher_newest_repos(p_namespace text, p_other_than uuid) returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select coalesce(jsonb_agg(model_id order by published_at desc), '[]') from (
+      select t.model_id, t.published_at from public.trained_identities t
+      where t.status = 'published' and t.id <> p_other_than and starts_with(t.model_id, p_namespace || '/')
+      order by t.published_at desc limit 2
+    ) newest
+  $function$;
+
+
   -- For the operator.
 
   -- Sets failed rows back to pending, those that match every given condition, at most p_limit per call and in the order of
@@ -360,6 +444,52 @@ begin
           'machine', i.machine, 'heard_seconds_ago', extract(epoch from now() - i.seen_at))), '{}')
         from watcher.instances i where i.seen_at > now() - make_interval(secs => watcher.silence_seconds()))
     )
+  $function$;
+
+  -- All limits, for everybody or one user, in order: [{"name", "value", "set_for": "user", "everybody" or null for the
+  -- default, "default", "lowest", "highest", "per_user", "about", "used": of a user, "users": how many have their own}].
+  create function public.watcher_limits(p_user uuid default null) returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select jsonb_agg(jsonb_build_object(
+      'name', k.name, 'value', watcher.limit_of(k.name, p_user), 'default', k.default_value,
+      'lowest', k.lowest, 'highest', k.highest, 'per_user', k.per_user, 'about', k.about,
+      'set_for', (select case when l.user_id is null then 'everybody' else 'user' end from watcher.limits l
+        where l.name = k.name and (l.user_id = p_user or l.user_id is null) order by l.user_id nulls last limit 1),
+      'used', case when p_user is not null then watcher.used(k.name, p_user) end,
+      'users', (select count(*) from watcher.limits l where l.name = k.name and l.user_id is not null)
+    ) order by k.place) from watcher.known_limits() k
+  $function$;
+
+  -- Sets a limit for everybody, or for one user; null removes it, so that what was before applies again.
+  create function public.watcher_set_limit(p_name text, p_value bigint, p_user uuid default null) returns jsonb
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    known record;
+  begin
+    select * into known from watcher.known_limits() k where k.name = p_name;
+    if known.name is null then
+      raise exception using errcode = 'invalid_parameter_value', message = format('There is no limit %L.', p_name);
+    end if;
+    if p_value not between known.lowest and known.highest then
+      raise exception using errcode = 'invalid_parameter_value',
+        message = format('%s must be from %s to %s.', known.name, known.lowest, known.highest);
+    end if;
+    if p_user is not null and not known.per_user then
+      raise exception using errcode = 'invalid_parameter_value',
+        message = format('%s is for everybody: it cannot be set for one user.', known.name);
+    end if;
+    perform from auth.users where id = p_user for key share;
+    if not found and p_user is not null then
+      raise exception using errcode = 'invalid_parameter_value', message = format('There is no user %s.', p_user);
+    end if;
+    if p_value is null then
+      delete from watcher.limits where name = p_name and user_id is not distinct from p_user;
+    else
+      insert into watcher.limits (name, user_id, value) values (p_name, p_user, p_value)
+      on conflict (name, user_id) do update set value = excluded.value;
+    end if;
+    return public.watcher_limits(p_user);
+  end
   $function$;
 
   -- One row with all its attempts and names, or null if there is no such row.

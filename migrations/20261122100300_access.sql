@@ -64,6 +64,7 @@ begin
   grant execute on function watcher.name_error(text) to authenticated;
   grant execute on function watcher.paths_error(uuid, text[]) to authenticated;
   grant execute on function watcher.image_label(bigint, text) to authenticated;
+  grant execute on function watcher.may_upload(uuid) to authenticated;
 
   -- The verbs are for the watcher alone.
   for verb in
@@ -111,7 +112,10 @@ begin
     using (bucket_id = 'identity-images' and (storage.foldername(name))[1] = (select auth.uid())::text);
   create policy "Users upload their own identity images" on storage.objects
     for insert to authenticated
-    with check (bucket_id = 'identity-images' and (storage.foldername(name))[1] = (select auth.uid())::text);
+    with check (
+      bucket_id = 'identity-images' and (storage.foldername(name))[1] = (select auth.uid())::text
+      and watcher.may_upload((select auth.uid()))
+    );
   create policy "Users delete their own identity images unless in use" on storage.objects
     for delete to authenticated
     using (

@@ -19,12 +19,14 @@ from tests.support.scene import Scene, staged
 from tests.support.waiting import PATIENCE
 from watcher.engine.attempt import Attempts
 from watcher.engine.lease import Leases
+from watcher.engine.reach import Checks, Reach
 from watcher.engine.retry import Retry
 from watcher.erasing.eraser import Eraser
 from watcher.hub.repos import Hub
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
 from watcher.publishing.publisher import Publisher
+from watcher.publishing.write_check import WriteCheck
 from watcher.sandbox import Postgres, Sandbox
 from watcher.supabase.client import supabase_client
 from watcher.supabase.rpc import Rpc
@@ -184,13 +186,19 @@ def quick() -> Retry:
 
 
 @pytest.fixture
-async def photos(sandbox: Sandbox, quick: Retry) -> AsyncIterator[Photos]:
+async def bucket(sandbox: Sandbox) -> AsyncIterator[Storage]:
     async with httpx.AsyncClient(timeout=PATIENCE) as http:
-        yield Photos(
-            Storage(http, url=sandbox.supabase_url, key=sandbox.keys.secret),
-            fetches=4,
-            retry=quick,
-        )
+        yield Storage(http, url=sandbox.supabase_url, key=sandbox.keys.secret)
+
+
+@pytest.fixture
+def photos(bucket: Storage, quick: Retry) -> Photos:
+    return Photos(bucket, fetches=4, retry=quick)
+
+
+@pytest.fixture
+async def reach(verbs: Verbs, hub: Hub, bucket: Storage) -> Reach:
+    return Reach({"hub": Checks(hub.check_token, WriteCheck(verbs, hub)), "storage": Checks(bucket.check)})
 
 
 @pytest.fixture
@@ -211,14 +219,14 @@ def eraser(verbs: Verbs, hub: Hub, quick: Retry) -> Eraser:
 
 
 @pytest.fixture
-def attempts(verbs: Verbs, publisher: Publisher, eraser: Eraser, quick: Retry) -> Attempts:
+def attempts(verbs: Verbs, publisher: Publisher, eraser: Eraser, quick: Retry, reach: Reach) -> Attempts:
     """Attempts at work of every kind."""
     return Attempts(
         verbs=verbs,
         leases=Leases(verbs, length=20, renewal=5),
         works={"publish": publisher, "erase": eraser},
         retry=quick,
-        probe=publisher.hub.check_token,
+        reach=reach,
     )
 
 

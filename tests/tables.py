@@ -128,7 +128,30 @@ def _keys(literal: ast.Dict) -> list[str]:
     return [str(key.value) for key in literal.keys if isinstance(key, ast.Constant)]
 
 
-MADE: dict[str, Callable[[str], str]] = {"settings": settings, "metrics": metrics, "events": events}
+_LIMIT = re.compile(
+    r"\(\d+, '(\w+)', (\d+)(?:::bigint)?, (\d+)(?:::bigint)?, (\d+)(?:::bigint)?, (?:true|false),\s+'(.*)'\)"
+)
+
+
+def limits(_before: str) -> str:
+    """What `watcher.known_limits` in the migrations answers."""
+    found = [
+        limit
+        for file in sorted((ROOT / "migrations").glob("*.sql"))
+        for limit in _LIMIT.findall(file.read_text())
+    ]
+    return table(
+        ("limit", "default", "range", "what it is"),
+        *((f"`{name}`", default, f"{low} to {high}", about) for name, default, low, high, about in found),
+    )
+
+
+MADE: dict[str, Callable[[str], str]] = {
+    "settings": settings,
+    "metrics": metrics,
+    "events": events,
+    "limits": limits,
+}
 
 
 def rewritten(text: str) -> str:

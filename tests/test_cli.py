@@ -62,7 +62,7 @@ def test_the_process_ends_with_2_as_well() -> None:
 def test_it_says_its_version_and_what_it_can_do() -> None:
     assert CliRunner().invoke(cli, ["--version"]).output == f"watcher, version {__version__}\n"
     help_ = CliRunner().invoke(cli, ["-h"]).output
-    for command in ("run", "migrate", "sandbox", "demo", "doctor", "status", "show", "replay"):
+    for command in ("run", "migrate", "sandbox", "demo", "doctor", "status", "show", "replay", "limits"):
         assert re.search(rf"^  {command} +\S", help_, re.MULTILINE)
 
 

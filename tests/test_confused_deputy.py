@@ -18,6 +18,7 @@ from tests.support.pictures import jpeg
 from tests.support.scene import PICTURES, Scene, claim
 from watcher.engine.attempt import Attempts
 from watcher.engine.lease import Leases
+from watcher.engine.reach import Reach
 from watcher.errors import Transient, WatcherError
 from watcher.identity import Identity
 from watcher.operator.queries import Queries
@@ -162,7 +163,7 @@ def attempts_of(publisher: Publisher) -> Attempts:
         leases=leases,
         works={"publish": publisher},
         retry=publisher.retry,
-        probe=publisher.hub.check_token,
+        reach=Reach({}),
     )
 
 

@@ -8,10 +8,12 @@ import httpx
 
 from watcher.engine.attempt import Attempts
 from watcher.engine.daemon import Daemon
+from watcher.engine.fair import FairLimit
 from watcher.engine.health import Health
 from watcher.engine.lease import Leases
 from watcher.engine.outages import Outages
 from watcher.engine.probes import Probes
+from watcher.engine.reach import Checks, Reach
 from watcher.engine.retry import Retry
 from watcher.engine.work import Work
 from watcher.erasing.eraser import Eraser
@@ -24,6 +26,7 @@ from watcher.process.instance import InstanceLock, machine
 from watcher.process.sd_notify import ServiceManager
 from watcher.process.signals import handling_signals
 from watcher.publishing.publisher import Publisher
+from watcher.publishing.write_check import WriteCheck
 from watcher.settings.settings import Settings, environment
 from watcher.supabase import storage
 from watcher.supabase.client import TIMEOUT, UNLIMITED, supabase_client
@@ -35,6 +38,8 @@ from watcher.supabase.verbs import Verbs
 _SWITCH_INTERVAL = 0.0005
 # Erasures at the same time, beside the rows that are being published.
 _ERASE_SLOTS = 2
+# Batches uploaded at the same time at least: while one requests its upload URLs, another uses the link.
+_UPLOADS = 2
 # Seconds, beyond the poll interval, without a response from Supabase after which the daemon is not ready.
 _ANSWER_WITHIN = 60.0
 
@@ -66,16 +71,26 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
             namespace=settings.hf_namespace,
         )
         stack.callback(hub.close)
-        photos = Photos(
-            storage.Storage(image_http, url=settings.supabase_url, key=key),
-            fetches=settings.fetches,
-            retry=retry,
-        )
+        bucket = storage.Storage(image_http, url=settings.supabase_url, key=key)
+        photos = Photos(bucket, fetches=settings.fetches, retry=retry)
         leases = Leases(verbs, length=settings.lease, renewal=settings.renewal)
         works: dict[str, Work] = {
-            "publish": Publisher(verbs=verbs, hub=hub, photos=photos, spool=spool, retry=retry),
+            "publish": Publisher(
+                verbs=verbs,
+                hub=hub,
+                photos=photos,
+                spool=spool,
+                retry=retry,
+                uploads=FairLimit(max(settings.slots, _UPLOADS)),
+            ),
             "erase": Eraser(verbs=verbs, hub=hub, retry=retry),
         }
+        reach = Reach(
+            {
+                "hub": Checks(hub.check_token, others=WriteCheck(verbs, hub)),
+                "storage": Checks(bucket.check),
+            }
+        )
         slots = {"publish": settings.slots, "erase": _ERASE_SLOTS}
         outages = Outages()
         answer_within = settings.poll_alive + _ANSWER_WITHIN
@@ -102,7 +117,7 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
             settings=settings,
             verbs=verbs,
             leases=leases,
-            attempts=Attempts(verbs=verbs, leases=leases, works=works, retry=retry, probe=probe),
+            attempts=Attempts(verbs=verbs, leases=leases, works=works, retry=retry, reach=reach),
             outages=outages,
             health=health,
             slots=slots,

@@ -21,7 +21,7 @@ import click
 
 from watcher import __version__
 from watcher.errors import Misconfigured, WatcherError
-from watcher.operator import console
+from watcher.operator import console, limits
 
 EX_CONFIG = 78
 
@@ -214,5 +214,5 @@ def demo(photos: Path | None, as_json: bool, keep: bool) -> None:
     asyncio.run(play(folder=photos, as_json=as_json, keep=keep))
 
 
-for command in (console.doctor, console.status, console.show, console.replay):
+for command in (console.doctor, console.status, console.show, console.replay, limits.limits):
     cli.add_command(command)

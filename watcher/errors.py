@@ -3,15 +3,18 @@
 WatcherError
 ├─ Misconfigured   the operator must fix it: say what and how, exit 78, do not restart
 ├─ Outage          no row can be processed now: release the rows (the attempts do not count), pause, probe
+├─ Refused         a service refused a request about one row: find out whether it refuses every row
 ├─ Transient       may succeed if retried, after `retry_after` seconds if the service said so
 ├─ Wait            only time can help: give the slot back, look again in `seconds`, the attempt does not count
 ├─ Permanent       this row cannot be published: fail it with a code and a sentence
+│  └─ Rejected     a service does not accept what was sent: the row's fault, unless it accepts nobody's
 └─ LeaseLost       another attempt may hold the row: stop, write nothing
 
 Each package that uses a service translates that service's errors, `raise … from`.
 """
 
 import math
+from collections.abc import Awaitable, Callable, Sequence
 
 CODES = (
     "image_missing",
@@ -38,12 +41,39 @@ class Misconfigured(WatcherError):
 class Outage(WatcherError):
     """A service refuses every request, or this host's disk is full: the row is not the cause.
 
-    `certain` is false where a request about one row's things was refused, which may be that row's alone.
+    `certain` is false where only requests about rows have shown it. `of_kind`: it concerns the kind of work that met it,
+    not every kind. `probe` raises an error while it lasts; None where the daemon's own probe shows that.
     """
 
-    def __init__(self, sentence: str, *, certain: bool = True) -> None:
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        certain: bool = True,
+        of_kind: bool = False,
+        probe: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         super().__init__(sentence)
         self.certain = certain
+        self.of_kind = of_kind
+        self.probe = probe
+        self.spent_by: Sequence[int] = ()
+        """The attempts on other rows that met it before it was known, and were counted."""
+
+
+class Refused(WatcherError):
+    """A service refused a request about one row's repo or image: that row's alone, or every row's.
+
+    The text is for that row, `everybody` for the case that every row is refused. `service` is the one to ask, "hub" or
+    "storage"; `step` what the row was about to do. With `now`, the answer may not be an older one: the key is in doubt.
+    """
+
+    def __init__(self, sentence: str, *, everybody: str, service: str, now: bool = False) -> None:
+        super().__init__(sentence)
+        self.everybody = everybody
+        self.service = service
+        self.now = now
+        self.step = ""
 
 
 class Transient(WatcherError):
@@ -81,6 +111,14 @@ class Permanent(WatcherError):
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(sentence)
         self.code = code
+
+
+class Rejected(Permanent):
+    """A service does not accept what was sent for this row; `everybody` is the sentence if it accepts nobody's."""
+
+    def __init__(self, code: str, sentence: str, *, everybody: str) -> None:
+        super().__init__(code, sentence)
+        self.everybody = everybody
 
 
 class LeaseLost(WatcherError):

@@ -1,6 +1,7 @@
 """The requests at which a publication can be stopped, and the row that the tests stop there."""
 
 from typing import Any, Literal
+from uuid import uuid4
 
 from tests.acceptance.person import Person
 from tests.acceptance.stage import Stage
@@ -35,6 +36,19 @@ def hold(sandbox: Sandbox, place: str, when: Literal["before", "after"]) -> Rule
 def inserted(person: Person, name: str = "Ada") -> str:
     """Insert a row with PHOTOS and return its id."""
     return person.insert(name, [person.upload(photo) for photo in PHOTOS])
+
+
+def at_fault(stage: Stage) -> str:
+    """Return an id for a new row that fails as soon as the Hub does not accept it: as if others had been accepted meanwhile.
+
+    Another row has to be published already.
+    """
+    identity = str(uuid4())
+    stage.sql(
+        "insert into watcher.rejections (identity_id, first_at) values (%s, now() - interval '1 day')",
+        identity,
+    )
+    return identity
 
 
 def outcomes(stage: Stage, identity: str) -> list[str]:

@@ -10,8 +10,9 @@ import pytest
 
 from tests.acceptance.boundaries import CLAIM, COMMIT, LATE, RENEWAL, Request, kill_everywhere
 from tests.acceptance.person import Person, Row
-from tests.acceptance.places import PHOTOS, at, outcomes
+from tests.acceptance.places import PHOTOS, at, at_fault, inserted, outcomes
 from tests.acceptance.repo import audit, orphans
+from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
@@ -53,8 +54,16 @@ def test_a_row_that_is_published_while_a_request_is_late(
     assert len(requests) >= 9, requests
 
 
+def publish_one(stage: Stage, person: Person) -> None:
+    """Publish a row, which shows that the Hub accepts others."""
+    with Watcher(stage) as watcher:
+        person.wait_for(inserted(person), "published")
+        watcher.stop()
+
+
 def test_a_row_that_fails_for_good(stage: Stage, sandbox: Sandbox, person: Person) -> None:
     photos = [person.upload(photo) for photo in PHOTOS]
+    publish_one(stage, person)
     sandbox.faults.add(Answer(400, {"error": "No."}), **at("commit"), times=None)
 
     def look(row: Row, request: Request, when: str) -> None:
@@ -64,7 +73,11 @@ def test_a_row_that_fails_for_good(stage: Stage, sandbox: Sandbox, person: Perso
         assert outcomes(stage, row["id"]) in (["failed"], ["crashed", "failed"])
 
     requests = kill_everywhere(
-        stage, person, insert=lambda: person.insert("Ada", photos), end="failed", look=look
+        stage,
+        person,
+        insert=lambda: person.insert("Ada", photos, id=at_fault(stage)),
+        end="failed",
+        look=look,
     )
     assert "/api/repos/delete" in {request.route for request in requests}
 
@@ -73,12 +86,13 @@ def test_a_row_that_fails_while_a_request_is_late_and_is_retried(
     stage: Stage, sandbox: Sandbox, person: Person
 ) -> None:
     photos = [person.upload(photo) for photo in PHOTOS]
+    publish_one(stage, person)
     refusals = []
 
     def insert() -> str:
         """A row that is refused; what is late has met its own fault before."""
         refusals.append(sandbox.faults.add(Answer(400, {"error": "No."}), **at("commit"), times=None))
-        return person.insert("Ada", photos)
+        return person.insert("Ada", photos, id=at_fault(stage))
 
     def retry(row: Row) -> Row:
         sandbox.faults.remove(refusals.pop())

@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd
 
 from tests.acceptance.person import BUCKET, Person
-from tests.acceptance.places import PHOTOS, at, hold, inserted, outcomes
+from tests.acceptance.places import PHOTOS, at, at_fault, hold, inserted, outcomes
 from tests.acceptance.repo import audit, download, orphans
 from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage, unique
@@ -110,9 +110,10 @@ def test_in_another_namespace_it_begins_anew_and_the_empty_repo_goes_once_the_ol
 def test_what_the_hub_refuses_to_take_fails_the_row_and_leaves_no_repo(
     stage: Stage, sandbox: Sandbox, person: Person
 ) -> None:
-    sandbox.faults.add(Answer(400, {"error": "This is not to our taste."}), **at("commit"), times=None)
-    identity = inserted(person)
     with Watcher(stage) as watcher:
+        person.wait_for(inserted(person), "published")
+        sandbox.faults.add(Answer(400, {"error": "This is not to our taste."}), **at("commit"), times=None)
+        identity = person.insert("Ada", [person.upload(photo) for photo in PHOTOS], id=at_fault(stage))
         row = person.wait_for(identity, "failed")
         stage.erase_due()
         watcher.stop()

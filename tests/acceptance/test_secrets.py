@@ -150,7 +150,7 @@ class Day:
         self._fault("storage", _OBJECT, Answer(400, {"code": "InvalidKey", "message": self._told}))
         self.ends("failed", "path_forbidden")
         self._fault("hub", "/objects/batch", Answer(422, {"error": self._told}))
-        self.ends("failed", "hub_refused")
+        self.ends("pending", later=True)
 
     def that_put_a_row_off(self) -> None:
         for path in ("/objects/batch", "/commit/"):

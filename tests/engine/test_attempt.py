@@ -3,7 +3,7 @@
 import asyncio
 from collections import UserDict
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, NoReturn
@@ -16,6 +16,7 @@ from tests.support.scene import PICTURES, Scene, claim
 from watcher.engine import attempt as attempt_module
 from watcher.engine.attempt import Attempts
 from watcher.engine.lease import Lease
+from watcher.engine.reach import Checks, Reach
 from watcher.engine.work import Done
 from watcher.errors import LeaseLost, Misconfigured, Outage, Permanent, Transient, Wait, WatcherError
 from watcher.identity import Claim, Publication
@@ -378,56 +379,118 @@ async def test_a_time_that_is_none_is_not_waited_for(
 # Refusals that may be one row's alone.
 
 DISABLED = Answer(403, {"error": "Access to this resource is disabled."})
+QUOTA = Answer(403, {"error": "Private repository storage limit reached, please upgrade your plan"})
 
 
-async def released(scene: Scene, verbs: Verbs, attempts: Attempts) -> UUID:
-    """Insert a row whose repo cannot be created, and carry it to its release."""
+async def refused(scene: Scene, verbs: Verbs, attempts: Attempts, *, everybody: bool) -> UUID:
+    """Insert a row and carry it to its refusal, which is its own or everybody's."""
     identity = scene.insert()
-    with pytest.raises(Outage):
+    if everybody:
+        with pytest.raises(Outage):
+            await carry(attempts, verbs)
+    else:
         await carry(attempts, verbs)
-    assert scene.database.outcomes(identity) == ["released"]
+    assert scene.database.outcomes(identity) == ["released" if everybody else "deferred"]
     return identity
 
 
-@pytest.mark.parametrize("healthy", [True, False])
-async def test_a_refusal_of_one_rows_repo_asks_whether_it_is_everybodys(
-    scene: Scene, verbs: Verbs, attempts: Attempts, healthy: bool
+async def published(scene: Scene, verbs: Verbs, attempts: Attempts) -> str:
+    """Publish a row, and return its repo."""
+    identity = scene.insert()
+    await carry(attempts, verbs)
+    return str(scene.database.row(identity)["model_id"])
+
+
+async def test_a_refusal_where_another_row_has_just_passed_is_this_rows_alone(
+    scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
-    scene.sandbox.faults.add(DISABLED, service="hub", path="/api/repos/create")
-    if not healthy:
-        scene.sandbox.faults.add(Answer(401, {"error": "Invalid"}), service="hub", path="whoami")
-    identity = await released(scene, verbs, attempts)
+    await published(scene, verbs, attempts)
+    scene.sandbox.faults.add(DISABLED, service="hub", path="/commit/")
+    identity = await refused(scene, verbs, attempts, everybody=False)
     assert len(scene.seen("GET", "whoami")) == 1
-    assert scene.database.line(identity)["unsures"] == int(healthy)
+    line = scene.database.line(identity)
+    assert (line["spent"], line["unsures"]) == (1, 0)
+    assert "this identity's repo: Access to this resource is disabled." in line["last_reason"]
 
 
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        Answer(401, {"error": "Invalid credentials in Authorization header"}),
-        Answer(402, {"error": "Payment required"}),
-        Answer(403, {"error": "Private repository storage limit reached, please upgrade your plan"}),
-    ],
-    ids=["token", "payment", "quota"],
-)
-async def test_a_refusal_of_the_account_is_everybodys(
-    scene: Scene, verbs: Verbs, attempts: Attempts, refusal: Answer
+@pytest.mark.parametrize("answer", [Answer(401, {"error": "Invalid"}), Answer(403, "<html>no</html>")])
+async def test_a_token_that_is_refused_is_everybodys_outage(
+    scene: Scene, verbs: Verbs, attempts: Attempts, answer: Answer
 ) -> None:
-    scene.sandbox.faults.add(refusal, service="hub", path="/api/repos/create")
-    identity = await released(scene, verbs, attempts)
+    await published(scene, verbs, attempts)
+    for path in ("/commit/", "whoami"):
+        scene.sandbox.faults.add(answer, service="hub", path=path)
+    identity = await refused(scene, verbs, attempts, everybody=True)
+    line = scene.database.line(identity)
+    assert (line["spent"], line["unsures"]) == (0, 0)
+    assert "<html>" not in scene.database.attempts(identity)[0]["reason"]
+
+
+async def test_a_full_account_is_everybodys_outage_and_nobody_is_asked(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    scene.sandbox.faults.add(QUOTA, service="hub", path="/api/repos/create")
+    identity = await refused(scene, verbs, attempts, everybody=True)
     assert scene.seen("GET", "whoami") == []
     assert scene.database.line(identity)["unsures"] == 0
 
 
+@pytest.mark.parametrize("may_write", [True, False])
+async def test_where_nobody_has_passed_the_right_to_write_is_asked_for_on_another_rows_repo(
+    scene: Scene, verbs: Verbs, attempts: Attempts, reach: Reach, may_write: bool
+) -> None:
+    repo = await published(scene, verbs, attempts)
+    scene.sandbox.faults.add(DISABLED, service="hub", path="/commit/")
+    if not may_write:
+        scene.sandbox.faults.add(DISABLED, service="hub", path=f"{repo}.git/info/lfs")
+    fresh = replace(attempts, reach=Reach(checks_of(reach)))
+    before = len(scene.seen("POST", f"{repo}.git/info/lfs"))
+    identity = await refused(scene, verbs, fresh, everybody=not may_write)
+    assert len(scene.seen("POST", f"{repo}.git/info/lfs")) == before + 1
+    assert scene.database.line(identity)["spent"] == int(may_write)
+    assert scene.database.line(identity)["unsures"] == 0
+    assert len(scene.commits(repo)) == 2
+
+
+async def test_where_there_is_nothing_to_ask_it_is_an_outage_until_a_second_row_decides(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    scene.sandbox.faults.add(DISABLED, service="hub", path="/commit/")
+    first = await refused(scene, verbs, attempts, everybody=True)
+    assert scene.database.line(first)["unsures"] == 1
+    second = scene.insert()
+    await carry(attempts, verbs)
+    assert scene.database.outcomes(second) == ["published"], "Whoever was not refused is tried first."
+    scene.sandbox.faults.add(DISABLED, service="hub", path="/commit/")
+    await carry(attempts, verbs)
+    assert scene.database.outcomes(first) == ["released", "deferred"]
+
+
+async def test_a_second_row_that_is_refused_makes_it_an_outage_and_gives_back_what_the_first_has_spent(
+    scene: Scene, verbs: Verbs, attempts: Attempts, reach: Reach
+) -> None:
+    await published(scene, verbs, attempts)
+    fresh = replace(attempts, reach=Reach(checks_of(reach)))
+    scene.sandbox.faults.add(DISABLED, service="hub", path="/commit/", times=None)
+    first = await refused(scene, verbs, fresh, everybody=False)
+    assert scene.database.line(first)["spent"] == 1
+    await refused(scene, verbs, fresh, everybody=True)
+    assert scene.database.line(first)["spent"] == 0
+
+
+def checks_of(reach: Reach) -> dict[str, Checks]:
+    """The checks of a memory, for one that knows nothing yet."""
+    return {name: Checks(service.key._request, service._others) for name, service in reach._services.items()}
+
+
 @pytest.mark.parametrize("trouble", [Hang(), Answer(503), Answer(200, b"[]")], ids=["hung", "503", "strange"])
-async def test_a_question_that_is_not_answered_leaves_it_open(
+async def test_a_question_that_is_not_answered_leaves_it_with_the_row(
     scene: Scene, verbs: Verbs, attempts: Attempts, trouble: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt_module, "_PROBE_WITHIN", 0.3)
+    monkeypatch.setattr(attempt_module, "_JUDGE_WITHIN", 0.3)
     scene.sandbox.faults.add(DISABLED, service="hub", path="/api/repos/create")
     scene.sandbox.faults.add(trouble, service="hub", path="whoami", times=None)
-    identity = await released(scene, verbs, attempts)
-    assert scene.database.line(identity)["unsures"] == 1
+    await refused(scene, verbs, attempts, everybody=False)
     scene.sandbox.faults.clear()
 
 
@@ -447,18 +510,80 @@ async def test_who_is_told_to_stop_while_asking_gives_the_row_back(
     assert scene.database.line(identity)["shutdowns"] == 1
 
 
+@pytest.mark.parametrize(("others", "attempts_made"), [(True, 8), (False, 24)])
 async def test_a_row_that_alone_is_refused_ends_within_its_budget(
-    scene: Scene, verbs: Verbs, attempts: Attempts
+    scene: Scene, verbs: Verbs, attempts: Attempts, others: bool, attempts_made: int
 ) -> None:
+    if others:
+        await published(scene, verbs, attempts)
     identity = scene.insert()
     scene.sandbox.faults.add(DISABLED, service="hub", path="/api/repos/create", times=None)
-    for _ in range(24):
-        with pytest.raises(Outage):
+    for _ in range(attempts_made):
+        with suppress(Outage):
             await carry(attempts, verbs)
+        scene.database.overwrite(
+            "update watcher.work set turn_at = now(), next_at = null where kind = 'publish'"
+        )
     await carry(attempts, verbs)  # a last look
     row = scene.database.row(identity)
     assert (row["status"], row["error_code"]) == ("failed", "attempts_exhausted")
     assert "Access to this resource is disabled." in row["error_message"]
+
+
+@pytest.mark.parametrize("service", ["a photo", "every photo"])
+async def test_a_photo_that_storage_refuses_is_its_rows_alone_unless_it_refuses_every_one(
+    scene: Scene, verbs: Verbs, attempts: Attempts, service: str
+) -> None:
+    identity = scene.insert()
+    path = "photo 2" if service == "a photo" else "authenticated"
+    scene.sandbox.faults.add(DISABLED, service="storage", path=path, times=None)
+    with nullcontext() if service == "a photo" else pytest.raises(Outage, match="Check SUPABASE_SECRET_KEY"):
+        await carry(attempts, verbs)
+    assert scene.database.line(identity)["spent"] == int(service == "a photo")
+    reason = scene.database.attempts(identity)[0]["reason"]
+    assert reason.startswith("Image 2 (photo 2.jpg) could not be read") == (service == "a photo")
+
+
+# What the Hub does not accept may be the row's fault, or ours.
+
+UNACCEPTED = Answer(400, {"error": "No."})
+
+
+async def test_what_the_hub_does_not_accept_fails_the_row_once_another_was_accepted(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity = scene.insert()
+    scene.sandbox.faults.add(UNACCEPTED, service="hub", path="/commit/")
+    await carry(attempts, verbs)
+    assert scene.database.outcomes(identity) == ["deferred"]
+    await published(scene, verbs, attempts)
+    scene.sandbox.faults.add(UNACCEPTED, service="hub", path="/commit/")
+    scene.database.overwrite("update watcher.work set turn_at = now(), next_at = null where kind = 'publish'")
+    await carry(attempts, verbs)
+    row = scene.database.row(identity)
+    assert (row["status"], row["error_code"], row["model_id"]) == ("failed", "hub_refused", None)
+    assert row["error_message"] == "The Hub refused what was sent: No. (HTTP 400)"
+
+
+async def test_what_the_hub_accepts_of_nobody_is_an_outage_after_three_rows(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    fault = scene.sandbox.faults.add(UNACCEPTED, service="hub", path="validate-yaml", times=None)
+    rows = [scene.insert() for _ in range(3)]
+    for _ in range(2):
+        await carry(attempts, verbs)
+    for _ in range(20):
+        with pytest.raises(Outage, match="accepted none") as caught:
+            await carry(attempts, verbs)
+        assert caught.value.of_kind
+    assert [scene.database.line(row)["spent"] for row in rows] == [0, 0, 0]
+    assert {scene.database.status(row) for row in rows} == {"pending"}
+    scene.sandbox.faults.remove(fault)
+    scene.database.overwrite("update watcher.work set turn_at = now(), next_at = null where kind = 'publish'")
+    for _ in rows:
+        await carry(attempts, verbs)
+    assert {scene.database.status(row) for row in rows} == {"published"}
+    assert scene.database.run("select from watcher.rejections") == []
 
 
 async def test_a_setting_that_became_unusable_is_an_outage_and_no_bug(

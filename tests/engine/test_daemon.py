@@ -100,20 +100,27 @@ async def test_it_looks_at_once_when_realtime_is_lost_and_at_the_short_interval_
     assert count(said)["feed_alive"] == 1
 
 
-async def test_no_more_rows_are_claimed_than_there_are_slots(scene: Scene, running: Running) -> None:
-    rows = [scene.insert() for _ in range(5)]
-    held = scene.sandbox.faults.add(Hold("before"), service="storage", times=None)
+async def test_no_more_rows_are_claimed_than_there_are_slots_but_one_of_a_user_who_has_none(
+    scene: Scene, running: Running
+) -> None:
+    eve, paths = scene.put()
+    rows = [scene.database.insert(eve, paths) for _ in range(5)]
+    held = scene.sandbox.faults.add(Hold("before"), service="storage", method="GET", times=None)
 
-    def statuses() -> Counter[str]:
+    def statuses(rows: list[UUID]) -> Counter[str]:
         return Counter(scene.database.status(row) for row in rows)
 
     async with running(slots=2):
         await until(lambda: held.reached >= 6)
         await asyncio.sleep(0.6)
-        assert statuses() == {"publishing": 2, "pending": 3}
+        assert statuses(rows) == {"publishing": 2, "pending": 3}
+        others = [await asyncio.to_thread(scene.insert) for _ in range(2)]
+        await until(lambda: statuses(others) == {"publishing": 1, "pending": 1})
+        await asyncio.sleep(0.6)
+        assert statuses([*rows, *others]) == {"publishing": 3, "pending": 4}
         held.release()
-        await until(lambda: statuses() == {"published": 5})
-    assert all(scene.database.outcomes(row) == ["published"] for row in rows)
+        await until(lambda: statuses([*rows, *others]) == {"published": 7})
+    assert all(scene.database.outcomes(row) == ["published"] for row in [*rows, *others])
 
 
 async def test_a_name_that_another_machine_used_is_waited_for_whatever_wakes_the_daemon(
@@ -269,6 +276,8 @@ async def test_a_row_that_was_replayed_waits_since_then_and_not_since_it_was_ins
     scene.database.pass_time(7200)
     async with running(metrics_address=address, slots=1):
         await stuck(scene)
+        other = await asyncio.to_thread(scene.insert)  # in the slot for a user who has none running
+        await until(lambda: scene.database.status(other) == "publishing")
         scene.database.run(
             "update public.trained_identities set status = 'pending', error_code = null, error_message = null where id = %s",
             (row,),

@@ -16,6 +16,7 @@ from watcher.engine.daemon import Daemon
 from watcher.engine.health import Health
 from watcher.engine.lease import Leases
 from watcher.engine.outages import Outages
+from watcher.engine.reach import Reach
 from watcher.engine.retry import Retry
 from watcher.process.sd_notify import ServiceManager
 from watcher.publishing.publisher import Publisher
@@ -147,7 +148,7 @@ def daemon(
                 leases=leases,
                 works={"publish": publisher},
                 retry=Retry(),
-                probe=publisher.hub.check_token,
+                reach=Reach({}),
             ),
             outages=outages,
             health=health,

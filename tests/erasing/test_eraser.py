@@ -184,6 +184,18 @@ async def test_a_repo_whose_creation_was_lost_goes_though_the_next_one_was_refus
     scene.sandbox.hub.knobs.hide_new_repo(4)
     scene.sandbox.faults.add(LoseAnswer(), service="hub", path="/api/repos/create")
     scene.sandbox.faults.add(Answer(422, {"error": "No."}), service="hub", path="/api/repos/create", skip=1)
+    # Somebody else was accepted meanwhile, so that it is the row's fault.
+    scene.database.overwrite(
+        "insert into watcher.rejections (identity_id, first_at) values (%s, now() - interval '1 hour')",
+        [identity],
+    )
+    other = scene.insert()
+    scene.database.overwrite(
+        "update public.trained_identities set status = 'published', published_at = now(), model_id = 'a/b', "
+        "huggingface_repo_url = 'x', commit_sha = 'c', training_config = '{}', images_published = 3 where id = %s",
+        [other],
+    )
+    scene.database.overwrite("delete from watcher.work where identity_id = %s", [other])
     await carry(attempts, verbs, "publish")
     assert scene.database.row(identity)["error_code"] == "hub_refused"
     for _ in range(2):

@@ -53,18 +53,6 @@ async def test_a_creation_beside_another_is_one_request(scene: Scene, hub: Hub) 
     assert len(scene.seen("POST", "/api/repos/create")) == 1
 
 
-async def test_creations_of_one_daemon_come_one_after_the_other(scene: Scene, hub: Hub) -> None:
-    hung = scene.sandbox.faults.add(Hang(), service="hub", path="/api/repos/create")
-    first = asyncio.create_task(hub.create(REPO))
-    await asyncio.to_thread(hung.wait_reached)
-    second = asyncio.create_task(hub.create(f"{REPO}0"))
-    await asyncio.sleep(0.1)
-    assert len(scene.seen("POST", "/api/repos/create")) == 1
-    scene.sandbox.faults.clear()
-    assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], Transient)
-    await second
-
-
 def test_as_it_comes_the_library_asks_how_each_batch_is_to_be_sent_and_may_put_images_into_the_commit(
     scene: Scene, tmp_path: Path
 ) -> None:

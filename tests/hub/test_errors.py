@@ -6,7 +6,7 @@ import json
 import httpx2
 import pytest
 
-from watcher.errors import Outage, Permanent, Transient
+from watcher.errors import Outage, Rejected, Transient
 from watcher.hub.errors import Conflict, body_of, retry_after, translate
 
 
@@ -27,7 +27,7 @@ def caused_by(cause: Exception) -> Exception:
         (httpx2.ReadTimeout(""), Transient, "could not be reached: ReadTimeout"),
         (json.JSONDecodeError("Expecting value", "<html>", 0), Transient, "could not be reached"),
         (OSError(errno.EIO, "Input/output error"), Transient, "The upload failed"),
-        (ValueError("Invalid metadata in README.md.\n- license"), Permanent, "refused the model card"),
+        (ValueError("Invalid metadata in README.md.\n- license"), Rejected, "refused the model card"),
         (ValueError("anything else"), Transient, "The upload failed: anything else"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else str(value)[:30],

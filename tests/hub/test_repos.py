@@ -14,11 +14,11 @@ from tests.support.limits import no_more_files, no_more_threads
 from tests.support.pictures import jpeg
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
-from watcher.errors import LeaseLost, Misconfigured, Outage, Permanent, Transient
+from watcher.errors import Misconfigured, Outage, Refused, Rejected, Transient
 from watcher.hub.errors import Conflict, NameTaken
 from watcher.hub.repos import Hub, RepoState, commit_description, image_file, text_file
 from watcher.hub.threads import in_thread
-from watcher.sandbox.faults import Answer, Hang, Hold, LoseAnswer
+from watcher.sandbox.faults import Answer, Hang, LoseAnswer
 from watcher.sandbox.hub import User
 
 # httpx2 deprecates what huggingface_hub 2.4.0 still does.
@@ -142,14 +142,18 @@ CALLS: dict[str, Callable[[Hub, Path], Awaitable[object]]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
-async def test_a_token_that_is_refused_is_an_outage(
+@pytest.mark.parametrize("call", [call for call in CALLS if call != "check_token"])
+async def test_a_token_that_is_refused_is_the_rows_or_everybodys(
     scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path, call: str
 ) -> None:
     scene.sandbox.hub.access.revoke(scene.sandbox.hub_token)
-    with pytest.raises(Outage, match="refused the token") as caught:
+    with pytest.raises(Refused, match="refused access to this identity's repo") as caught:
         await CALLS[call](hub, tmp_path)
-    assert scene.sandbox.hub_token not in str(caught.value)
+    assert caught.value.now
+    assert "refused the token" in caught.value.everybody
+    assert scene.sandbox.hub_token not in f"{caught.value} {caught.value.everybody}"
+    with pytest.raises(Outage, match="refused the token"):
+        await hub.check_token()
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -182,7 +186,7 @@ async def test_a_retry_after_is_passed_on(scene: Scene, hub: Hub, empty: RepoSta
     assert caught.value.retry_after == 7
 
 
-async def test_rights_that_were_lost_and_a_full_quota_are_outages(
+async def test_a_full_quota_is_an_outage_and_rights_that_were_lost_may_be(
     scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.sandbox.hub.knobs.limit_storage(10)
@@ -190,14 +194,34 @@ async def test_rights_that_were_lost_and_a_full_quota_are_outages(
         await hub.upload(REPO, operations(tmp_path))
     monkeypatch.setitem(scene.sandbox.hub.access._users, scene.sandbox.hub_token, User("sandbox", "read"))
     for call in ("create", "upload", "commit", "delete"):
-        with pytest.raises(Outage):
+        with pytest.raises(Refused) as caught:
             await CALLS[call](hub, tmp_path)
+        assert not caught.value.now
+    with pytest.raises(Refused):
+        await hub.can_upload(REPO)
+
+
+async def test_whether_a_repo_takes_uploads_is_asked_without_one(
+    scene: Scene, hub: Hub, empty: RepoState
+) -> None:
+    assert await hub.can_upload(REPO)
+    assert not await hub.can_upload(f"{REPO}-no")
+    assert scene.seen("PUT", "") == []
+
+
+async def test_a_page_instead_of_an_answer_is_not_quoted(
+    scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path
+) -> None:
+    page = Answer(403, "<!doctype html><script>alert(1)</script>", {"X-Error-Message": "<b>no</b>"})
+    scene.sandbox.faults.add(page, service="hub", path="/commit/")
+    with pytest.raises(Refused, match=r"repo: Forbidden \(HTTP 403\)\.$"):
+        await commit(hub, tmp_path, empty.sha)
 
 
 async def test_a_model_card_that_the_hub_refuses_is_for_good(
     hub: Hub, empty: RepoState, tmp_path: Path
 ) -> None:
-    with pytest.raises(Permanent, match="license") as caught:
+    with pytest.raises(Rejected, match="license") as caught:
         await commit(hub, tmp_path, empty.sha, "---\nlicense: mine\n---\n")
     assert caught.value.code == "hub_refused"
 
@@ -207,7 +231,7 @@ async def test_what_the_hub_refuses_to_take_is_for_good(
     scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path, status: int
 ) -> None:
     scene.sandbox.faults.add(Answer(status, {"error": "no such thing"}), service="hub", path="/commit/")
-    with pytest.raises(Permanent, match=f"no such thing.*HTTP {status}"):
+    with pytest.raises(Rejected, match=f"no such thing.*HTTP {status}"):
         await commit(hub, tmp_path, empty.sha)
 
 
@@ -332,25 +356,6 @@ async def test_who_waits_for_a_hung_hub_can_be_cancelled_at_once(scene: Scene, h
     creation.cancel()
     with pytest.raises(asyncio.CancelledError):
         await creation
-
-
-async def test_a_creation_that_is_not_wanted_any_more_when_its_turn_comes_is_not_made(
-    scene: Scene, hub: Hub
-) -> None:
-    held = scene.sandbox.faults.add(Hold("before"), service="hub", path="/api/repos/create")
-    first = asyncio.create_task(hub.create(REPO))
-    await asyncio.to_thread(held.wait_reached)
-
-    def check() -> None:
-        raise LeaseLost("Somebody else has the row.")
-
-    second = asyncio.create_task(hub.create(f"{REPO}0", check=check))
-    await asyncio.sleep(0)
-    held.release()
-    await first
-    with pytest.raises(LeaseLost):
-        await second
-    assert len(scene.seen("POST", "/api/repos/create")) == 1
 
 
 async def test_what_the_store_behind_the_hub_refuses_is_worth_another_try(scene: Scene, hub: Hub) -> None:

@@ -187,6 +187,9 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "watcher_fail": {"p_attempt": 0, "p_code": "x", "p_message": "x"},
     "watcher_defer": {"p_attempt": 0, "p_reason": "x"},
     "watcher_release": {"p_attempt": 0, "p_reason": "x"},
+    "watcher_reject": {"p_attempt": 0, "p_code": "x", "p_message": "x"},
+    "watcher_give_back": {"p_attempts": []},
+    "watcher_newest_repos": {"p_namespace": "x", "p_other_than": "{new}"},
     "watcher_wait": {"p_attempt": 0, "p_seconds": 1, "p_within_seconds": 1, "p_reason": "x"},
     "watcher_erased": {"p_attempt": 0, "p_gone": [1]},
     "watcher_replay": {"p_ids": [], "p_dry_run": True},
@@ -195,6 +198,8 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "watcher_status": {},
     "watcher_story": {"p_id": "{pending}"},
     "watcher_names": {},
+    "watcher_limits": {},
+    "watcher_set_limit": {"p_name": "open_rows", "p_value": 20},
     "watcher_catalogue": {},
 }
 
@@ -313,7 +318,7 @@ def of_the_tables() -> dict[str, Door]:
 def of_the_functions() -> dict[str, Door]:
 
     def answers(name: str) -> Verdict:
-        return "nothing" if name == "watcher_names" else "yes"
+        return "nothing" if name in {"watcher_names", "watcher_newest_repos"} else "yes"
 
     doors = {
         f"call {name}": Door("POST", f"/rest/v1/rpc/{name}", "no", "no", "no", answers(name), arguments)

@@ -136,7 +136,7 @@ class Due:
         return not self.hopeless and not self.put_off and (self.look_only or self.crashes >= 2)
 
     @property
-    def order(self) -> tuple[bool, float]:
+    def age(self) -> tuple[bool, float]:
         return (not self.at_once, -self.since)
 
 
@@ -391,7 +391,28 @@ class Model:
                     key, since, at_once, held, crashed, put_off, spent, work.crashes + crashed, look_only, hopeless
                 )
             )  # fmt: skip
-        return sorted(found, key=lambda due: due.order)
+        return sorted(found, key=lambda due: due.age)
+
+    def order(
+        self, kind: str, due: Iterable[Due], taken: Collection[Due]
+    ) -> dict[Key, tuple[bool, bool, float]]:
+        """The order of a kind's work: one of each user who has none running, and then the rest."""
+        busy = {
+            self.rows[attempt.identity].owner
+            for attempt in self.attempts.values()
+            if attempt.kind == kind == "publish"
+            and attempt.outcome is None
+            and self.before["attempts"][str(attempt.number)]["left"] > 0
+        }
+        order = {}
+        # Of those that became due at the same moment, any may be the first.
+        for one in sorted(due, key=lambda one: (*one.age, one not in taken)):
+            if one.key[1] == kind:
+                owner = self.rows[one.key[0]].owner if kind == "publish" else None
+                order[one.key] = (not one.at_once, owner in busy, -one.since)
+                if owner is not None:
+                    busy.add(owner)
+        return order
 
     def take(self, due: Due, claim: State | None, run: Run) -> None:
         """A claim has handed work out, put it off, or ended it where there is nothing left to try."""

@@ -42,7 +42,10 @@ COLUMNS = {
     "updated_at": set[str](),
 }
 PULSE = ("id", "beats", "beaten_at")
-PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "names", "used_names", "erase_lines"}
+PRIVATE_TABLES = {
+    "migrations", "work", "attempts", "instances", "names", "used_names", "erase_lines", "rejections",
+    "limits", "usage", "retries",
+}  # fmt: skip
 
 # Every verb with a call of it.
 VERBS = {
@@ -53,6 +56,11 @@ VERBS = {
     "watcher_fail": "public.watcher_fail(1, 'x', 'X.')",
     "watcher_defer": "public.watcher_defer(1, 'Later.')",
     "watcher_release": "public.watcher_release(1, 'Stopping.')",
+    "watcher_reject": "public.watcher_reject(1, 'x', 'X.')",
+    "watcher_give_back": "public.watcher_give_back('{1}')",
+    "watcher_newest_repos": "public.watcher_newest_repos('acme', gen_random_uuid())",
+    "watcher_limits": "public.watcher_limits()",
+    "watcher_set_limit": "public.watcher_set_limit('open_rows', 20)",
     "watcher_wait": "public.watcher_wait(1, 2, 15, 'Not yet.')",
     "watcher_erased": "public.watcher_erased(1, '{}')",
     "watcher_replay": "public.watcher_replay()",
@@ -68,6 +76,7 @@ CHECKS = {
     "watcher.name_error(text)",
     "watcher.paths_error(uuid,text[])",
     "watcher.image_label(bigint,text)",
+    "watcher.may_upload(uuid)",
 }
 
 

@@ -433,6 +433,7 @@ class Machine(RuleBasedStateMachine):
                 assert one.since <= MINUTE or not self.is_silent(
                     self.before["work"][" ".join(one.key)]["isolated_for"]
                 ), "Nobody makes way."
+        order = self.model.order(kind, due, mine)
         in_line = [one for one in mine if self.before["work"][" ".join(one.key)]["isolated_for"] != run.id]
         # What it makes way for lets nothing pass that comes after it.
         passed = [
@@ -440,7 +441,8 @@ class Machine(RuleBasedStateMachine):
             if not one.alone or self.after["work"][" ".join(one.key)]["isolated_for"] == run.id
         ]  # fmt: skip
         if in_line and passed:
-            assert max(one.order for one in in_line) <= min(one.order for one in passed), "Out of turn."
+            last, first = max(order[one.key] for one in in_line), min(order[one.key] for one in passed)
+            assert last <= first, "Out of turn."
 
     def believes(self, number: int) -> bool:
         """Whether a daemon that was told of the attempt still works on it."""

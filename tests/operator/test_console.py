@@ -16,6 +16,7 @@ from tests.support.database import Worker
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.cli import cli
+from watcher.errors import WatcherError
 from watcher.sandbox.faults import Answer, Delay, Hold
 from watcher.settings.settings import environment
 
@@ -384,3 +385,47 @@ def run(arguments: list[str], settings: dict[str, str]) -> subprocess.CompletedP
         timeout=PATIENCE,
         check=False,
     )
+
+
+# Limits.
+
+
+def test_limits_are_shown_and_set_for_everybody_and_for_one(scene: Scene) -> None:
+    user = scene.database.user()
+
+    def line(*arguments: str) -> list[str]:
+        output = watcher(scene, "limits", *arguments, columns=200).output
+        [found] = [line for line in output.splitlines() if line.startswith("rows_per_day")]
+        return found.split("  ")[0:1] + found.split()[1:4]
+
+    assert line()[1:3] == ["100", "default"]
+    assert line("rows_per_day", "200")[1:3] == ["200", "everybody"]
+    assert line("--user", str(user))[1:4] == ["200", "0", "everybody"]
+    assert line("rows_per_day", "1000", "--user", str(user))[1:4] == ["1,000", "0", "this"]
+    assert line()[1:4] == ["200", "everybody,", "1"]
+    scene.database.insert(user)
+    assert line("rows_per_day", "default", "--user", str(user))[1:4] == ["200", "1", "everybody"]
+    assert line("rows_per_day", "default")[1:3] == ["100", "default"]
+    told = json.loads(watcher(scene, "limits", "--json").output)
+    assert [limit["name"] for limit in told][:2] == ["open_rows", "rows_per_day"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rows_per_day"], "Say the value, too"),
+        (["rows_per_day", "many"], "'many' is neither a number nor default"),
+        (["speed", "3"], "There is no limit speed: choose open_rows, rows_per_day"),
+        (["open_rows", "99999"], "open_rows must be from 0 to 10000."),
+    ],
+)
+def test_a_limit_that_cannot_be_is_a_usage_error(scene: Scene, arguments: list[str], says: str) -> None:
+    found = watcher(scene, "limits", *arguments)
+    assert (found.exit_code, says in found.output) == (2, True), found.output
+
+
+def test_a_limit_for_nobody_is_not_set(scene: Scene) -> None:
+    found = watcher(scene, "limits", "open_rows", "3", "--user", str(uuid4()))
+    assert isinstance(found.exception, WatcherError)
+    assert "There is no user" in str(found.exception)
+    assert scene.database.run("select * from watcher.limits") == []

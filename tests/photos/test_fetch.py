@@ -17,7 +17,7 @@ from tests.support.pictures import PNG_SIGNATURE, jpeg, png
 from tests.support.scene import PICTURES, Scene
 from tests.support.waiting import PATIENCE
 from watcher.engine.retry import Retry
-from watcher.errors import Outage, Permanent, Transient, Wait
+from watcher.errors import Outage, Permanent, Refused, Transient, Wait
 from watcher.identity import Identity
 from watcher.photos.fetch import MAX_BYTES, Photos
 from watcher.sandbox import Sandbox
@@ -175,16 +175,31 @@ async def test_a_missing_bucket_is_nobodys_fault_but_the_operators(
 
 
 @pytest.mark.parametrize("key", ["sb_secret_revoked", "eyJhbGciOiJIUzI1NiJ9.e30.xxxx"])
-async def test_a_key_that_is_refused_is_an_outage(
+async def test_a_key_that_is_refused_is_refused_for_whatever_is_asked(
     scene: Scene, quick: Retry, tmp_path: Path, key: str
 ) -> None:
     identity = stored(scene)
     async with httpx.AsyncClient() as http:
         storage = Storage(http, url=scene.sandbox.supabase_url, key=key)
         photos = Photos(storage, fetches=4, retry=quick)
-        with pytest.raises(Outage) as caught:
+        with pytest.raises(Refused) as caught:
             await photos.fetch(identity, 1, tmp_path)
-    assert key not in str(caught.value)
+        with pytest.raises(Outage, match="Check SUPABASE_SECRET_KEY"):
+            await storage.check()
+    assert key not in f"{caught.value} {caught.value.everybody}"
+
+
+async def test_one_photo_that_is_refused_says_so_without_the_page_of_a_proxy(
+    scene: Scene, photos: Photos, bucket: Storage, tmp_path: Path
+) -> None:
+    identity = stored(scene)
+    page = Answer(403, "<html><h1>Forbidden</h1></html>")
+    scene.sandbox.faults.add(page, service="storage", path="photo", times=None)
+    with pytest.raises(Refused, match=r"refused access to it: HTTP 403\.$") as caught:
+        await photos.fetch(identity, 1, tmp_path)
+    assert str(caught.value).startswith("Image 1 (photo 1.jpg)")
+    assert not caught.value.now
+    await bucket.check()
 
 
 async def test_a_spool_that_takes_nothing_is_an_outage(scene: Scene, photos: Photos) -> None:
@@ -262,14 +277,17 @@ async def test_an_image_is_never_in_memory_as_a_whole(scene: Scene, photos: Phot
 
 
 async def test_a_project_whose_quota_is_spent_is_not_the_rows_fault(
-    scene: Scene, photos: Photos, tmp_path: Path
+    scene: Scene, photos: Photos, bucket: Storage, tmp_path: Path
 ) -> None:
     identity = stored(scene)
     scene.sandbox.faults.add(
         Answer(402, {"message": "exceed_egress_quota"}), service="storage", path=DOWNLOAD, times=None
     )
-    with pytest.raises(Outage, match="exceed_egress_quota"):
+    with pytest.raises(Refused) as caught:
         await photos.fetch(identity, 1, tmp_path)
+    assert "images: exceed_egress_quota." in caught.value.everybody
+    with pytest.raises(Outage, match="exceed_egress_quota"):
+        await bucket.check()
 
 
 def test_as_it_comes_httpcore_looks_for_sniffio_each_time() -> None:

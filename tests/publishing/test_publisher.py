@@ -10,7 +10,7 @@ from tests.support.pictures import jpeg
 from tests.support.scene import PICTURES, Scene, claim
 from tests.support.waiting import until
 from watcher.engine.lease import Leases
-from watcher.errors import LeaseLost, Outage, Permanent, Transient
+from watcher.errors import LeaseLost, Permanent, Refused, Transient
 from watcher.identity import Claim, Publication
 from watcher.publishing.publisher import Publisher
 from watcher.sandbox.faults import Answer, Hold, LoseAnswer
@@ -56,6 +56,30 @@ async def test_everything_is_in_one_commit_on_top_of_the_initial_one(
     assert files(scene, repo) == [".gitattributes", "README.md", *images, "training_config.json"]
     assert len(scene.seen("PUT", "/_lfs/")) == 12
     assert len(scene.seen("GET", "/object/authenticated/")) == 12
+
+
+async def test_repos_are_created_one_after_the_other_and_not_for_whoever_has_lost_the_row_meanwhile(
+    scene: Scene, verbs: Verbs, publisher: Publisher
+) -> None:
+    for _ in range(2):
+        scene.insert()
+    held = scene.sandbox.faults.add(Hold("before"), service="hub", path="/api/repos/create")
+    first = asyncio.create_task(publish(publisher, await claim(verbs)))
+    await asyncio.to_thread(held.wait_reached)
+    leases, second = Leases(publisher.verbs, length=20, renewal=5), await claim(verbs)
+    with pytest.raises(LeaseLost):
+        async with leases.held(second.attempt, requested_at=asyncio.get_running_loop().time()) as lease:
+            task = asyncio.create_task(publisher.publish(second, lease))
+            await until(
+                lambda: len(scene.seen("PUT", "/_lfs/")) + len(scene.seen("GET", "authenticated")) >= 6
+            )
+            await asyncio.sleep(0.05)
+            assert len(scene.seen("POST", "/api/repos/create")) == 1
+            lease.end()
+            held.release()
+            await task
+    await first
+    assert len(scene.seen("POST", "/api/repos/create")) == 1
 
 
 async def test_a_row_that_is_published_already_is_looked_at_and_no_more(
@@ -255,7 +279,7 @@ async def test_no_commit_is_made_once_the_lease_is_lost(
     assert scene.seen("POST", "/commit/") == []
 
 
-async def test_a_hub_that_is_away_is_for_later_and_one_that_refuses_us_is_an_outage(
+async def test_a_hub_that_is_away_is_for_later_and_one_that_refuses_us_may_refuse_everybody(
     scene: Scene, verbs: Verbs, publisher: Publisher
 ) -> None:
     scene.insert()
@@ -265,7 +289,7 @@ async def test_a_hub_that_is_away_is_for_later_and_one_that_refuses_us_is_an_out
         await publish(publisher, claimed)
     second = await again(scene, verbs, claimed.attempt)
     scene.sandbox.hub.access.revoke(scene.sandbox.hub_token)
-    with pytest.raises(Outage):
+    with pytest.raises(Refused):
         await publish(publisher, second)
     assert scene.seen("DELETE", "/api/repos/delete") == []
 

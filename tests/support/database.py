@@ -64,7 +64,18 @@ class Database:
         with self._as_a_restore() as connection:
             for table in ("auth.users", "storage.objects", "public.trained_identities"):
                 connection.execute(f"delete from {table}".encode())
-            for table in ("work", "attempts", "names", "used_names", "erase_lines", "instances"):
+            for table in (
+                "work",
+                "attempts",
+                "names",
+                "used_names",
+                "erase_lines",
+                "instances",
+                "rejections",
+                "limits",
+                "usage",
+                "retries",
+            ):
                 connection.execute(f"delete from watcher.{table}".encode())
             connection.execute("alter sequence watcher.attempts_number_seq restart")
 
@@ -205,10 +216,18 @@ def move_times(connection: Connection, seconds: float) -> None:
         "watcher.work": ["turn_at", "next_at", "created_at", "wait_until"],
         "watcher.attempts": ["started_at", "lease_expires_at", "ended_at"],
         "watcher.instances": ["seen_at"],
+        "watcher.rejections": ["first_at", "last_at"],
+        "watcher.retries": ["retried_at", "waits_until"],
         "watcher.erase_lines": ["added_at", "look_again_at", "gone_at"],
     }.items():
         moved = ", ".join(f"{column} = {column} + make_interval(secs => %(by)s)" for column in columns)
         connection.execute(f"update {table} set {moved}".encode(), {"by": seconds})
+    # By way of a time where no other hour is: the hours are a key.
+    for moved in (
+        "hour + interval '900 years'",
+        f"hour - interval '900 years' + make_interval(secs => {seconds})",
+    ):
+        connection.execute(f"update watcher.usage set hour = {moved}".encode())
 
 
 class Worker:
@@ -298,6 +317,9 @@ class Worker:
 
     def release(self, attempt: int, reason: str = "Stopping.", **more: Any) -> Any:
         return self.call("release", attempt=attempt, reason=reason, **more)
+
+    def reject(self, attempt: int, code: str = "hub_refused", message: str = "No.", **more: Any) -> Any:
+        return self.call("reject", attempt=attempt, code=code, message=message, **more)
 
     def wait(self, attempt: int, reason: str = "Image 2 is not there yet.", **more: Any) -> Any:
         """Wait 2 s, for 15 s at most."""

@@ -6,15 +6,28 @@ Each attempt ends with one line in the log: its kind's name for success (such as
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, ParamSpec
 
 import structlog
 
 from watcher.engine.lease import Lease, Leases
+from watcher.engine.reach import Reach
 from watcher.engine.retry import Retry
 from watcher.engine.work import Work
-from watcher.errors import LeaseLost, Misconfigured, Outage, Permanent, Transient, Wait, WatcherError
+from watcher.errors import (
+    LeaseLost,
+    Misconfigured,
+    Outage,
+    Permanent,
+    Refused,
+    Rejected,
+    Transient,
+    Wait,
+    WatcherError,
+)
 from watcher.identity import Claim
 from watcher.process.metrics import ATTEMPTS, stage
 from watcher.supabase.verbs import Verbs
@@ -23,7 +36,7 @@ log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 
 _STOPPED = "The watcher was stopped."
-_PROBE_WITHIN = 10.0
+_JUDGE_WITHIN = 10.0
 """Seconds."""
 
 
@@ -36,8 +49,7 @@ class Attempts:
     works: Mapping[str, Work]
     """By kind."""
     retry: Retry
-    probe: Callable[[], Awaitable[object]]
-    """Raises Outage or Misconfigured while every row is refused; its requests concern no row."""
+    reach: Reach
 
     async def carry(self, claim: Claim, *, requested_at: float) -> None:
         """Carry out a claim whose request was sent at loop time `requested_at`, and record the outcome.
@@ -58,7 +70,7 @@ class _Attempt:
         self._leases = attempts.leases
         self._retry = attempts.retry
         self._verbs = attempts.verbs
-        self._probe = attempts.probe
+        self._reach = attempts.reach
         self._work = attempts.works[claim.kind]
         self._claim = claim
         self._number = claim.attempt
@@ -86,6 +98,8 @@ class _Attempt:
         try:
             log.info("claimed", **self._work.describe(self._claim))
             await self._work_and_complete(requested_at)
+        except Rejected as error:
+            await self._reject(error)
         except Permanent as error:
             await self._fail(error)
         except Transient as error:
@@ -96,8 +110,10 @@ class _Attempt:
             # It was configured correctly at startup, and may be again.
             await self.release(str(error), "outage")
             raise Outage(str(error)) from error
+        except Refused as refusal:
+            await self._find_reach(refusal)
         except Outage as error:
-            await self.release(str(error), await self._cause_of(error))
+            await self._release_in(error)
             raise  # the daemon pauses
 
     async def _defer_after(self, bug: Exception) -> None:
@@ -109,18 +125,23 @@ class _Attempt:
             self._mark_lost(lost)
             raise lost from bug
 
-    async def _cause_of(self, outage: Outage) -> Literal["outage", "unsure"]:
-        """Find out whether a refusal concerns every row: one about a single row's repo or image may be that row's alone."""
-        if outage.certain:
-            return "outage"
+    async def _find_reach(self, refusal: Refused) -> None:
+        """Find out whether every row is refused; what is not known counts as this row's alone."""
         try:
-            async with asyncio.timeout(_PROBE_WITHIN):
-                await self._probe()
-        except (Outage, Misconfigured):
-            return "outage"
-        except (WatcherError, TimeoutError):
-            return "unsure"
-        return "unsure"
+            async with asyncio.timeout(_JUDGE_WITHIN):
+                await self._reach.judge(refusal, self._claim.identity_id, self._number)
+        except Outage as outage:
+            await self._release_in(outage)
+            raise
+        except (WatcherError, TimeoutError) as error:
+            log.info("reach_unknown", reason=str(error) or "no answer in time")
+        await self._defer(str(refusal))
+
+    async def _release_in(self, outage: Outage) -> None:
+        await self.release(str(outage), "outage" if outage.certain else "unsure")
+        if outage.spent_by:
+            with suppress(WatcherError):
+                await self._verbs.give_back(outage.spent_by)
 
     @property
     def _answered(self) -> bool:
@@ -129,6 +150,7 @@ class _Attempt:
     async def _work_and_complete(self, requested_at: float) -> None:
         async with self._leases.held(self._number, requested_at=requested_at) as lease:
             self._lease = lease
+            lease.on_step = partial(self._reach.passed, self._claim.identity_id)
             done = await self._work.carry(self._claim, lease)
 
         def on_settled() -> None:
@@ -147,6 +169,28 @@ class _Attempt:
         await self._settle(
             on_settled, self._verbs.fail, self._number, error.code, str(error), answered=self._answered
         )
+
+    async def _reject(self, error: Rejected) -> None:
+        outcome = ""
+
+        async def write_back() -> None:
+            nonlocal outcome
+            outcome = await self._verbs.reject(self._number, error, answered=self._answered)
+
+        def on_settled() -> None:
+            if outcome == "failed":
+                self._log_failed(error.code, str(error))
+                return
+            if outcome == "outage":
+                log.info("released", reason=str(error))
+                ATTEMPTS.labels("released", "").inc()
+                return
+            log.warning("deferred", reason=str(error))
+            ATTEMPTS.labels("deferred", "").inc()
+
+        await self._settle(on_settled, write_back)
+        if outcome == "outage":
+            raise Outage(error.everybody, of_kind=True)
 
     def _log_failed(self, code: str, reason: str) -> None:
         log.error("failed", code=code, reason=reason)

@@ -12,8 +12,9 @@ from watcher import __version__
 from watcher.engine.attempt import Attempts
 from watcher.engine.health import Health
 from watcher.engine.lease import Leases
-from watcher.engine.outages import PAUSE_FIRST, PAUSE_LONGEST, Outages
+from watcher.engine.outages import PAUSE_FIRST, PAUSE_LONGEST, Outages, Refusal
 from watcher.engine.retry import within
+from watcher.engine.room import Room, find_room
 from watcher.engine.shared_name import SharedName
 from watcher.engine.slots import Slots
 from watcher.errors import LeaseLost, Misconfigured, Outage, Transient
@@ -60,7 +61,8 @@ class Daemon:
         self._probe = probe
         self._run = str(uuid4())
         self._first_claim_at = math.inf
-        self._slots = Slots(slots, on_end=self._on_slot_free)
+        fair = [kind for kind in slots if attempts.works[kind].announced]
+        self._slots = Slots(slots, on_end=self._on_slot_free, with_extra=fair)
         self._machine = machine
         self._name = SharedName(settings.instance)
         self._more_due = False
@@ -170,19 +172,11 @@ class Daemon:
 
     async def _claim_due(self) -> float:
         """Claim due work for the free slots; return the seconds until the next claim."""
-        if self._outages.refused:
-            if self._slots.running:
-                return self._settings.poll
-            if (wait := self._outages.wait) > 0:
-                return wait
-            if not await self._outage_may_be_over():
-                return self._settings.poll
-        # If an outage may be over, claim a single row as a test.
-        free = self._slots.free(at_most=1 if self._outages.refused else None)
+        room = await find_room(self._slots, self._outages, self._may_be_over)
         self._more_due = True
-        if not free or self._stop.is_set():
-            return self._settings.poll
-        claimed = await self._claim(free)
+        if not room.slots or self._stop.is_set():
+            return min(self._settings.poll, room.wait)
+        claimed = await self._claim(room)
         if claimed is None:
             return self._settings.poll
         if claimed.name_taken is not None:
@@ -190,17 +184,20 @@ class Daemon:
         self._name.free()
         self._more_due = claimed.more_due
         if not claimed.claims and not self._slots.running:
-            self._end_outage()  # the probe succeeded, and there is no row to test it with
+            for refusal in room.tested:
+                self._end_outage(refusal)  # the probe succeeded, and there is no row to test it with
         # Slightly after the next work falls due, so that the claim finds it due.
         due = math.inf if claimed.next_due is None else max(claimed.next_due, 0.0) + 0.05
-        return min(self._poll(), due)
+        return min(self._poll(), room.wait, due)
 
-    async def _outage_may_be_over(self) -> bool:
+    async def _may_be_over(self, refusal: Refusal) -> bool:
         try:
             await within(self._health.request, self._probe(), of="Supabase or the Hub")
+            if refusal.probe is not None:
+                await within(self._health.request, refusal.probe(), of="Supabase or the Hub")
         except (Misconfigured, Outage, Transient) as error:
             # Also Misconfigured: it was configured correctly at startup, and may be again.
-            self._outages.begin_refusal(str(error))
+            self._outages.begin_refusal(str(error), kind=refusal.kind)
             return False
         self._heartbeat()
         return True
@@ -208,10 +205,10 @@ class Daemon:
     def _poll(self) -> float:
         return self._settings.poll_alive if self._feed.alive else self._settings.poll
 
-    async def _claim(self, free: dict[str, int]) -> Claims | None:
+    async def _claim(self, room: Room) -> Claims | None:
         """Claim work and start it; return None if nothing can be started, because of an outage or a stop."""
         requested_at = asyncio.get_running_loop().time()
-        claimed = await self._request_claims(free, requested_at)
+        claimed = await self._request_claims(room, requested_at)
         if claimed is None:
             return None
         if self._stop.is_set():
@@ -223,14 +220,15 @@ class Daemon:
         self._show_running()
         return claimed
 
-    async def _request_claims(self, free: dict[str, int], requested_at: float) -> Claims | None:
+    async def _request_claims(self, room: Room, requested_at: float) -> Claims | None:
         # A predecessor's row that is locked now, or is only handed out alone, comes with a later claim. Once a lease
         # duration has passed, all of the predecessor's leases have expired.
         self._first_claim_at = min(self._first_claim_at, requested_at)
         request = self._verbs.claim(
             instance=self._settings.instance,
             run=self._run,
-            slots=free,
+            slots=room.slots,
+            extra=room.extra,
             lease=self._settings.lease,
             holding=self._slots.held,
             predecessor_is_dead=requested_at < self._first_claim_at + self._settings.lease,
@@ -253,7 +251,7 @@ class Daemon:
         if claim.never_tried and self._attempts.works[claim.kind].announced:
             STAGES.labels("wait").observe(claim.age)
             self._feed.check_announced(claim.identity_id, age=claim.age)
-        self._slots.run(claim, self._carry(claim, requested_at, tests_outage=self._outages.refused))
+        self._slots.run(claim, self._carry(claim, requested_at, tested=self._outages.of(claim.kind)))
 
     def _on_slot_free(self) -> None:
         self._show_running()
@@ -264,21 +262,21 @@ class Daemon:
         self._health.running, self._health.busy = len(self._slots.running), self._slots.busy
         self._health.show()
 
-    async def _carry(self, claim: Claim, requested_at: float, *, tests_outage: bool) -> None:
-        """Carry out one claim; with `tests_outage`, any end but an Outage ends the current outage."""
+    async def _carry(self, claim: Claim, requested_at: float, *, tested: Refusal | None) -> None:
+        """Carry out one claim; any end but an Outage ends the outage that it tests."""
         try:
             await self._attempts.carry(claim, requested_at=requested_at)
         except Outage as error:
-            self._outages.begin_refusal(str(error))
+            kind = claim.kind if error.of_kind else None
+            self._outages.begin_refusal(str(error), kind=kind, probe=error.probe)
             return
         except LeaseLost:
             self._slots.keep_lost(claim.attempt, self._settings.lease)
-        if tests_outage:
-            self._end_outage()
+        if tested is not None:
+            self._end_outage(tested)
 
-    def _end_outage(self) -> None:
-        if self._outages.refused:
-            self._outages.end_refusal()
+    def _end_outage(self, refusal: Refusal) -> None:
+        if self._outages.end_refusal(refusal):
             self._wakeup.set()
 
     async def _drain(self, claiming: asyncio.Task[None]) -> None:

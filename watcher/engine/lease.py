@@ -5,16 +5,20 @@ by the event loop's monotonic clock from before each request was sent, and short
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 
-from watcher.errors import LeaseLost, Transient, WatcherError
+from watcher.errors import LeaseLost, Refused, Transient, WatcherError
 from watcher.process.metrics import RENEWALS
 from watcher.supabase.verbs import Verbs
 
 log = structlog.get_logger(__name__)
+
+
+def _ignore(_step: str) -> None:
+    """Do nothing."""
 
 
 class Lease:
@@ -24,9 +28,21 @@ class Lease:
         self.attempt = attempt
         self.progress: dict[str, object] = {}
         """How far the work has come, in fields that its kind names; sent with each renewal."""
+        self.on_step: Callable[[str], object] = _ignore
+        """Called with the name of each step that this row has passed."""
         self._window = window
         self._lost = False
         self._unanswered = 0
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Surround one step, such as "fetch": if other rows pass it, a refusal concerns this row alone."""
+        try:
+            yield
+        except Refused as refusal:
+            refusal.step = name
+            raise
+        self.on_step(name)
 
     def check(self) -> None:
         """Raise LeaseLost unless the trust window is open. Sends no request."""

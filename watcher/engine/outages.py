@@ -5,6 +5,7 @@ Touches the log and the metrics. It neither probes nor pauses itself: the daemon
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -17,6 +18,30 @@ log = structlog.get_logger(__name__)
 PAUSE_FIRST, PAUSE_LONGEST = 1.0, 60.0
 """Seconds between two probes; doubled each time."""
 
+Probe = Callable[[], Awaitable[object]]
+"""Raises an error while an outage lasts."""
+
+
+@dataclass(slots=True, eq=False)
+class Refusal:
+    """An outage in effect: nothing is claimed that it concerns, except one row as a trial."""
+
+    kind: str | None
+    """The kind of work that it concerns; None for every kind."""
+    reason: str
+    since: float
+    pause: float
+    """Seconds between the last probe and the next."""
+    until: float
+    """No probe before this loop time."""
+    probe: Probe | None
+    """What shows that it is over, beside the daemon's own probe."""
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the next probe whether it is over."""
+        return max(0.0, self.until - _now())
+
 
 class Outages:
     """The outages in effect.
@@ -26,49 +51,52 @@ class Outages:
     """
 
     def __init__(self) -> None:
-        self._refused: _Refused | None = None
+        self._refused: dict[str | None, Refusal] = {}
         self._unreachable: _Unreachable | None = None
 
     @property
     def kinds(self) -> dict[str, bool]:
         """Whether an outage of each kind is in effect."""
-        return {"refused": self._refused is not None, "unreachable": self._unreachable is not None}
-
-    @property
-    def refused(self) -> bool:
-        """Whether a refusal is in effect: nothing is claimed, except one row as a trial."""
-        return self._refused is not None
+        return {"refused": bool(self._refused), "unreachable": self._unreachable is not None}
 
     @property
     def reason(self) -> str | None:
-        """Why no row can be claimed, as a sentence; None if one can."""
-        current = self._refused or self._unreachable
-        return current.reason if current else None
+        """Why rows cannot be claimed, as a sentence; None if all can."""
+        for refusal in self._refused.values():
+            return refusal.reason
+        return self._unreachable.reason if self._unreachable else None
 
-    @property
-    def wait(self) -> float:
-        """Seconds until the next probe whether the refusal is over."""
-        return max(0.0, self._refused.until - _now()) if self._refused else 0.0
+    def of(self, kind: str) -> Refusal | None:
+        """Return the refusal that concerns a kind of work; None if it can be claimed."""
+        return self._refused.get(None) or self._refused.get(kind)
 
-    def begin_refusal(self, reason: str) -> None:
-        """Begin a refusal; if it is in effect and its wait is over, double the wait."""
+    def begin_refusal(self, reason: str, *, kind: str | None = None, probe: Probe | None = None) -> None:
+        """Begin a refusal, of one kind of work or every kind; if it is in effect and its wait is over, double the wait."""
         now, reason = _now(), storable(reason)
-        if self._refused is None:
+        refusal = self._refused.get(kind)
+        if refusal is None:
             log.error("outage", reason=reason)
             OUTAGES.labels("refused").inc()
-            self._refused = _Refused(reason, since=now, pause=PAUSE_FIRST, until=now + PAUSE_FIRST)
+            self._refused[kind] = Refusal(
+                kind, reason, since=now, pause=PAUSE_FIRST, until=now + PAUSE_FIRST, probe=probe
+            )
             return
-        self._refused.reason = reason
-        if self._refused.until <= now:
-            self._refused.pause = min(self._refused.pause * 2, PAUSE_LONGEST)
+        refusal.reason = reason
+        refusal.probe = probe or refusal.probe
+        if refusal.until <= now:
+            refusal.pause = min(refusal.pause * 2, PAUSE_LONGEST)
             # Jitter: many daemons see the same outage, and must not all probe at the same moment.
-            self._refused.until = now + self._refused.pause * random.uniform(0.75, 1)  # noqa: S311
+            refusal.until = now + refusal.pause * random.uniform(0.75, 1)  # noqa: S311
 
-    def end_refusal(self) -> None:
-        """End the refusal, if there is one."""
-        if self._refused is not None:
-            log.info("outage_over", seconds=round(_now() - self._refused.since, 1))
-            self._refused = None
+    def end_refusal(self, refusal: Refusal | None = None) -> bool:
+        """End a refusal, or that of every kind of work; returns whether it was in effect."""
+        kind = refusal.kind if refusal else None
+        ended = self._refused.get(kind)
+        if ended is None or refusal not in {ended, None}:
+            return False
+        del self._refused[kind]
+        log.info("outage_over", seconds=round(_now() - ended.since, 1))
+        return True
 
     def mark_unreachable(self, reason: str) -> None:
         """Note that a service does not respond; logged once."""
@@ -90,16 +118,6 @@ class Outages:
 class _Unreachable:
     reason: str
     since: float
-
-
-@dataclass(slots=True)
-class _Refused:
-    reason: str
-    since: float
-    pause: float
-    """Seconds between the last probe and the next."""
-    until: float
-    """No probe before this loop time."""
 
 
 def _now() -> float:

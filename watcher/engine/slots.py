@@ -1,7 +1,7 @@
 """The claims that this run of the daemon holds or has lost, and how many more it may take. Kept in memory only."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 
 from watcher.identity import Claim
 
@@ -9,9 +9,15 @@ from watcher.identity import Claim
 class Slots:
     """One slot for each claim, counted by kind of work."""
 
-    def __init__(self, sizes: Mapping[str, int], *, on_end: Callable[[], None]) -> None:
-        """`sizes`: how many claims of each kind may run at once; `on_end` is called after each one ends."""
+    def __init__(
+        self, sizes: Mapping[str, int], *, on_end: Callable[[], None], with_extra: Collection[str] = ()
+    ) -> None:
+        """`sizes`: how many claims of each kind may run at once; `on_end` is called after each one ends.
+
+        `with_extra`: the kinds that have one more slot, for a user who would have to wait for somebody else's claims.
+        """
         self._sizes = sizes
+        self._with_extra = with_extra
         self._on_end = on_end
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._lost: set[int] = set()
@@ -41,11 +47,17 @@ class Slots:
         kinds = [claim.kind for claim in self._running.values()]
         return {kind: kinds.count(kind) for kind in self._sizes}
 
-    def free(self, *, at_most: int | None = None) -> dict[str, int]:
+    def free(self) -> dict[str, int]:
         """Return how many claims of each kind may be taken, omitting kinds that have no free slot."""
         busy = self.busy
         free = {kind: size - busy[kind] for kind, size in self._sizes.items()}
-        return {kind: min(n, at_most or n) for kind, n in free.items() if n > 0}
+        return {kind: n for kind, n in free.items() if n > 0}
+
+    @property
+    def extra(self) -> list[str]:
+        """The kinds of which one more claim may be taken than `free` says, for a user who has none running."""
+        busy = self.busy
+        return [kind for kind in self._with_extra if busy[kind] <= self._sizes[kind]]
 
     def run(self, claim: Claim, work: Coroutine[None, None, None]) -> None:
         """Start the work on a claim; its slot is free again when the work ends."""

@@ -12,7 +12,7 @@ from watcher.engine.lease import Lease
 from watcher.engine.retry import Retry
 from watcher.engine.work import Done
 from watcher.errors import Transient
-from watcher.hub.repos import Hub
+from watcher.hub.repos import Hub, RepoState
 from watcher.identity import Claim
 from watcher.supabase.verbs import Verbs
 
@@ -56,15 +56,19 @@ class Eraser:
                 f"A repo to be erased is in another namespace than {self.hub.namespace}: run a watcher with HF_NAMESPACE="
                 f"{repo_id.partition('/')[0]}."
             )
-        found = await self.retry(self.hub.look, repo_id, identity_id)
+        found = await self.retry(self._look, repo_id, identity_id, lease)
         if found.state in {"absent", "foreign"}:
             return
         await self.retry(self._delete, repo_id, lease)
-        found = await self.retry(self.hub.look, repo_id, identity_id)
+        found = await self.retry(self._look, repo_id, identity_id, lease)
         if found.state != "absent":
             raise Transient("The Hub still shows a repo that it was told to delete.")
 
+    async def _look(self, repo_id: str, identity_id: str, lease: Lease) -> RepoState:
+        with lease.step("look"):
+            return await self.hub.look(repo_id, identity_id)
+
     async def _delete(self, repo_id: str, lease: Lease) -> None:
         lease.check()
-        with lease.mutating():
+        with lease.step("delete"), lease.mutating():
             await self.hub.delete(repo_id)

@@ -7,11 +7,11 @@ import re
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 
-from watcher.errors import Outage, Permanent, Transient, WatcherError
+from watcher.errors import Outage, Refused, Rejected, Transient, WatcherError
 from watcher.hub.library import parse_ratelimit_headers
 from watcher.hub.rate_limit import LONGEST_WINDOW
 from watcher.process.host import outage_of
-from watcher.process.log import redact
+from watcher.process.text import quoted
 
 # The Hub's words for the account: "Private repository storage limit reached", "Your storage patterns tripped …".
 _ACCOUNT = re.compile(r"storage (limit|patterns)|quota", re.IGNORECASE)
@@ -36,14 +36,16 @@ def translate(error: Exception) -> Exception:
         if (outage := outage_of(_origin(cause))) is not None:
             return outage
         if isinstance(cause, httpx2.HTTPError | httpx2.StreamError | json.JSONDecodeError):
-            return Transient(f"The Hub could not be reached: {str(cause) or type(cause).__name__}")
+            return Transient(
+                f"The Hub could not be reached: {quoted(str(cause), otherwise=type(cause).__name__)}"
+            )
         if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
             return Outage(f"No space left on this host: {cause.strerror}. Free some space.")
         cause = cause.__cause__
     if isinstance(error, ValueError) and "Invalid metadata in README.md" in str(error):
-        return Permanent("hub_refused", f"The Hub refused the model card: {error}")
+        return _rejected(f"the model card: {error}")
     if isinstance(error, ValueError | RuntimeError | OSError):
-        return Transient(f"The upload failed: {error}")
+        return Transient(f"The upload failed: {quoted(str(error), otherwise=type(error).__name__)}")
     return error
 
 
@@ -58,16 +60,15 @@ def _origin(error: BaseException) -> BaseException:
 def _by_status(error: HfHubHTTPError) -> WatcherError:
     status, reason = error.response.status_code, reason_of(error)
     if status == httpx2.codes.UNAUTHORIZED:
-        return Outage(
-            f"The Hub refused the token: {reason}. Set HF_TOKEN to a valid token with write access."
-        )
+        everybody = f"The Hub refused the token: {reason}. Set HF_TOKEN to a valid token with write access."
+        return _refused(reason, everybody, now=True)
     if status in {httpx2.codes.PAYMENT_REQUIRED, httpx2.codes.FORBIDDEN}:
-        # A repo of one row can be disabled or blocked; a plan and a quota are the account's.
-        certain = status == httpx2.codes.PAYMENT_REQUIRED or bool(_ACCOUNT.search(reason))
-        return Outage(
-            f"The Hub refused to store data for this token: {reason}. Check the token's rights and the account's storage.",
-            certain=certain,
+        everybody = (
+            f"The Hub refused to store data for this token: {reason}. Check the token's rights and the account's "
+            "storage."
         )
+        # A repo of one row can be disabled or blocked; storage is the account's.
+        return Outage(everybody) if _ACCOUNT.search(reason) else _refused(reason, everybody)
     if "LFS pointer pointed to a file that does not exist" in reason:
         return Transient(f"The Hub has lost an uploaded image: {reason}")
     if status in {
@@ -75,23 +76,37 @@ def _by_status(error: HfHubHTTPError) -> WatcherError:
         httpx2.codes.CONTENT_TOO_LARGE,
         httpx2.codes.UNPROCESSABLE_CONTENT,
     }:
-        return Permanent("hub_refused", f"The Hub refused what was sent: {reason}")
+        return _rejected(f"what was sent: {reason}")
     return Transient(f"The Hub returned an error: {reason}", retry_after=retry_after(error.response))
+
+
+def _refused(reason: str, everybody: str, *, now: bool = False) -> Refused:
+    sentence = f"The Hub refused access to this identity's repo: {reason}."
+    return Refused(sentence, everybody=everybody, service="hub", now=now)
+
+
+def _rejected(what: str) -> Rejected:
+    everybody = (
+        f"The Hub has refused three identities and accepted none: {what}. It may have changed its rules: upgrade the "
+        "watcher, or report this."
+    )
+    return Rejected("hub_refused", f"The Hub refused {what}", everybody=everybody)
 
 
 def reason_of(error: HfHubHTTPError) -> str:
     """Return the Hub's error message and the HTTP status."""
-    return f"{error.server_message or body_of(error.response)} (HTTP {error.response.status_code})"
+    response = error.response
+    said = quoted(error.server_message or "", otherwise="") or body_of(response)
+    return f"{said} (HTTP {response.status_code})"
 
 
 def body_of(response: httpx2.Response) -> str:
-    """Return the message in a response's body: at most 300 characters, without secrets."""
+    """Return the message in a response's body as `quoted` returns it; for a page, the status in words."""
     try:
         text = str(response.json()["error"])
     except (ValueError, KeyError, TypeError):
-        text = response.text.strip()
-    # Redact first: a secret that was cut in half would not be found.
-    return redact(text or response.reason_phrase)[:300]
+        text = response.text
+    return quoted(text, otherwise=response.reason_phrase)
 
 
 def retry_after(response: httpx2.Response) -> float | None:

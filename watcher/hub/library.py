@@ -7,14 +7,18 @@ from typing import Literal
 
 from httpx2._content import IteratorByteStream
 from huggingface_hub import CommitOperationAdd
+from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import (
     default_client_factory,
+    hf_raise_for_status,
     hf_request_event_hook,
     parse_ratelimit_headers,
 )
 
 __all__ = [
+    "build_hf_headers",
     "default_client_factory",
+    "hf_raise_for_status",
     "hf_request_event_hook",
     "parse_ratelimit_headers",
     "read_large_blocks",

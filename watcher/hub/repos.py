@@ -3,9 +3,10 @@
 Each can safely be repeated, since a response can be lost, and a thread in which huggingface_hub blocks not be cancelled.
 """
 
-import asyncio
+import json
 import re
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,15 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError
 
-from watcher.errors import Misconfigured, Transient
+from watcher.errors import Misconfigured, Outage, Refused, Transient
 from watcher.hub.client import Client
 from watcher.hub.errors import Conflict, NameTaken, reason_of
-from watcher.hub.library import default_client_factory, with_upload_mode
+from watcher.hub.library import (
+    build_hf_headers,
+    default_client_factory,
+    hf_raise_for_status,
+    with_upload_mode,
+)
 from watcher.hub.threads import in_thread
 from watcher.process.metrics import stage
 
@@ -73,12 +79,11 @@ class Hub:
         """Sends no request. `namespace` None: `check_token` sets it to the token's user."""
         self._endpoint = endpoint
         self._namespace = namespace
+        self._token = token
         self._client = Client(endpoint)
         self.rate_limit = self._client.rate_limit
         set_client_factory(lambda: self._client)
         self._api = HfApi(endpoint=endpoint, token=token)
-        # The Hub creates one repo at a time for each user, and refuses concurrent creations.
-        self._creating = asyncio.Lock()
 
     @property
     def namespace(self) -> str:
@@ -92,7 +97,10 @@ class Hub:
 
     async def check_token(self) -> None:
         """Check that the token may write to the namespace; raises Misconfigured, Outage or Transient."""
-        who = await in_thread(self._api.whoami)
+        try:
+            who = await in_thread(self._api.whoami)
+        except Refused as refusal:
+            raise Outage(refusal.everybody) from refusal
         try:
             user = who["name"]
             valid = _NAMESPACE.fullmatch(user) is not None
@@ -126,14 +134,9 @@ class Hub:
             raise Transient("The Hub shows a repo, but not its initial commit yet.")
         return RepoState("empty", _sha(commits[0].commit_id)) if info.private else RepoState("foreign")
 
-    async def create(self, repo_id: str, *, check: Callable[[], None] = lambda: None) -> None:
-        """Create a private repo; raises NameTaken, and what `check` raises.
-
-        Creations run one after the other; `check` is called when the previous ones have ended.
-        """
-        async with self._creating:
-            check()
-            await in_thread(partial(self._create, repo_id))
+    async def create(self, repo_id: str) -> None:
+        """Create a private repo; raises NameTaken. To be called once at a time."""
+        await in_thread(partial(self._create, repo_id))
 
     def _create(self, repo_id: str) -> None:
         try:
@@ -147,6 +150,32 @@ class Hub:
         """Upload the images' content, before the commit that adds them to the repo, which does not read the files."""
         with stage("upload"):
             await in_thread(partial(self._api.preupload_lfs_files, repo_id, operations))
+
+    async def can_upload(self, repo_id: str) -> bool:
+        """Ask for the right to upload a byte, and upload none; returns False if there is no such repo, or raises Refused."""
+        return await in_thread(partial(self._can_upload, repo_id))
+
+    def _can_upload(self, repo_id: str) -> bool:
+        media_type = "application/vnd.git-lfs+json"
+        response = self._client.post(
+            f"{self._endpoint}/{repo_id}.git/info/lfs/objects/batch",
+            headers=build_hf_headers(token=self._token) | {"Accept": media_type, "Content-Type": media_type},
+            content=json.dumps(
+                {
+                    "operation": "upload",
+                    "transfers": ["basic"],
+                    "objects": [{"oid": secrets.token_hex(32), "size": 1}],
+                    "hash_algo": "sha256",
+                }
+            ),
+        )
+        try:
+            hf_raise_for_status(response)
+        except HfHubHTTPError as error:
+            if error.response.status_code == httpx2.codes.NOT_FOUND:
+                return False
+            raise
+        return True
 
     async def commit(
         self,

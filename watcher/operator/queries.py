@@ -1,4 +1,4 @@
-"""The operator's calls to the database: status, one row's history, the catalogue, replay."""
+"""The operator's calls to the database: status, one row's history, the catalogue, limits, replay."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,7 +33,7 @@ class ReplayFilter:
 
 
 class Queries:
-    """Read-only except `replay`. Every method raises Transient or Outage."""
+    """Read-only except `replay` and `set_limit`. Every method raises Transient or Outage."""
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
@@ -50,6 +50,15 @@ class Queries:
     async def catalogue(self) -> dict[str, Any]:
         """Return the catalogue: the current grants, policies and triggers; see `watcher_catalogue` in the migrations."""
         return await self._rpc.object("watcher_catalogue")
+
+    async def limits(self, user: str | None = None) -> list[dict[str, Any]]:
+        """Return all limits, for everybody or one user; see `watcher_limits` in the migrations."""
+        return _limits(await self._rpc.call("watcher_limits", p_user=user))
+
+    async def set_limit(self, name: str, value: int | None, user: str | None = None) -> list[dict[str, Any]]:
+        """Set a limit, or with None remove what was set, and return all limits; raises Transient if it is invalid."""
+        answer = await self._rpc.call("watcher_set_limit", p_name=name, p_value=value, p_user=user)
+        return _limits(answer)
 
     async def replay(
         self, matching: ReplayFilter, *, dry_run: bool, after: str | None = None
@@ -73,6 +82,10 @@ class Queries:
         return read(
             "watcher_replay", lambda: answer | {"codes": dict(answer["codes"]), "last": answer["last"]}
         )
+
+
+def _limits(answer: Any) -> list[dict[str, Any]]:
+    return read("watcher_limits", lambda: [dict(limit.items()) for limit in answer])
 
 
 @asynccontextmanager

@@ -72,6 +72,24 @@ def story(row: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
+def limits(answer: Sequence[Mapping[str, Any]], *, for_user: bool) -> RenderableType:
+    """Show the answer of `watcher_limits`."""
+    table = _table("", "limit", "value", *(["used"] if for_user else []), "set for", "what it is")
+    for limit in answer:
+        used = "" if limit["used"] is None else f"{limit['used']:,}"
+        others = f", {count(limit['users'], 'user')}" if limit["users"] and not for_user else ""
+        set_for = {None: "default", "user": "this user", "everybody": "everybody"}[limit["set_for"]]
+        cells = [
+            limit["name"],
+            f"{limit['value']:,}",
+            *([used] if for_user else []),
+            set_for + others,
+            limit["about"],
+        ]
+        table.add_row(*(_cell(cell) for cell in cells))
+    return table
+
+
 def replay(counts: Mapping[str, Any], ids: Sequence[str] | None, *, verb: str) -> list[str]:
     """Return the lines that say which rows a replay takes or took, which it leaves alone and which it did not find.
 

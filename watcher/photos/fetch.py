@@ -1,6 +1,5 @@
 """Streams a row's photos from the bucket to the spool folder, and checks them on the way."""
 
-import asyncio
 import errno
 import hashlib
 import os
@@ -8,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from watcher.engine.fair import FairLimit
 from watcher.engine.retry import Retry
 from watcher.errors import Outage, Permanent, Transient, Wait
 from watcher.identity import Identity, Image
@@ -29,7 +29,7 @@ class Photos:
 
     def __init__(self, storage: Storage, *, fetches: int, retry: Retry) -> None:
         self._storage = storage
-        self._fetches = asyncio.Semaphore(fetches)
+        self._fetches = FairLimit(fetches)
         self._retry = retry
 
     def check(self, identity: Identity) -> None:
@@ -48,19 +48,19 @@ class Photos:
         path = _checked_path(identity, number)
         label = _label(number, path)
         try:
-            return await self._fetch(number, path, folder)
+            return await self._fetch(identity, number, path, folder)
         except InvalidImage as first:
             # A truncated download looks like an invalid image, so a second one has to confirm it.
             try:
-                return await self._fetch(number, path, folder)
+                return await self._fetch(identity, number, path, folder)
             except InvalidImage as second:
                 if second.code != first.code:
                     raise Transient(f"{label} was different in each of two downloads.") from second
                 raise Permanent(second.code, f"{label} {second.reason}.") from second
 
-    async def _fetch(self, number: int, path: str, folder: Path) -> Image:
+    async def _fetch(self, identity: Identity, number: int, path: str, folder: Path) -> Image:
         try:
-            return await self._retry(self._stream, number, path, folder)
+            return await self._retry(self._stream, identity, number, path, folder)
         except Missing as error:
             label = _label(number, path)
             raise Wait(
@@ -71,10 +71,10 @@ class Photos:
                 last_words=f"{label} is not in the bucket; upload it, then try again.",
             ) from error
 
-    async def _stream(self, number: int, path: str, folder: Path) -> Image:
+    async def _stream(self, identity: Identity, number: int, path: str, folder: Path) -> Image:
         label, file = _label(number, path), folder / f"image_{number:03}"
         try:
-            async with self._fetches:
+            async with self._fetches.held(identity.user_id, identity.id):
                 with stage("fetch"):
                     async with self._storage.stream(path, label=label) as blocks:
                         size, digest, extension = await _store(blocks, file)

@@ -5,6 +5,7 @@ Each step can be repeated, also by another attempt: the next one that holds the 
 
 from contextlib import suppress
 
+from watcher.engine.fair import FairLimit
 from watcher.engine.lease import Lease
 from watcher.engine.retry import Retry
 from watcher.errors import Transient
@@ -22,7 +23,15 @@ class RepoName:
     """The name of one row's repo, and the repo's creation under it."""
 
     def __init__(
-        self, identity: Identity, reserved: str | None, lease: Lease, *, verbs: Verbs, hub: Hub, retry: Retry
+        self,
+        identity: Identity,
+        reserved: str | None,
+        lease: Lease,
+        *,
+        verbs: Verbs,
+        hub: Hub,
+        creations: FairLimit,
+        retry: Retry,
     ) -> None:
         """`reserved`: the name that an earlier attempt reserved."""
         self._identity = identity
@@ -30,6 +39,7 @@ class RepoName:
         self._lease = lease
         self._verbs = verbs
         self._hub = hub
+        self._creations = creations
         self._retry = retry
 
     @property
@@ -54,7 +64,8 @@ class RepoName:
 
     async def look(self) -> RepoState:
         """Return what the Hub has under the name, in one try."""
-        return await self._hub.look(self.repo_id, self._identity.id)
+        with self._lease.step("look"):
+            return await self._hub.look(self.repo_id, self._identity.id)
 
     async def open_repo(self, found: RepoState | None) -> RepoState:
         """Return the state of the row's private repo with only its initial commit, creating it if necessary.
@@ -83,9 +94,10 @@ class RepoName:
         return found
 
     async def _create_and_look(self) -> RepoState:
-        self._lease.check()
-        with suppress(NameTaken), self._lease.mutating(NameTaken):
-            await self._hub.create(self.repo_id, check=self._lease.check)
+        async with self._creations.held(self._identity.user_id, self._identity.id):
+            self._lease.check()
+            with suppress(NameTaken), self._lease.step("create"), self._lease.mutating(NameTaken):
+                await self._hub.create(self.repo_id)
         found = await self.look()
         if found.state == "absent":
             raise Transient(f"The Hub does not show {self._reserved} yet.")

@@ -6,15 +6,16 @@ The commit's parent is the repo's initial commit, so if two attempts race, one i
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from watcher.engine.fair import FairLimit
 from watcher.engine.lease import Lease
 from watcher.engine.retry import Retry
 from watcher.engine.work import Done
-from watcher.errors import Outage, Permanent, Transient
+from watcher.errors import Outage, Permanent, Refused, Transient
 from watcher.hub.errors import Conflict
 from watcher.hub.repos import File, Hub, RepoState, commit_description, image_file, text_file
 from watcher.identity import Claim, Identity, Image, Publication
@@ -40,6 +41,10 @@ class Publisher:
     photos: Photos
     spool: Spool
     retry: Retry
+    creations: FairLimit = field(default_factory=lambda: FairLimit(1))
+    """The Hub creates one repo at a time for each user, and refuses concurrent creations."""
+    uploads: FairLimit = field(default_factory=lambda: FairLimit(_PARALLEL_UPLOADS))
+    """Batches that are uploaded at the same time, over all rows."""
 
     def describe(self, claim: Claim) -> Mapping[str, object]:
         """Return how many images the row has, and the repo's name where one is reserved."""
@@ -92,6 +97,7 @@ class _Publish:
         self._photos = publisher.photos
         self._spool = publisher.spool
         self._retry = publisher.retry
+        self._uploads = publisher.uploads
         self._identity = identity_of(claim)
         self._lease = lease
         self._uploaded = 0
@@ -101,6 +107,7 @@ class _Publish:
             lease,
             verbs=publisher.verbs,
             hub=publisher.hub,
+            creations=publisher.creations,
             retry=publisher.retry,
         )
 
@@ -108,7 +115,7 @@ class _Publish:
         found = None
         if self._name.in_other_namespace:
             # Start again in the new namespace. The token may no longer have access to the old one.
-            with suppress(Outage):
+            with suppress(Outage, Refused):
                 publication = await self.find()
                 if publication is not None:
                     return publication
@@ -148,7 +155,9 @@ class _Publish:
         return sorted(files, key=lambda file: file.path_in_repo)
 
     async def _fetch(self, number: int, folder: Path, batches: Batches) -> None:
-        await batches.put(await self._photos.fetch(self._identity, number, folder))
+        with self._lease.step("fetch"):
+            image = await self._photos.fetch(self._identity, number, folder)
+        await batches.put(image)
 
     async def _upload(self, repo: asyncio.Task[RepoState], batches: Batches) -> list[File]:
         """Upload one batch after the other, once the repo exists."""
@@ -158,13 +167,18 @@ class _Publish:
         uploaded: list[File] = []
         while batch := await batches.take():
             files = [image_file(image_path(image), image.file, image.sha256) for image in batch]
-            await self._retry(self._hub.upload, self._name.repo_id, files)
+            with self._lease.step("upload"):
+                await self._retry(self._upload_batch, files)
             uploaded += files
             self._uploaded += len(batch)
             self._lease.progress["images_published"] = self._uploaded
             # They are not read again. In a thread, since deleting large files takes time.
             await asyncio.to_thread(_delete, batch)
         return uploaded
+
+    async def _upload_batch(self, files: list[File]) -> None:
+        async with self._uploads.held(self._identity.user_id, self._identity.id):
+            await self._hub.upload(self._name.repo_id, files)
 
     async def _commit(self, files: list[File], parent: RepoState) -> Publication:
         tried = False
@@ -183,7 +197,7 @@ class _Publish:
             self._lease.check()
             tried = True
             try:
-                with self._lease.mutating(Conflict):
+                with self._lease.step("commit"), self._lease.mutating(Conflict):
                     sha = await self._hub.commit(
                         repo_id,
                         files,

@@ -83,7 +83,11 @@ class Settings(Services):
         description="Where images are stored between fetch and upload",
     )
     slots: Annotated[int, SettingDoc(unit="rows")] = Field(
-        4, ge=1, le=32, validation_alias="WATCHER_SLOTS", description="Rows processed at the same time"
+        4,
+        ge=1,
+        le=32,
+        validation_alias="WATCHER_SLOTS",
+        description="Rows processed at the same time; one more for a user who has none running",
     )
     fetches: Annotated[int, SettingDoc(unit="images")] = Field(
         8, ge=1, le=64, validation_alias="WATCHER_FETCHES", description="Images fetched at the same time"

@@ -8,9 +8,11 @@ from urllib.parse import quote
 import httpx
 from httpcore._async.http11 import AsyncHTTP11Connection
 
-from watcher.errors import Outage, Permanent, Transient, WatcherError
+from watcher.errors import Outage, Permanent, Refused, Transient, WatcherError
+from watcher.process.text import quoted
 
 BUCKET = "identity-images"
+_ABSENT = "00000000-0000-0000-0000-000000000000/none"
 BLOCK = 2**18
 """Bytes per block. The upload threads run between two blocks: smaller blocks would make the loop wait for them more often,
 larger ones would block the loop for longer."""
@@ -52,6 +54,19 @@ class Storage:
             reason = str(error) or type(error).__name__
             raise Transient(f"{label} could not be fetched: {reason}") from error
 
+    async def check(self) -> None:
+        """Look for an object that does not exist: Storage answers so if it would also send others.
+
+        Raises Outage if it refuses the request, and Transient.
+        """
+        try:
+            async with self.stream(_ABSENT, label="The bucket"):
+                pass
+        except Missing:
+            return
+        except Refused as refusal:
+            raise Outage(refusal.everybody) from refusal
+
 
 async def _blocks(response: httpx.Response) -> AsyncIterator[bytes]:
     """Yield the body in blocks; httpx's own chunking would copy each byte four times."""
@@ -77,16 +92,19 @@ def _translate(label: str, status: int, body: bytes) -> WatcherError:
         )
     except (ValueError, AttributeError, TypeError):
         actual, message, error = status, "", ""
+    message = quoted(message, otherwise=f"HTTP {actual}").rstrip(".")
     if error in {"NoSuchBucket", "Bucket not found"}:
         return Outage(f"The bucket {BUCKET} is missing: run `watcher migrate`.")
     if error in {"NoSuchKey", "not_found"}:
         return Missing(message)
     if actual in {401, 402, 403} or error == "InvalidJWT":
-        return Outage(
-            f"Supabase Storage refused access to images: {message or status}. Check SUPABASE_SECRET_KEY and the "
-            "project's plan.",
-            certain=actual == httpx.codes.PAYMENT_REQUIRED,
+        return Refused(
+            f"{label} could not be read: Supabase Storage refused access to it: {message}.",
+            everybody=f"Supabase Storage refused access to images: {message}. Check SUPABASE_SECRET_KEY and the project's "
+            "plan.",
+            service="storage",
+            now=actual == httpx.codes.UNAUTHORIZED or error == "InvalidJWT",
         )
     if error in {"InvalidKey", "InvalidRequest"}:
-        return Permanent("path_forbidden", f"{label} has a path that Storage refuses: {message or status}")
-    return Transient(f"{label} could not be fetched: {message or status}")
+        return Permanent("path_forbidden", f"{label} has a path that Storage refuses: {message}")
+    return Transient(f"{label} could not be fetched: {message}")

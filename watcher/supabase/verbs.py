@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from watcher import __version__
-from watcher.errors import LeaseLost, Misconfigured, Wait
+from watcher.errors import LeaseLost, Misconfigured, Rejected, Wait
 from watcher.identity import Claim, Publication
 from watcher.process.text import storable
 from watcher.supabase.rpc import NoFunction, Rpc, malformed, read
@@ -53,9 +53,11 @@ class Verbs:
         holding: Sequence[int],
         predecessor_is_dead: bool,
         machine: str,
+        extra: Sequence[str] = (),
     ) -> Claims:
         """Claim due work for `lease` seconds, at most as many pieces of each kind as `slots` has.
 
+        `extra`: the kinds of which one more may be taken, for a user of whom nothing is running.
         `holding`: attempts whose work must not be claimed again. `predecessor_is_dead`: take over at once what an
         earlier run of this instance on this machine holds.
         """
@@ -68,6 +70,7 @@ class Verbs:
             p_holding=list(holding),
             p_predecessor_is_dead=predecessor_is_dead,
             p_machine=machine,
+            p_extra=list(extra),
         )
         return read(
             "watcher_claim",
@@ -130,6 +133,34 @@ class Verbs:
         await self._write_back(
             "watcher_fail", attempt, p_code=code, p_message=storable(message), p_answered=answered
         )
+
+    async def reject(self, attempt: int, error: Rejected, *, answered: bool) -> str:
+        """End the attempt on a row of which a service does not accept what was sent; returns what became of the row.
+
+        "failed": for good, since another row was accepted meanwhile; "deferred": it counts; "outage": nobody's is accepted,
+        and the row is due again, unspent.
+        """
+        outcome = await self._rpc.call(
+            "watcher_reject",
+            p_attempt=attempt,
+            p_code=error.code,
+            p_message=storable(str(error)),
+            p_answered=answered,
+        )
+        if outcome == "lost":
+            raise _lost(attempt)
+        if outcome not in {"failed", "deferred", "outage"}:
+            raise malformed("watcher_reject")
+        return str(outcome)
+
+    async def give_back(self, attempts: Sequence[int]) -> None:
+        """Count deferred attempts no longer: an outage has turned out to be their cause."""
+        await self._rpc.call("watcher_give_back", p_attempts=list(attempts))
+
+    async def newest_repos(self, namespace: str, *, other_than: str) -> list[str]:
+        """Return the repos of the two rows published last in a namespace, without that row."""
+        names = await self._rpc.call("watcher_newest_repos", p_namespace=namespace, p_other_than=other_than)
+        return read("watcher_newest_repos", lambda: [str(name) for name in names])
 
     async def defer(
         self, attempt: int, reason: str, retry_after: float | None = None, *, answered: bool

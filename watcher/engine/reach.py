@@ -1,0 +1,151 @@
+"""Finds out how far a refusal reaches: whether a service refuses one row's requests, or those of every row.
+
+The evidence is kept in memory: which rows have lately passed the step at which a row was refused, and which were refused
+there. What it does not settle, a check does: a request that concerns no row, or another row's things; many share one.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from watcher.errors import Misconfigured, Outage, Refused
+
+_EVIDENCE = 60.0
+"""Seconds for which a row that passed a step shows that others can."""
+_ASK_AGAIN = {False: 30.0, True: 1.0}
+"""Seconds for which an answer about the key is believed: less if a service says that it does not know the key."""
+_REMEMBER = 3600.0
+"""Seconds for which a row counts as refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """How a service is asked. Both raise Outage or Misconfigured if it refuses every row, and Transient."""
+
+    key: Callable[[], Awaitable[object]]
+    """Asks whether the key is good for anything."""
+    others: Callable[[str], Awaitable[bool]] | None = None
+    """Asks whether it is good for the things of other rows than this one; returns False if there are none. None where `key`
+    has asked that already."""
+
+
+class Reach:
+    """What this daemon knows about refusals."""
+
+    def __init__(self, services: Mapping[str, Checks]) -> None:
+        self._services = {name: _Service(checks) for name, checks in services.items()}
+        self._steps: dict[str, _Step] = {}
+
+    def passed(self, row: str, step: str) -> None:
+        """Note that a row has passed a step."""
+        self._steps.setdefault(step, _Step()).pass_by(row, _now())
+
+    async def judge(self, refusal: Refused, row: str, attempt: int) -> None:
+        """Return if the refusal concerns this row alone, or may; raise Outage if it concerns every row.
+
+        An Outage that is not `certain` lasts until another row has decided. Raises Transient if the service does not answer.
+        """
+        now, step = _now(), self._steps.setdefault(refusal.step, _Step())
+        step.refuse(row, attempt, now)
+        try:
+            await self._judge(refusal, row, step, now)
+        except Misconfigured as error:
+            raise step.outage(Outage(str(error)), row) from error
+        except Outage as outage:
+            raise step.outage(outage, row) from None
+
+    async def _judge(self, refusal: Refused, row: str, step: "_Step", now: float) -> None:
+        service = self._services[refusal.service]
+        await service.key.ask(now, believed=_ASK_AGAIN[refusal.now])
+        others_pass = step.passed_by_another(row, now)
+        others_refused = step.others_refused(row, now)
+        if others_pass and not others_refused:
+            return
+        asked = await service.ask_others(row, now)
+        if not others_pass and (others_refused or not asked):
+            raise Outage(refusal.everybody, certain=False, of_kind=True)
+
+
+@dataclass(slots=True)
+class _Step:
+    """Who passed a step, and who was refused there since."""
+
+    passed: dict[str, float] = field(default_factory=dict)
+    """The last two rows: whichever is refused, one of them is another. With loop times."""
+    refused: dict[str, tuple[float, list[int]]] = field(default_factory=dict)
+    """The rows that were refused since another passed: when, and at which attempts."""
+
+    def pass_by(self, row: str, now: float) -> None:
+        self.passed.pop(row, None)
+        self.passed[row] = now
+        for oldest in list(self.passed)[:-2]:
+            del self.passed[oldest]
+        # A row that can pass again was not refused for itself, and says nothing about the others' refusals.
+        self.refused.clear()
+
+    def refuse(self, row: str, attempt: int, now: float) -> None:
+        self.refused = {one: what for one, what in self.refused.items() if now - what[0] < _REMEMBER}
+        _, attempts = self.refused.get(row, (now, []))
+        self.refused[row] = (now, [*attempts, attempt])
+
+    def passed_by_another(self, row: str, now: float) -> bool:
+        return any(one != row and now - at < _EVIDENCE for one, at in self.passed.items())
+
+    def others_refused(self, row: str, now: float) -> bool:
+        return any(one != row and now - at < _REMEMBER for one, (at, _) in self.refused.items())
+
+    def outage(self, outage: Outage, row: str) -> Outage:
+        """Add what other rows have spent in it, once."""
+        outage.spent_by = [number for one in self.refused if one != row for number in self.refused[one][1]]
+        self.refused = {one: (at, []) for one, (at, _) in self.refused.items()}
+        return outage
+
+
+class _Shared:
+    """One request for all who want to know the same at about the same time."""
+
+    def __init__(self, request: Callable[[], Awaitable[object]]) -> None:
+        self._request = request
+        self._lock = asyncio.Lock()
+        self._asked_at = float("-inf")
+
+    async def ask(self, now: float, *, believed: float) -> None:
+        """Return if it was answered with a yes at most `believed` seconds ago, else ask."""
+        async with self._lock:
+            if self._asked_at < now - believed:
+                asked_at = _now()
+                await self._request()
+                self._asked_at = asked_at
+
+
+class _Service:
+    """The checks of one service, each shared."""
+
+    def __init__(self, checks: Checks) -> None:
+        self.key = _Shared(checks.key)
+        self._others = checks.others
+        self._lock = asyncio.Lock()
+        self._asked_at = float("-inf")
+
+    async def ask_others(self, row: str, now: float) -> bool:
+        """Return whether there was something to ask, raise Outage if it is refused; at most one request a minute."""
+        if self._others is None:
+            return True
+        others = self._others
+        async with self._lock:
+            if self._asked_at >= now - _EVIDENCE:
+                return True
+            try:
+                asked_at = _now()
+                asked = await others(row)
+            except Outage as outage:
+                outage.of_kind = True
+                outage.probe = lambda: others(row)
+                raise
+            if asked:
+                self._asked_at = asked_at
+            return asked
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
