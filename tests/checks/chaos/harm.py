@@ -1,6 +1,7 @@
 """Injects the faults of the schedule into services, network and daemons, and removes them all at the end."""
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from tests.checks.chaos.agenda import Agenda
 from tests.checks.chaos.daemons import Daemons
 from tests.checks.chaos.notes import Notes
 from tests.checks.chaos.record import ARRIVED
-from tests.checks.chaos.schedule import LONGEST_DELAY, NOT_FOUND, PLACES, REFUSED_KEY, Event
+from tests.checks.chaos.schedule import DISABLED, LONGEST_DELAY, NOT_FOUND, PLACES, REFUSED_KEY, Event
 from watcher.sandbox import Postgres, Sandbox, faults
 from watcher.sandbox.faults import Answer, Delay, Late, Rule
 from watcher.sandbox.faults.actions import Gate, Passage
@@ -190,6 +191,19 @@ class Harm:
     def refuse_once(self, *, place: str, status: int, sentence: str) -> None:
         self._add(Answer(status, {"error": sentence}, {"X-Error-Message": sentence}), place, times=1, skip=0)
 
+    def refuse_repo(self, *, lasts: float) -> None:
+        """Refuse whatever is asked about the newest repo, as the Hub does with one that it has disabled."""
+        for repo in self._sandbox.hub.store.repos("models")[:1]:
+            self._service("hub", f"refuses one repo, {repo.name}, for {lasts:.1f} s")
+            self._for(lasts, Answer(403, DISABLED), "hub", path=f"/{re.escape(repo.name)}")
+
+    def refuse_photo(self, *, lasts: float) -> None:
+        """Refuse the newest photo, as a cache in front of Storage may."""
+        newest = "select name from storage.objects where bucket_id = 'identity-images' order by created_at desc limit 1"
+        for (path,) in self._sql(newest):
+            self._service("storage", f"refuses one photo, {path}, for {lasts:.1f} s")
+            self._for(lasts, Answer(403, DISABLED), "fetch", path=f"/{re.escape(path)}$")
+
     def refuse_key(self, *, lasts: float) -> None:
         self._trouble(lasts)
         self._for(lasts, Answer(401, REFUSED_KEY), "verbs")
@@ -334,8 +348,9 @@ class Harm:
 
     # Helpers.
 
-    def _add(self, action: Any, place: str, *, times: int | None, skip: int) -> Rule:
-        service, method, path = PLACES[place]
+    def _add(self, action: Any, place: str, *, times: int | None, skip: int, path: str | None = None) -> Rule:
+        service, method, everywhere = PLACES[place]
+        path = path or everywhere
         met: Any = _Met(action, place, self._notes, self)
         self._notes.add("harm", f"{action} at {place}, times {times}, skip {skip}")
         return self._sandbox.faults.add(
@@ -347,8 +362,8 @@ class Harm:
             skip=skip,
         )
 
-    def _for(self, seconds: float, action: Any, place: str) -> None:
-        rule = self._add(action, place, times=None, skip=0)
+    def _for(self, seconds: float, action: Any, place: str, path: str | None = None) -> None:
+        rule = self._add(action, place, times=None, skip=0, path=path)
         self._agenda.later(seconds, lambda: self._sandbox.faults.remove(rule))
 
     def _service(self, which: str, what: str) -> None:
@@ -365,11 +380,14 @@ class Harm:
         self._daemons.trouble += 1
         self._agenda.later(seconds, over)
 
-    def _sql(self, statement: str) -> None:
+    def _sql(self, statement: str) -> list[Any]:
+        """Run a statement and return its rows; none if Postgres does not execute it."""
         if self._down_since is not None:
-            return
+            return []
         try:
             with psycopg.connect(self._sandbox.admin_db_url, connect_timeout=2) as connection:
-                connection.execute(statement.encode())
+                cursor = connection.execute(statement.encode())
+                return cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             self._notes.add("harness", f"Postgres did not execute a statement: {error}")
+            return []

@@ -55,6 +55,7 @@ ANYWHERE = {
 # A longer wait than an attempt allows, so that each attempt ends at once and the budget is spent quickly.
 LONG_WAIT = {"Retry-After": "30"}
 NOT_FOUND = {"statusCode": "404", "error": "not_found", "message": "Object not found"}
+DISABLED = {"error": "Access to this resource is disabled.", "message": "Access denied."}
 REFUSED_KEY = {"message": "Invalid API key", "hint": None}
 
 
@@ -303,6 +304,11 @@ def _outage(rnd: random.Random) -> Drawn:
     )
 
 
+def _one_refused(rnd: random.Random) -> Drawn:
+    """One row's repo or photo is refused, and nobody else's."""
+    return rnd.choice(("refuse_repo", "refuse_photo")), {"lasts": rnd.uniform(1, 6)}
+
+
 def _realtime(rnd: random.Random) -> Drawn:
     return rnd.choice(
         (
@@ -344,6 +350,7 @@ _FAMILIES: dict[Callable[[random.Random], Drawn], float] = {
     _for_a_while: 3,
     _hub: 2,
     _outage: 0.7,
+    _one_refused: 1.5,
     _realtime: 1.5,
     _postgres: 0.8,
     _late_object: 0.5,

@@ -13,17 +13,20 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 import click
 
 from . import (
+    brakes,
     bulk,
     clock,
     commits,
     crashes,
     endless,
+    fairness,
     fencing,
     late,
     locks,
     missing,
     names,
     outages,
+    scope,
     stopping,
     waiting,
 )
@@ -41,6 +44,9 @@ FIGURES = {
         clock,
         outages,
         endless,
+        scope,
+        brakes,
+        fairness,
         missing,
         late,
         bulk,
