@@ -56,6 +56,8 @@ BY_THE_GATEWAY = {
     # To a request with a key and no token, the gateway adds anon's token, whom the policies refuse.
     "upload no authorization header": (400, b'"code":"AccessDenied"'),
     "download no auth": (400, b'"code":"NoSuchKey"'),
+    # To one without either, it adds an empty token.
+    "GET object/authenticated no auth": (400, b'"message":"Invalid Compact JWS"'),
 }
 """What was recorded without a gateway and is answered differently behind one: the status, and a part of the body."""
 

@@ -1,7 +1,7 @@
 """Storage 1.70.6, as far as supabase-js and storage3 use it: buckets, objects, signed URLs.
 
-Postgres's policies decide what a caller may do, since statements run in the caller's role. The sandbox does not imitate
-resumable uploads (TUS), the S3 protocol and image transformations: their routes are unknown.
+Postgres's policies decide what a caller may do, since statements run in the caller's role. What the sandbox does not
+imitate is in `watcher.sandbox.absent`; resumable uploads (TUS) are an unknown route.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from watcher.sandbox.absent import Absent
 from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Keys
 from watcher.sandbox.storage import buckets, download, errors, objects, upload
@@ -96,8 +97,20 @@ async def _version(_: Request) -> Response:
     return PlainTextResponse("0.0.0")
 
 
+_ABSENT = {
+    "render": Absent.STORAGE_TRANSFORMATIONS,
+    "s3": Absent.STORAGE_S3,
+    "cdn": Absent.STORAGE_CDN,
+    "iceberg": Absent.STORAGE_ANALYTICS,
+    "vector": Absent.STORAGE_ANALYTICS,
+}
+"""By the first segment of the path."""
+
+
 async def _unknown(request: Request) -> Response:
     path = request.scope["path"]
+    if feature := _ABSENT.get(path.split("/")[1]):
+        return errors.absent(feature).response()
     query = f"?{request.url.query}" if request.url.query else ""
     known = path.split("/")[1] in {"object", "bucket"}
     return errors.no_such_route(request.method, f"{path}{query}", known_prefix=known)
