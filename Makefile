@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 NODE := .venv/node
 RIVALS := .venv/rivals
 
-.PHONY: help install demo sandbox check format test chaos figures bench test-postgres check-supabase clean
+.PHONY: help install demo sandbox check format test chaos figures bench truth test-postgres check-supabase clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ figures: install  ## measure the promises about crashes, freezes and outages (ON
 
 bench: install $(RIVALS)  ## measure a row's cost, compared with other queues (ONLY='latency rate')
 	@$(BIN)/python -m bench $(ONLY)
+
+truth: install  ## compare a real project and Hub with the sandbox; makes its own users and removes them (AGAINST=URL, YES=1)
+	@$(BIN)/python -m tests.checks.truth $(if $(AGAINST),--against '$(AGAINST)') $(if $(YES),--yes)
 
 test-postgres: install  ## the tests of the schema, on Postgres 15 and 17
 	bash tests/postgres_versions.sh

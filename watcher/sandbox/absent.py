@@ -12,10 +12,11 @@ STATUS = 501
 class Absent(Enum):
     """A feature; the name begins with that of its service, the value is how it is called."""
 
+    GATEWAY_FUNCTIONS = "Edge Functions"
+    GATEWAY_GRAPHQL = "GraphQL"
     AUTH_OAUTH = "signing in with OAuth"
     AUTH_OTP = "signing in with one-time passwords and magic links"
     AUTH_PHONE = "phone numbers"
-    AUTH_PKCE = "the PKCE flow"
     AUTH_MFA = "MFA and passkeys"
     AUTH_SSO = "SSO"
     AUTH_IDENTITIES = "linking and unlinking identities"
@@ -38,7 +39,6 @@ class Absent(Enum):
     STORAGE_ANALYTICS = "analytics and vector buckets"
     REALTIME_BROADCAST = "broadcast"
     REALTIME_PRESENCE = "presence"
-    REALTIME_PRIVATE = "private channels"
     HUB_XET = "Xet"
     HUB_MULTIPART = "multipart uploads"
     HUB_LFS_DOWNLOADS = "downloads over the LFS protocol"
@@ -57,7 +57,7 @@ class Absent(Enum):
 
     @property
     def service(self) -> str:
-        """The service: auth, rest, storage, realtime or hub."""
+        """The service: gateway, auth, rest, storage, realtime or hub."""
         return self.name.partition("_")[0].lower()
 
     @property

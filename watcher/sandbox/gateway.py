@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Router
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
+from watcher.sandbox.absent import STATUS, Absent
 from watcher.sandbox.keys import Keys
 
 # Storage has signed and public URLs, which need no key. Realtime checks its key itself.
@@ -28,6 +29,7 @@ _INVALID = {
     "message": "Invalid API key",
     "hint": "Double check your Supabase `anon` or `service_role` API key.",
 }
+_ABSENT = {"functions": Absent.GATEWAY_FUNCTIONS, "graphql": Absent.GATEWAY_GRAPHQL}
 _IN_BROWSER = {
     "message": "Forbidden use of secret API key in browser",
     "hint": "Secret API keys can only be used in a protected environment and should never be used in a"
@@ -61,6 +63,10 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         service = service_of(scope["path"])
+        feature = _ABSENT.get(scope["path"].split("/")[1])
+        if feature is not None and scope["type"] == "http":
+            await JSONResponse({"message": feature.sentence}, STATUS)(scope, receive, send)
+            return
         if service not in self._services:
             await JSONResponse({"message": "no Route matched with those values"}, 404)(scope, receive, send)
             return

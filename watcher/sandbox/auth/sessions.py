@@ -64,8 +64,8 @@ class Sessions:
         """Exchange a refresh token for the session's next one.
 
         The token before the current one, and any within 10 s of its use, is accepted, since two tabs may refresh at the
-        same time. With an older one, which may have been stolen, all of the session's end: the session itself lasts until
-        its access token expires. Raises `AuthError`.
+        same time. An older one may have been stolen: it revokes all refresh tokens of the session, which itself lasts
+        until its access token expires. Raises `AuthError`.
         """
         async with as_admin(self._database, "refreshing token") as cursor:
             await cursor.execute(
@@ -94,7 +94,11 @@ class Sessions:
             if successor or recent:
                 return await self._session(cursor, user_id, session, token, issuer, current=successor)
             await cursor.execute(
-                "update auth.refresh_tokens set revoked = true where session_id = %s", [session]
+                """
+                update auth.refresh_tokens set revoked = true, updated_at = now()
+                where session_id = %s and not revoked
+                """,
+                [session],
             )
         raise AuthError(400, "refresh_token_already_used", "Invalid Refresh Token: Already Used")
 

@@ -21,7 +21,7 @@ select a.attname, format_type(a.atttypid, a.atttypmod),
  order by a.attnum
 """
 _FUNCTIONS = """
-select coalesce(p.proargnames, '{}'), p.proargmodes::text[],
+select p.proname, coalesce(p.proargnames, '{}'), p.proargmodes::text[],
        array(select format_type(type, null) from unnest(p.proargtypes) with ordinality given (type, place)
               order by place),
        p.pronargdefaults, p.proretset, p.prorettype = 'void'::regtype,
@@ -30,13 +30,12 @@ select coalesce(p.proargnames, '{}'), p.proargmodes::text[],
   from pg_proc p
   join pg_namespace n on n.oid = p.pronamespace
   join pg_type t on t.oid = p.prorettype
- where n.nspname = %s and p.proname = %s and p.prokind = 'f'
+ where n.nspname = %s and (p.proname = %s or %s) and p.prokind = 'f' and p.prorettype <> 'trigger'::regtype
  order by p.oid
 """
 _ALL_TABLES = """
 select relname from pg_class where relnamespace = to_regnamespace(%s) and relkind in ('r', 'v', 'm', 'f', 'p')
 """
-_ALL_FUNCTIONS = "select distinct proname from pg_proc where pronamespace = to_regnamespace(%s)"
 UNNAMED_BODIES = {
     "application/json": ("json", "jsonb"),
     "text/plain": ("text",),
@@ -117,11 +116,7 @@ async def find_function(
 
     `body` is the type of the body that has them, None for a call with GET.
     """
-    await cursor.execute(_FUNCTIONS, [schema, name], prepare=True)
-    overloads = sorted(
-        filter(None, (_function(schema, name, row) for row in await cursor.fetchall())),
-        key=lambda one: (len(one.arguments), list(one.arguments.items())),
-    )
+    overloads = await _functions(cursor, schema, name)
     fitting = [one for one in overloads if one.accepts(given, body)]
     if not fitting and body is not None:
         kinds = UNNAMED_BODIES.get(body, ())
@@ -130,14 +125,20 @@ async def find_function(
         return fitting[0]
     if fitting:
         raise _ambiguous(fitting)
-    await cursor.execute(_ALL_FUNCTIONS, [schema])
-    others = [row[0] for row in await cursor.fetchall()]
+    others = [one.name for one in await _functions(cursor, schema, None)]
     raise _missing(schema, name, sorted(given), overloads, others, body=body)
 
 
-def _function(schema: str, name: str, row: tuple[Any, ...]) -> Function | None:
+async def _functions(cursor: Cursor, schema: str, name: str | None) -> list[Function]:
+    """Return the functions of that name, or all, in PostgREST's order."""
+    await cursor.execute(_FUNCTIONS, [schema, name, name is None], prepare=True)
+    found = [_function(schema, row) for row in await cursor.fetchall()]
+    return sorted(filter(None, found), key=lambda one: (len(one.arguments), list(one.arguments.items())))
+
+
+def _function(schema: str, row: tuple[Any, ...]) -> Function | None:
     """Return a function, or None for one that PostgREST does not expose: its arguments have no names."""
-    names, modes, types, optional, returns_set, returns_nothing, returns_columns, stable, settings = row
+    name, names, modes, types, optional, returns_set, returns_nothing, returns_columns, stable, settings = row
     given = [
         names[place] if place < len(names) else ""
         for place, mode in enumerate(modes or "i" * len(types))
