@@ -40,7 +40,6 @@ class Absent(Enum):
     REALTIME_BROADCAST = "broadcast"
     REALTIME_PRESENCE = "presence"
     HUB_XET = "Xet"
-    HUB_MULTIPART = "multipart uploads"
     HUB_LFS_DOWNLOADS = "downloads over the LFS protocol"
     HUB_BRANCHES = "branches and tags"
     HUB_PULL_REQUESTS = "pull requests and discussions"

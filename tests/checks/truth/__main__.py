@@ -1,7 +1,8 @@
 """Says where the sandbox is wrong about a real project: `make truth AGAINST=URL`.
 
-Plays the same exchanges to that project and to a sandbox, and prints each that they answer differently; exits with 1 if
-there is one. Without AGAINST it compares two sandboxes. The settings of the project come from the environment.
+Plays the same exchanges to that project and to a sandbox, and prints each that they answer differently, and each that
+the sandbox answers otherwise than is known of the real service; exits with 1 if there is one. Without AGAINST a second
+sandbox is the project. The settings of a project come from the environment.
 """
 
 import sys
@@ -9,7 +10,7 @@ from contextlib import ExitStack
 
 import click
 
-from tests.checks.truth.play import Answers, answers, compared
+from tests.checks.truth.play import Answers, answers, compared, untrue
 from tests.checks.truth.target import Target
 from watcher import migrate
 from watcher.sandbox import Sandbox
@@ -42,8 +43,8 @@ def main(against: str, yes: bool, publishable: str | None, secret: str | None, *
             click.confirm("Go on?", abort=True)
         there = _asked(target, f"asking {target.url}")
         here = _asked(Target.of_sandbox(_sandbox(stack)), "asking the sandbox")
-    found = list(compared(there, here))
-    for name, where in found:
+    found = dict(untrue(here)) | dict(compared(there, here))
+    for name, where in found.items():
         click.echo("\n".join([f"✗ {name}", *(f"    {line}" for line in where)]))
     click.echo(f"{len(there)} exchanges, {len(found)} answered differently.")
     sys.exit(1 if found else 0)

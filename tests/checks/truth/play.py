@@ -51,6 +51,23 @@ def _of_realtime(target: Target) -> Iterator[tuple[str, Answer]]:
             yield f"realtime: {talk.name}", frames.broken(error)
 
 
+def known() -> Answers:
+    """Return the answers of the real services that are in the exchanges, as far as each is known."""
+    asked = (one for service in SERVICES for one in exchange.read(service))
+    found = {f"{one.service}: {one.name}": one.answer for one in asked}
+    found |= {f"realtime: {talk.name}": talk.answer for talk in frames.read()}
+    return {name: answer for name, answer in found.items() if answer is not None}
+
+
+def untrue(here: Answers) -> Iterator[tuple[str, list[str]]]:
+    """Yield each exchange that the sandbox answers otherwise than is known of the real service, and where."""
+    for name, answer in known().items():
+        if name in here:
+            parts = {part: here[name].get(part) for part in answer}
+            if found := list(differences(answer, parts)):
+                yield name, found
+
+
 def compared(there: Answers, here: Answers) -> Iterator[tuple[str, list[str]]]:
     """Yield each exchange that both were asked and answered differently, and where."""
     for name, answer in there.items():

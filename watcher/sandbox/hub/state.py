@@ -10,6 +10,7 @@ from starlette.requests import Request
 from watcher.sandbox.absent import STATUS, Absent
 from watcher.sandbox.hub.access import Access, User
 from watcher.sandbox.hub.errors import HubError, bad_request, repo_not_found, revision_not_found
+from watcher.sandbox.hub.features import not_served
 from watcher.sandbox.hub.knobs import Knobs
 from watcher.sandbox.hub.store import Commit, Kind, Repo, Store
 
@@ -97,6 +98,6 @@ def page(request: Request, items: Sequence[Any]) -> tuple[Sequence[Any], dict[st
 def _find(request: Request) -> tuple[User | None, Repo]:
     kind = request.path_params.get("kind", "models")
     if kind not in {"models", "datasets"}:
-        raise HubError(STATUS, Absent.HUB_KINDS.sentence)
+        raise not_served(request)
     user = state(request).access.user(request)
     return user, find(request, user, kind, "{namespace}/{name}".format_map(request.path_params))
