@@ -419,8 +419,8 @@ def _redirect(request: Request) -> str | None:
 
 
 def _page_url(request: Request, number: int) -> str:
-    url = request.url.include_query_params(page=number)
-    return f"{url.path}?{url.query}"
+    query = {**request.query_params, "page": str(number)}
+    return f"{request.url.path}?{urlencode(sorted(query.items()))}"
 
 
 def _unrecognizable(user: User, data: object) -> User:
