@@ -739,6 +739,7 @@ def test_an_lfs_object_that_is_refused_is_a_value_error(site: Site) -> None:
     [
         ("---\nlicense: gpl-3\n---\n", '"license" must be one of [apache-2.0, mit,'),
         ("---\ntags: {a: b}\n---\n", '"tags" must be a string or an array of strings'),
+        ("---\nmodel-index: foo\n---\n", '"model-index" must be an array'),
         ("---\nlicense: [mit\n---\n", "expected ',' or ']'"),
         ("---\njust text\n---\n", "metadata must be an object"),
     ],

@@ -53,6 +53,8 @@ def validate(card: str) -> tuple[list[str], list[str]]:
         for name in _TEXTS
         if name in fields and not isinstance(fields[name], str)
     ]
+    if not isinstance(fields.get("model-index", []), list):
+        errors.append('"model-index" must be an array')
     for name in _LISTS:
         value = fields.get(name, [])
         for one in value if isinstance(value, list) else [value]:
