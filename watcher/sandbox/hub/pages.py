@@ -20,7 +20,7 @@ from watcher.sandbox.hub.card import body
 from watcher.sandbox.hub.errors import HubError, entry_not_found
 from watcher.sandbox.hub.git import File
 from watcher.sandbox.hub.state import commit_of, find, repo_url, state
-from watcher.sandbox.hub.store import Commit, Repo, Store
+from watcher.sandbox.hub.store import Commit, Kind, Repo, Store
 
 _TEXT_BYTES = 100_000
 """How much of a text file a page shows."""
@@ -76,7 +76,7 @@ class _Page:
 Render = Callable[[_Page], Response]
 
 
-def _endpoint(render: Render, kind: str) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(render: Render, kind: Kind) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         user = state(request).access.owner
         try:
@@ -195,11 +195,12 @@ def _is_picture(path: str) -> bool:
     return path.lower().endswith((".jpg", ".jpeg", ".png"))
 
 
+_KINDS: tuple[tuple[str, Kind], ...] = (("/datasets", "datasets"), ("", "models"))
 ROUTES = [
     Route("/", _home),
     *(
         Route(f"{prefix}/{{namespace}}/{{name}}{tail}", _endpoint(render, kind))
-        for prefix, kind in (("/datasets", "datasets"), ("", "models"))
+        for prefix, kind in _KINDS
         for tail, render in (
             ("", _card),
             ("/tree/{revision}", _tree),
