@@ -1,0 +1,50 @@
+import type { Session } from '@supabase/supabase-js'
+import { useEffect, useState } from 'react'
+import type { Identities } from './identities'
+import { IdentityList } from './IdentityList'
+import { NewIdentity } from './NewIdentity'
+import { SignIn } from './SignIn'
+
+/** Signs in, and shows the form and the list. The form keeps what was chosen while an ended session is renewed. */
+export function App({ identities }: { identities: Identities }) {
+  const { auth } = identities.supabase
+  const [session, setSession] = useState<Session | null | undefined>(undefined) // undefined: not known yet
+  const [user, setUser] = useState<string | null>(null) // the last one
+  const [left, setLeft] = useState(false) // on purpose
+
+  useEffect(() => {
+    const { data } = auth.onAuthStateChange((_event, session) => {
+      setSession(session)
+      if (session) setUser(session.user.id)
+      if (session) setLeft(false)
+    })
+    return () => { data.subscription.unsubscribe() }
+  }, [auth])
+
+  // Of this browser alone: the server may not know the session any more.
+  const end = () => void auth.signOut({ scope: 'local' })
+  const leave = () => {
+    setLeft(true)
+    setUser(null)
+    end()
+  }
+
+  if (session === undefined) return <main aria-busy="true" />
+  return (
+    <>
+      <header>
+        <h1>Identities</h1>
+        {session && <p>{session.user.email} <button className="plain" onClick={leave}>Sign out</button></p>}
+      </header>
+      <main>
+        {!session && <SignIn auth={auth} ended={user !== null && !left} />}
+        {user && (
+          <div hidden={!session}>
+            <NewIdentity key={user} identities={identities} onSessionEnd={end} />
+            {session && <IdentityList key={user} identities={identities} onSessionEnd={end} />}
+          </div>
+        )}
+      </main>
+    </>
+  )
+}
