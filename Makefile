@@ -52,8 +52,11 @@ bench: install $(RIVALS)  ## measure a row's cost, compared with other queues (O
 test-postgres: install  ## the tests of the schema, on Postgres 15 and 17
 	bash tests/postgres_versions.sh
 
-check-supabase: install $(NODE)  ## docs/frontend.md with supabase-js, the migrations with the Supabase CLI (network)
+check-supabase: install $(NODE)  ## the migrations with the Supabase CLI (network)
 	@$(BIN)/python -m tests.checks.supabase
+
+check-web: install $(NODE)  ## examples/web and docs/frontend.md's program in Chromium (network; ONLY='1 10')
+	@$(BIN)/python -m tests.checks.web $(ONLY)
 
 $(NODE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[node]'
