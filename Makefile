@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 NODE := .venv/node
 RIVALS := .venv/rivals
 
-.PHONY: help install demo sandbox check format test chaos figures bench test-postgres check-supabase clean
+.PHONY: help install demo sandbox web check format test chaos figures bench test-postgres check-supabase check-web clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,9 @@ demo: install  ## publish one row on a local Supabase and Hub, or on SUPABASE_UR
 
 sandbox: install  ## a Supabase and a Hub on this machine, until Ctrl-C
 	@$(BIN)/watcher sandbox
+
+web: install $(NODE)  ## the page in examples/web, with a sandbox and a daemon, until Ctrl-C (network the first time)
+	@$(BIN)/python -m tests.checks.web.serve
 
 check: install  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
@@ -67,4 +70,4 @@ $(RIVALS): $(INSTALLED)
 	@touch $@
 
 clean:  ## remove what was installed
-	rm -rf .venv .cache
+	rm -rf .venv .cache examples/web/node_modules examples/web/dist

@@ -1,15 +1,18 @@
 """Resumable uploads where no recording shows them; test_recorded_storage.py has what was recorded."""
 
 import base64
+import contextlib
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.sandbox.project import PATIENCE, Project
-from watcher.sandbox.faults import Cut
+from tests.sandbox.project import PATIENCE, Project, wait_until
+from watcher.sandbox.faults import Cut, Rate
 
 ANN = str(uuid4())
 BUCKET = "images"
@@ -135,3 +138,29 @@ def test_a_request_without_its_headers_is_refused(http: httpx.Client, begin: Beg
         400,
         400,
     ]
+
+
+def test_what_a_client_is_told_stays_so_though_its_former_request_still_comes_in(
+    project: Project, http: httpx.Client, begin: Begin
+) -> None:
+    url = begin(500 * len(PART))
+    faults = project.sandbox.faults
+    slow = faults.add(Rate(1_000_000), method="PATCH")
+
+    def send() -> None:
+        with contextlib.suppress(httpx.TransportError):
+            append(http, url, 0, 500 * PART)
+
+    faults.reset()
+    thread = threading.Thread(target=send)
+    thread.start()
+    # Counted before the slow link, on which some of it still is.
+    wait_until(lambda: any(one.bytes_in > 100 * len(PART) for one in faults.counts() if one.method == "PATCH"))
+    told, _ = at(http, url)
+    assert int(told) > 0
+    time.sleep(1.5)  # in which the former request would append more
+    answer = append(http, url, int(told))
+    assert (answer.status_code, answer.headers["upload-offset"]) == (204, str(int(told) + len(PART)))
+    faults.remove(slow)
+    thread.join()
+    assert at(http, url)[0] == str(int(told) + len(PART))

@@ -1,5 +1,5 @@
 import type { Session } from '@supabase/supabase-js'
-import { useEffect, useState } from 'react'
+import { useCallback, useEffect, useState } from 'react'
 import type { Identities } from './identities'
 import { IdentityList } from './IdentityList'
 import { NewIdentity } from './NewIdentity'
@@ -12,17 +12,20 @@ export function App({ identities }: { identities: Identities }) {
   const [user, setUser] = useState<string | null>(null) // the last one
   const [left, setLeft] = useState(false) // on purpose
 
+  // Of this browser alone: the server may not know the session any more.
+  const end = useCallback(() => void auth.signOut({ scope: 'local' }), [auth])
+
   useEffect(() => {
     const { data } = auth.onAuthStateChange((_event, session) => {
       setSession(session)
       if (session) setUser(session.user.id)
       if (session) setLeft(false)
     })
+    // A session that was kept in the browser may have ended meanwhile, or its account may be gone.
+    void auth.getUser().then(({ error }) => { if (error?.status === 401 || error?.status === 403) end() })
     return () => { data.subscription.unsubscribe() }
-  }, [auth])
+  }, [auth, end])
 
-  // Of this browser alone: the server may not know the session any more.
-  const end = () => void auth.signOut({ scope: 'local' })
   const leave = () => {
     setLeft(true)
     setUser(null)
@@ -39,9 +42,9 @@ export function App({ identities }: { identities: Identities }) {
       <main>
         {!session && <SignIn auth={auth} ended={user !== null && !left} />}
         {user && (
-          <div hidden={!session}>
-            <NewIdentity key={user} identities={identities} onSessionEnd={end} />
-            {session && <IdentityList key={user} identities={identities} onSessionEnd={end} />}
+          <div key={user} hidden={!session}>
+            <NewIdentity identities={identities} onSessionEnd={end} />
+            {session && <IdentityList identities={identities} onSessionEnd={end} />}
           </div>
         )}
       </main>

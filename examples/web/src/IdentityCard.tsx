@@ -65,7 +65,8 @@ function statusOf(row: Identity): string {
     case 'published':
       return `Published with ${row.image_paths.length} photos`
     case 'failed':
-      return `Failed: ${row.error_message}`
+      // The name in it is that of the object, which nobody has seen.
+      return `Failed: ${row.error_message?.replace(/^Image (\d+) \(.*?\) /, 'Photo $1 ')}`
     default:
       return row.status // one that came after this page
   }

@@ -74,10 +74,11 @@ export function NewIdentity({ identities, onSessionEnd }: Props) {
         />
       </label>
       <p id="rules" className="hint">
-        {LEAST} to {MOST} photos of one person, JPG or PNG, at most 20 MiB each. Place, time and camera are removed from
-        them before they are published.
+        {LEAST} to {MOST} photos of one person, JPG or PNG, at most 20 MiB each.
       </p>
-      {problems.length > 0 && <ul role="alert" className="problems">{problems.map(({ message }) => <li key={message}>{message}</li>)}</ul>}
+      <div role="alert">
+        {problems.length > 0 && <ul className="problems">{problems.map(({ message }) => <li key={message}>{message}</li>)}</ul>}
+      </div>
       <ul className="photos">
         {files.map((file, index) => (
           <li key={`${file.name} ${file.size} ${index}`} className={problems.some(({ number }) => number === index + 1) ? 'wrong' : ''}>

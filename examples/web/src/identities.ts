@@ -54,7 +54,7 @@ export class Identities {
     const paths: string[] = []
     await forEach(files, given.signal, async (file, index, signal) => {
       const extension = (await typeOf(file)) === 'image/png' ? 'png' : 'jpg'
-      paths[index] = `${user}/${id}/${await digest(file)}.${extension}`
+      paths[index] = `${user}/${id}/${(await digest(file)).slice(0, 16)}.${extension}`
       await this.#upload(file, paths[index], signal, (bytes) => given.onProgress?.(index + 1, bytes))
     })
     const row = await this.#insert(id, name, paths)

@@ -13,6 +13,7 @@ const SIGNATURES: [string, string][] = [
   ['image/png', '89504e470d0a1a0a'],
 ]
 const digests = new WeakMap<File, Promise<string>>()
+let last: Promise<unknown> = Promise.resolve() // one after the other: the whole file is in memory meanwhile
 
 /** Return what is wrong with the chosen photos; nothing is sent. */
 export async function check(files: readonly File[]): Promise<Problem[]> {
@@ -45,7 +46,9 @@ export async function typeOf(file: File): Promise<string | null> {
 
 /** Return the SHA-256 of the content, which is read once. */
 export function digest(file: File): Promise<string> {
-  const known = digests.get(file) ?? file.arrayBuffer().then((bytes) => crypto.subtle.digest('SHA-256', bytes)).then(hex)
+  const read = async () => hex(await crypto.subtle.digest('SHA-256', await file.arrayBuffer()))
+  const known = digests.get(file) ?? last.then(read)
+  last = known.catch(() => undefined)
   digests.set(file, known)
   return known
 }

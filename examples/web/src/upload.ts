@@ -27,7 +27,6 @@ export async function upload(file: File, target: Target, signal?: AbortSignal, o
       headers: { apikey: target.key, 'x-upsert': 'false' },
       metadata: { bucketName: target.bucket, objectName: target.path, contentType: type, cacheControl: '0' },
       chunkSize: PART,
-      uploadDataDuringCreation: true,
       retryDelays: WAITS,
       fingerprint: () => Promise.resolve(`${target.path}:${hash}`),
       removeFingerprintOnSuccess: true,

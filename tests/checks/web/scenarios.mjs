@@ -87,8 +87,8 @@ await scenario('2 40 × 20 MB at a limited rate', async () => {
     .map((id) => Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${id}/status`, 'utf8'))[1]) / 1024)
   const peak = Math.max(...peaks)
   expect('The bars', seen.bars, 40)
-  // Counted in looks, of which a busy machine makes fewer.
-  if (seen.longest >= 10) throw new Error(`No bar has moved in ${seen.longest} looks, a tenth of a second apart.`)
+  // On a quiet machine it is less than a second; here it must not depend on what else the machine does.
+  if (seen.longest >= 50) throw new Error(`No bar has moved in ${seen.longest} looks, a tenth of a second apart.`)
   if (peak >= 400) throw new Error(`The tab had ${peak.toFixed(0)} MB.`)
   large.once('dialog', (dialog) => dialog.accept())
   await card(large, 'Large').getByRole('button', { name: 'Delete' }).click()
@@ -107,8 +107,10 @@ await scenario('3 net away for 20 s, and a reload, in the middle of an upload', 
   await create(page, 'Away', files)
   await half(page)
   await context.setOffline(true)
-  await sleep(20)
+  await sleep(10) // what was on its way arrives
   const before = await uploaded()
+  await sleep(10)
+  expect('The bytes that arrived without a net', (await uploaded()) - before, 0)
   await context.setOffline(false)
   await wait('the upload goes on', async () => (await uploaded()) > before + 3_000_000)
   await page.reload()

@@ -68,12 +68,16 @@ class Uploads:
         path = self.path(upload)
         return path.stat().st_size if path.exists() else upload.length
 
+    def interrupt(self, upload: Upload) -> None:
+        """End a request that still appends, as the real server's lock does: its client has lost the connection."""
+        self._appending.pop(upload.version, None)
+
     async def append(self, upload: Upload, chunks: AsyncIterator[bytes]) -> None:
         """Append bytes as they come, and keep them if the connection breaks. A later request ends an earlier one."""
         mine = self._appending[upload.version] = object()
         with self.path(upload).open("ab", buffering=0) as file:
             async for chunk in chunks:
-                if self._appending[upload.version] is not mine:
+                if self._appending.get(upload.version) is not mine:
                     raise Refusal(409, "Upload-Offset conflict\n")
                 if file.tell() + len(chunk) > upload.length:
                     raise Refusal(413, "upload's size exceeded\n")

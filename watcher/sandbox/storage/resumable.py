@@ -95,6 +95,7 @@ async def append(call: Call) -> Response:
 async def show(call: Call) -> Response:
     """Say how many bytes are here, to anybody who knows the URL."""
     upload = call.service.uploads.find(call.request.path_params["upload"])
+    call.service.uploads.interrupt(upload)
     at = {"upload-offset": str(call.service.uploads.offset(upload)), "upload-length": str(upload.length)}
     described = {"upload-metadata": upload.header, "cache-control": "no-store"}
     return Response(headers={**_HEADERS, **at, **described})
