@@ -17,3 +17,10 @@ def test_a_column_that_a_user_may_not_write_is_no_property(database: Database) -
     assert "identity_name: string\n" in insert
     assert "id?: string\n" in insert
     assert "model_id" not in insert
+
+
+def test_every_column_comes_with_realtime_which_leaves_generated_ones_out(database: Database) -> None:
+    generated = database.run(
+        "select attname from pg_attribute where attrelid = 'public.trained_identities'::regclass and attgenerated <> ''"
+    )
+    assert generated == []

@@ -155,7 +155,9 @@ def test_what_a_client_is_told_stays_so_though_its_former_request_still_comes_in
     thread = threading.Thread(target=send)
     thread.start()
     # Counted before the slow link, on which some of it still is.
-    wait_until(lambda: any(one.bytes_in > 100 * len(PART) for one in faults.counts() if one.method == "PATCH"))
+    wait_until(
+        lambda: any(one.bytes_in > 100 * len(PART) for one in faults.counts() if one.method == "PATCH")
+    )
     told, _ = at(http, url)
     assert int(told) > 0
     time.sleep(1.5)  # in which the former request would append more

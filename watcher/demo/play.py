@@ -69,7 +69,9 @@ async def play(*, folder: Path | None, as_json: bool, keep: bool) -> None:
         if keep or (watched and not named):
             await _wait_for_ctrl_c(console, environment, result)
         else:
-            console.print("It is gone with everything else now; with --keep (make demo KEEP=1) it can be opened.")
+            console.print(
+                "It is gone with everything else now; with --keep (make demo KEEP=1) it can be opened."
+            )
 
 
 async def _as_a_user(
@@ -217,7 +219,9 @@ async def _remove(
 
 
 async def _wait_for_ctrl_c(console: Console, environment: dict[str, str], result: dict[str, Any]) -> None:
-    console.print(f"\n[bold]Everything keeps running.[/] Open the repo in a browser: {result['url']}", soft_wrap=True)
+    console.print(
+        f"\n[bold]Everything keeps running.[/] Open the repo in a browser: {result['url']}", soft_wrap=True
+    )
     console.print("In another shell:")
     for name, value in environment.items():
         console.print(f"  export {name}={shlex.quote(value)}", soft_wrap=True, highlight=False)

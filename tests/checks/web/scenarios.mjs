@@ -276,7 +276,7 @@ await scenario('11 Realtime gone: the list is still right', async () => {
   const told = []
   for (const [how, name] of [['mute', 'Muted'], ['close', 'Closed']]) {
     const second = await tab(context)
-    await until(second, 'Zoë', 'published')
+    await second.locator('.list[aria-busy="false"]').waitFor({ state: 'attached' })
     await sleep(1)
     if (how === 'mute') await act('realtime_mute')
     else await act('realtime_refuse', { status: 502, times: 1000 }).then(() => act('realtime_close_all', { code: 1006 }))
