@@ -36,33 +36,33 @@ def version() -> str:
 
 
 def node(
-    arguments: Sequence[str | Path], *, cwd: Path, given: str = "", within: float = 120, **variables: str
+    arguments: Sequence[str | Path], *, cwd: Path, own: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run Node with these variables alone; raises Wrong after `within` seconds."""
-    return run([PROGRAM, *arguments], cwd=cwd, env=variables_of_node(**variables), given=given, within=within)
+    """Run Node with these variables alone; raises Wrong after two minutes."""
+    return run([PROGRAM, *arguments], cwd=cwd, env=variables(own), within=120)
 
 
-def variables_of_node(**variables: str) -> dict[str, str]:
-    """The variables of a Node without those of this process, except PATH."""
-    return {"PATH": _path(), "HOME": str(CACHE / "home"), **variables}
+def variables(own: dict[str, str] | None = None) -> dict[str, str]:
+    """The variables of a Node: none of this process but PATH."""
+    return {"PATH": _path(), "HOME": str(CACHE / "home"), **(own or {})}
 
 
 def run(
-    command: Sequence[str | Path], *, cwd: Path, env: dict[str, str], given: str = "", within: float
+    command: Sequence[str | Path], *, cwd: Path, env: dict[str, str], within: float
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end, then kill its process group; raises Wrong after `within` seconds."""
     with subprocess.Popen(
         command,
         cwd=cwd,
         env=env,
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
         try:
-            stdout, stderr = process.communicate(given, timeout=within)
+            stdout, stderr = process.communicate(timeout=within)
         except subprocess.TimeoutExpired:
             raise Wrong(f"{' '.join(map(str, command))} did not end within {within:.0f} s.") from None
         finally:

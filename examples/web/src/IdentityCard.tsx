@@ -63,7 +63,7 @@ function statusOf(row: Identity): string {
     case 'publishing':
       return `Publishing ${row.images_published} of ${row.image_paths.length} photos`
     case 'published':
-      return `Published with ${row.image_paths.length} photos`
+      return 'Published'
     case 'failed':
       // The name in it is that of the object, which nobody has seen.
       return `Failed: ${row.error_message?.replace(/^Image (\d+) \(.*?\) /, 'Photo $1 ')}`

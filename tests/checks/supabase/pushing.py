@@ -45,7 +45,7 @@ class App:
     def supabase(self, *arguments: str) -> dict[str, Any]:
         """Run the CLI on the database and return its answer; raises Wrong."""
         given = [*arguments, f"--remote={self.database.dsn()}", "--output-format", "json", "--agent", "no"]
-        done = node([_CLI, *given, "--workdir", str(self._folder)], cwd=self._folder, **_QUIET)
+        done = node([_CLI, *given, "--workdir", str(self._folder)], cwd=self._folder, own=_QUIET)
         answer = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
         if done.returncode != 0 or "error" in answer:
             raise Wrong(f"supabase {' '.join(arguments)} failed: {answer.get('error') or done.stderr}")

@@ -118,8 +118,8 @@ def _prepare() -> Iterator[str]:
     yield f"✓ Node {node.version()}: eslint and tsc --strict find nothing, in docs/frontend.md's program neither"
 
 
-def _run(program: str, *arguments: str, **variables: str) -> None:
-    done = node.node([_APP / "node_modules" / program, *arguments], cwd=_APP, **variables)
+def _run(program: str, *arguments: str, own: dict[str, str] | None = None) -> None:
+    done = node.node([_APP / "node_modules" / program, *arguments], cwd=_APP, own=own)
     if done.returncode != 0:
         raise Wrong(f"{program} {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
 
@@ -130,7 +130,7 @@ def _play(sandbox: Sandbox, folder: Path, chromium: str, only: list[str]) -> Non
         "VITE_SUPABASE_URL": sandbox.supabase_url,
         "VITE_SUPABASE_PUBLISHABLE_KEY": sandbox.keys.publishable,
     }
-    _run("vite/bin/vite.js", "build", **own)
+    _run("vite/bin/vite.js", "build", own=own)
     built = [file for file in (_APP / "dist").rglob("*") if file.is_file()]
     size = sum(len(gzip.compress(file.read_bytes())) for file in built)
     if size >= _MOST:
@@ -198,7 +198,7 @@ def _scenarios(given: dict[str, Any], own: dict[str, str]) -> list[tuple[dict[st
     with subprocess.Popen(
         command,
         cwd=_FOLDER,
-        env=node.variables_of_node(**own),
+        env=node.variables(own),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

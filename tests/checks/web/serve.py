@@ -33,9 +33,9 @@ async def main(*options: str) -> int:
             "VITE_SUPABASE_URL": settings["SUPABASE_URL"],
             "VITE_SUPABASE_PUBLISHABLE_KEY": settings["SUPABASE_PUBLISHABLE_KEY"],
         }
-        command = [node.PROGRAM, _VITE, "--clearScreen", "false", *options]
+        command: list[str | Path] = [node.PROGRAM, _VITE, "--clearScreen", "false", *options]
         server = await asyncio.create_subprocess_exec(
-            *command, cwd=_PAGE, env=node.variables_of_node(**page), start_new_session=True
+            *command, cwd=_PAGE, env=node.variables(page), start_new_session=True
         )
         click.echo(f"The Hub: {settings['HF_ENDPOINT']}/\nThe page is at “Local”. Ctrl-C ends everything.")
         ended, asked = asyncio.create_task(server.wait()), asyncio.create_task(stop.wait())
