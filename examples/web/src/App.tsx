@@ -12,8 +12,11 @@ export function App({ identities }: { identities: Identities }) {
   const [user, setUser] = useState<string | null>(null) // the last one
   const [left, setLeft] = useState(false) // on purpose
 
-  // Of this browser alone: the server may not know the session any more.
-  const end = useCallback(() => void auth.signOut({ scope: 'local' }), [auth])
+  // The server has refused the session: get a new token, as a browser whose clock is wrong may need one, or sign out.
+  const end = useCallback(async () => {
+    const { error } = await auth.refreshSession()
+    if (error && error.name !== 'AuthRetryableFetchError') await auth.signOut({ scope: 'local' })
+  }, [auth])
 
   useEffect(() => {
     const { data } = auth.onAuthStateChange((_event, session) => {
@@ -22,14 +25,14 @@ export function App({ identities }: { identities: Identities }) {
       if (session) setLeft(false)
     })
     // A session that was kept in the browser may have ended meanwhile, or its account may be gone.
-    void auth.getUser().then(({ error }) => { if (error?.status === 401 || error?.status === 403) end() })
+    void auth.getUser().then(({ error }) => error?.status === 401 || error?.status === 403 ? end() : undefined)
     return () => { data.subscription.unsubscribe() }
   }, [auth, end])
 
   const leave = () => {
     setLeft(true)
     setUser(null)
-    end()
+    void auth.signOut({ scope: 'local' })
   }
 
   if (session === undefined) return <main aria-busy="true" />

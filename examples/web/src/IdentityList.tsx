@@ -3,12 +3,12 @@ import type { Identities } from './identities'
 import { IdentityCard } from './IdentityCard'
 import { useIdentities } from './useIdentities'
 
-type Props = { identities: Identities; onSessionEnd: () => void }
+type Props = { identities: Identities; onSessionEnd: () => Promise<void> }
 
 /** All identities of the user, as they are now. */
 export function IdentityList({ identities, onSessionEnd }: Props) {
   const { rows, refused } = useIdentities(identities)
-  useEffect(() => { if (refused?.reason === 'session') onSessionEnd() }, [refused, onSessionEnd])
+  useEffect(() => { if (refused?.reason === 'session') void onSessionEnd() }, [refused, onSessionEnd])
   return (
     <section aria-labelledby="list">
       <h2 id="list">Your identities</h2>

@@ -2,7 +2,7 @@ import { useEffect, useRef, useState, type FormEvent } from 'react'
 import { check, LEAST, MOST, refusal, type Identities, type Problem } from './identities'
 import { Preview } from './Preview'
 
-type Props = { identities: Identities; onSessionEnd: () => void }
+type Props = { identities: Identities; onSessionEnd: () => Promise<void> }
 
 /** A name and photos, what is wrong with which of them, and a bar for each while they are uploaded. */
 export function NewIdentity({ identities, onSessionEnd }: Props) {
@@ -52,7 +52,7 @@ export function NewIdentity({ identities, onSessionEnd }: Props) {
       if (controller.signal.aborted) return
       const { message, reason } = refusal(error)
       setRefused(message)
-      if (reason === 'session') onSessionEnd()
+      if (reason === 'session') await onSessionEnd()
     } finally {
       setSending(null)
     }

@@ -16,10 +16,11 @@ export const sessionEnded = () => new Refusal(ENDED, 'session')
 /** Make a sentence of what was thrown, of an error that supabase-js has returned, or of the text of an answer. */
 export function refusal(error: unknown, status?: number): Refusal {
   if (error instanceof Refusal) return error
-  const { message = '', code = '' } = error as { message?: string; code?: string }
+  const { message = '', code = '', name = '' } = error as { message?: string; code?: string; name?: string }
   if (status === 401 || code.startsWith('PGRST30') || /"exp\\?" claim|session missing|refresh token/i.test(message))
     return sessionEnded()
-  if (/failed to fetch|networkerror|load failed/i.test(message)) return new Refusal(UNREACHABLE, 'connection')
+  if (/failed to fetch|networkerror|load failed/i.test(message) || name === 'AuthRetryableFetchError')
+    return new Refusal(UNREACHABLE, 'connection')
   if (code === '42501' || message.includes('row-level security')) return new Refusal(NOT_ALLOWED)
   return new Refusal(/[.?!]$/.test(message) ? message : `${message || 'The server has refused this'}.`)
 }

@@ -20,6 +20,7 @@ export type Target = {
 export async function upload(file: File, target: Target, signal?: AbortSignal, onProgress?: (bytes: number) => void) {
   const type = (await typeOf(file)) ?? ''
   const hash = await digest(file)
+  signal?.throwIfAborted()
   let token: 'good' | 'refused' | 'renewed' = 'good'
   return new Promise<boolean>((resolve, reject) => {
     const sending = new Upload(file, {
@@ -59,17 +60,24 @@ export async function upload(file: File, target: Target, signal?: AbortSignal, o
 const statusOf = (error: Error) => (error instanceof DetailedError ? (error.originalResponse?.getStatus() ?? 0) : 0)
 const textOf = (error: Error) => (error instanceof DetailedError ? (error.originalResponse?.getBody() ?? '') : '')
 const exists = (error: Error) => statusOf(error) === 409 && textOf(error).includes('already exists')
+/** The refusal of a token, which is asked for before each request. */
+const refusedBy = (error: Error) => {
+  const cause = error instanceof DetailedError ? error.causingError : null
+  return cause instanceof Refusal ? cause : null
+}
 const isExpired = (error: Error) => statusOf(error) === 400 && textOf(error).includes('claim')
 
 /** Whether the same request may succeed later: nothing was answered, or that the server is busy or in trouble. */
 function isPassing(error: Error): boolean {
-  if (error instanceof DetailedError && error.causingError instanceof Refusal) return false
+  const refused = refusedBy(error)
+  if (refused) return refused.reason === 'connection'
   const status = statusOf(error)
   return !exists(error) && (status === 0 || status >= 500 || PASSING.includes(status))
 }
 
 function sentence(error: Error, file: File): Refusal {
-  if (error instanceof DetailedError && error.causingError instanceof Refusal) return error.causingError
+  const refused = refusedBy(error)
+  if (refused) return refused
   const status = statusOf(error)
   if (!status) return refusal({ message: 'Failed to fetch' })
   if (status === 413) return new Refusal(`The photo (${file.name}) is larger than 20 MiB; make it smaller.`)

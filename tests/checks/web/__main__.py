@@ -147,7 +147,7 @@ def _play(sandbox: Sandbox, folder: Path, chromium: str, only: list[str]) -> Non
             "page": page,
             "app": str(_APP),
             "control": sandbox.control_url,
-            "hub": sandbox.hub_url,
+            "secret": sandbox.keys.jwt_secret,
             "screens": str(_SCREENS),
             "files": str(chosen),
             "only": only,

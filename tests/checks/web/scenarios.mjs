@@ -1,4 +1,5 @@
 // Users of examples/web. Prints a line for each scenario, then the published rows and their photos as JSON.
+import { createHmac } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
@@ -270,6 +271,20 @@ await scenario('10 session ended in the middle of an upload', async () => {
   await mend(claims)
   await done(page, 'Ended', files)
   return `signed in again, ${(100 * twice).toFixed(1)} % of the bytes were sent twice`
+})
+
+await scenario('10 a token that the server alone takes for expired', async () => {
+  const { access_token } = await sessionOf(page)
+  const [head, claims] = access_token.split('.')
+  const old = Buffer.from(JSON.stringify({ ...JSON.parse(Buffer.from(claims, 'base64url')), exp: 1 })).toString('base64url')
+  const signature = createHmac('sha256', given.secret).update(`${head}.${old}`).digest('base64url')
+  await fill(page, 'Skewed', names(1, 3))
+  await page.evaluate((token) => {
+    const key = Object.keys(localStorage).find((key) => /^sb-.*-auth-token$/.test(key))
+    localStorage.setItem(key, JSON.stringify({ ...JSON.parse(localStorage.getItem(key)), access_token: token }))
+  }, `${head}.${old}.${signature}`)
+  await page.getByRole('button', { name: 'Create' }).click()
+  await done(page, 'Skewed', names(1, 3))
 })
 
 await scenario('11 Realtime gone: the list is still right', async () => {
