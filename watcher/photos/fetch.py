@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from watcher.engine.retry import Retry
-from watcher.errors import Outage, Permanent, Transient
+from watcher.errors import Outage, Permanent, Transient, Wait
 from watcher.identity import Identity, Image
 from watcher.photos.image_check import Format, ImageCheck, InvalidImage
 from watcher.process.metrics import BYTES, stage
 from watcher.supabase.storage import Missing, Storage
 
 MAX_BYTES = 20 * 2**20
+# Seconds. An object may become visible shortly after the row that names it; meanwhile its slot is another row's.
+_MISSING_PAUSE, _MISSING_WITHIN = 2.0, 15.0
 
 # The table's own rule, checked again: nothing in a row may make the daemon read outside its user's folder.
 _SEGMENT = r"(?![ .])[A-Za-z0-9 ._()+@=-]+(?<! )"
@@ -25,24 +27,10 @@ _PATH = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{1,5}}")
 class Photos:
     """Fetches photos, at most `fetches` at the same time over all rows."""
 
-    def __init__(
-        self,
-        storage: Storage,
-        *,
-        fetches: int,
-        retry: Retry,
-        missing_for: float = 15,
-        missing_pause: float = 1,
-    ) -> None:
-        """`missing_for`: seconds for which a missing object is requested again, every `missing_pause` seconds.
-
-        An object may become visible shortly after the row that names it.
-        """
+    def __init__(self, storage: Storage, *, fetches: int, retry: Retry) -> None:
         self._storage = storage
         self._fetches = asyncio.Semaphore(fetches)
         self._retry = retry
-        self._missing_for = missing_for
-        self._missing_pause = missing_pause
 
     def check(self, identity: Identity) -> None:
         """Raise Permanent unless the row names 3 to 40 objects in its user's own folder, each once.
@@ -56,7 +44,7 @@ class Photos:
             _checked_path(identity, number)
 
     async def fetch(self, identity: Identity, number: int, folder: Path) -> Image:
-        """Fetch image `number` (from 1) into `folder`; raises Permanent, Transient or Outage."""
+        """Fetch image `number` (from 1) into `folder`; raises Permanent, Transient, Wait or Outage."""
         path = _checked_path(identity, number)
         label = _label(number, path)
         try:
@@ -71,18 +59,17 @@ class Photos:
                 raise Permanent(second.code, f"{label} {second.reason}.") from second
 
     async def _fetch(self, number: int, path: str, folder: Path) -> Image:
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + self._missing_for
-        while True:
-            try:
-                return await self._retry(self._stream, number, path, folder)
-            except Missing as error:
-                if loop.time() >= give_up:
-                    raise Permanent(
-                        "image_missing",
-                        f"{_label(number, path)} is not in the bucket; upload it, then try again.",
-                    ) from error
-                await asyncio.sleep(self._missing_pause)
+        try:
+            return await self._retry(self._stream, number, path, folder)
+        except Missing as error:
+            label = _label(number, path)
+            raise Wait(
+                f"{label} is not in the bucket yet.",
+                seconds=_MISSING_PAUSE,
+                within=_MISSING_WITHIN,
+                code="image_missing",
+                last_words=f"{label} is not in the bucket; upload it, then try again.",
+            ) from error
 
     async def _stream(self, number: int, path: str, folder: Path) -> Image:
         label, file = _label(number, path), folder / f"image_{number:03}"
