@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 NODE := .venv/node
 RIVALS := .venv/rivals
 
-.PHONY: help install demo sandbox web check format test chaos figures bench test-postgres check-supabase check-web clean
+.PHONY: help install demo sandbox web check format test chaos figures bench test-postgres check-supabase check-web has-chromium clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,8 +58,13 @@ test-postgres: install  ## the tests of the schema, on Postgres 15 and 17
 check-supabase: install $(NODE)  ## the migrations with the Supabase CLI (network)
 	@$(BIN)/python -m tests.checks.supabase
 
-check-web: install $(NODE)  ## examples/web and docs/frontend.md's program in Chromium (network; ONLY='1 10')
+check-web: has-chromium install $(NODE)  ## examples/web and docs/frontend.md's program in Chromium (network; ONLY='1 10')
 	@$(BIN)/python -m tests.checks.web $(ONLY)
+
+# First of all, before anything is installed.
+has-chromium:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit; done; \
+	  echo "This needs Chromium. On Debian: sudo apt-get install --no-install-recommends chromium"; exit 1
 
 $(NODE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[node]'
