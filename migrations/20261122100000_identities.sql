@@ -133,7 +133,8 @@ begin
     identity_name text not null
       constraint identity_name_is_readable check (watcher.name_error(identity_name) is null),
     image_paths text[] not null,
-    num_training_images integer not null generated always as (cardinality(image_paths)) stored,
+    -- Kept by triggers, since Realtime's events lack generated columns.
+    num_training_images integer not null default 0,
     status text not null default 'pending'
       constraint status_is_known check (status in ('pending', 'publishing', 'published', 'failed')),
     model_id text,
@@ -204,6 +205,7 @@ begin
   declare
     refusal text;
   begin
+    new.num_training_images := coalesce(cardinality(new.image_paths), 0);
     -- Row-level security, which is checked after this trigger, refuses a forged status or user.
     if new.status is distinct from 'pending'
       or (select auth.jwt()) is not null and new.user_id is distinct from (select auth.uid())
@@ -245,6 +247,7 @@ begin
     refusal text;
   begin
     new.updated_at := now();
+    new.num_training_images := cardinality(new.image_paths);
     if old.status = 'failed' and new.status = 'pending' then
       -- Users are bound by the limit and need all images uploaded; the operator's replay is not checked.
       if (select auth.uid()) is not null then

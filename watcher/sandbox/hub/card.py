@@ -74,6 +74,11 @@ def metadata(card: str) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
+def body(card: str) -> str:
+    """Return what follows the fields of a card."""
+    return _BLOCK.sub("", card)
+
+
 def _where(error: yaml.YAMLError) -> str:
     mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
     if mark is None:

@@ -53,6 +53,15 @@ class Bytes:
             raise
         return Stored(size, f'"{digest.hexdigest()}"', modified(path))
 
+    def adopt(self, version: str, file: Path) -> Stored:
+        """Make a file the bytes of a version."""
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False))
+        file.replace(self.path(version))
+        return Stored(
+            self.path(version).stat().st_size, f'"{digest.hexdigest()}"', modified(self.path(version))
+        )
+
     def link(self, version: str, other: str) -> datetime:
         """Give the bytes of `version` to another version, too. Raises FileNotFoundError if they are missing."""
         os.link(self.path(version), self.path(other))

@@ -1,7 +1,7 @@
 """Storage 1.70.6, as far as supabase-js and storage3 use it: buckets, objects, signed URLs.
 
 Postgres's policies decide what a caller may do, since statements run in the caller's role. What the sandbox does not
-imitate is in `watcher.sandbox.absent`; resumable uploads (TUS) are an unknown route.
+imitate is in `watcher.sandbox.absent`.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,12 @@ from starlette.routing import BaseRoute, Route
 from watcher.sandbox.absent import Absent
 from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Keys
-from watcher.sandbox.storage import buckets, download, errors, objects, upload
+from watcher.sandbox.storage import buckets, download, errors, objects, resumable, upload
 from watcher.sandbox.storage import list as listing
 from watcher.sandbox.storage.bytes import Bytes
 from watcher.sandbox.storage.call import Auth, Handler, Service, endpoint
 from watcher.sandbox.storage.knobs import Knobs
+from watcher.sandbox.storage.partial import Uploads
 
 _ONE = "{bucket}/{key:path}"
 
@@ -55,6 +56,9 @@ _ROUTES: dict[Auth, list[tuple[str, str, str, Handler]]] = {
         ("DELETE", f"/object/{_ONE}", "storage.object.delete", objects.remove_one),
         ("POST", f"/object/{_ONE}", "storage.object.upload", upload.create),
         ("PUT", f"/object/{_ONE}", "storage.object.upload_update", upload.update),
+        ("POST", "/upload/resumable", "storage.tus.upload.create", resumable.create),
+        ("PATCH", "/upload/resumable/{upload}", "storage.tus.upload.part", resumable.append),
+        ("HEAD", "/upload/resumable/{upload}", "storage.tus.upload.get", resumable.show),
     ],
     Auth.OPTIONAL: [
         ("GET", f"/object/info/{_ONE}", "object.get_authenticated_info", download.info),
@@ -71,7 +75,7 @@ class Storage:
         """Take the folder for the bytes, which is created."""
         stored = Bytes(folder)
         self.knobs = Knobs(database.admin_dsn, stored)
-        self._service = Service(database, keys, stored, self.knobs)
+        self._service = Service(database, keys, stored, Uploads(folder / "resumable"), self.knobs)
 
     def routes(self) -> list[BaseRoute]:
         """Return Storage's routes, without the gateway's prefix."""

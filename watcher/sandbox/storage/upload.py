@@ -151,14 +151,14 @@ async def _declared(
     """Read what precedes the bytes. A type that the bucket does not allow is refused."""
     content_type = request.headers.get("content-type", "application/octet-stream")
     if not content_type.startswith("multipart/form-data"):
-        _must_be_allowed(content_type, allowed)
+        must_be_allowed(content_type, allowed)
         if (_content_length(request) or 0) > limit:
             raise errors.too_large()
         cache_control = request.headers.get("cache-control", "no-cache")
         return Declared(content_type, cache_control, metadata_header(request), body, limited=False)
     form = Form(content_type, body)
     await form.open()
-    _must_be_allowed(form.mime_type, allowed)
+    must_be_allowed(form.mime_type, allowed)
     seconds = form.fields.get("cacheControl")
     cache_control = f"max-age={seconds}" if seconds else "no-cache"
     return Declared(
@@ -166,7 +166,8 @@ async def _declared(
     )
 
 
-def _must_be_allowed(mime_type: str, allowed: list[str] | None) -> None:
+def must_be_allowed(mime_type: str, allowed: list[str] | None) -> None:
+    """Refuse a declared type that the bucket does not allow."""
     kind = mime_type.partition("/")[0]
     if allowed and mime_type not in allowed and f"{kind}/*" not in allowed:
         raise errors.invalid_mime_type(mime_type)
