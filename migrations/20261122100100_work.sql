@@ -4,7 +4,7 @@
 --   watcher.publish_begin(id)                  on a claim: returns what the worker needs, null if there is nothing to do
 --   watcher.publish_progress(ids, progress)    on a renewal: stores the progress, which is JSON in the kind's own format
 --   watcher.publish_put_back(id, next_at)      an attempt was deferred until next_at, or released (null)
---   watcher.publish_fail(id, code, message)    the work has failed permanently
+--   watcher.publish_fail(id, code, message, details)  the work has failed permanently; the details are the kind's own JSON
 --   watcher.publish_needs_look(id)             whether, with the budget spent, one more attempt must look at what is left
 --   watcher.publish_find_unqueued()            queues work that lacks an entry in the queue; returns whether it found any
 -- A verb of the kind's own, watcher_complete for publish, ends an attempt as done. See docs/architecture.md.
@@ -132,11 +132,14 @@ begin
   $function$;
 
   -- Fails the work permanently and deletes its queue entry.
-  create function watcher.fail_work(p_kind text, p_identity_id uuid, p_code text, p_message text) returns void
+  create function watcher.fail_work(
+    p_kind text, p_identity_id uuid, p_code text, p_message text, p_details jsonb default null
+  ) returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     delete from watcher.work where kind = p_kind and identity_id = p_identity_id;
-    execute format('select watcher.%I($1, $2, $3)', p_kind || '_fail') using p_identity_id, p_code, p_message;
+    execute format('select watcher.%I($1, $2, $3, $4)', p_kind || '_fail')
+      using p_identity_id, p_code, p_message, p_details;
   end
   $function$;
 
@@ -410,7 +413,8 @@ begin
   -- The write-backs. Each returns 'done', also when the same attempt repeats it, or 'lost': the attempt no longer holds
   -- its work, and nothing was written.
 
-  create function public.watcher_fail(p_attempt bigint, p_code text, p_message text) returns text
+  create function public.watcher_fail(p_attempt bigint, p_code text, p_message text, p_details jsonb default null)
+  returns text
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
@@ -420,7 +424,7 @@ begin
       return case when mine.outcome = 'failed' then 'done' else 'lost' end;
     end if;
     perform watcher.end_attempt(p_attempt, 'failed', p_code, p_message);
-    perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message);
+    perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message, p_details);
     return 'done';
   end
   $function$;

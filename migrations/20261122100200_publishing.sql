@@ -74,7 +74,19 @@ begin
       'identity_name', t.identity_name,
       'image_paths', to_jsonb(t.image_paths),
       'created_at', to_char(t.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-      'model_id', t.model_id
+      'model_id', t.model_id,
+      -- What is stored under each path, so that the worker knows a cache's old bytes from the right ones.
+      'objects', (
+        select jsonb_agg(case when o.id is not null then jsonb_build_object(
+            'size', o.metadata -> 'size', 'etag', o.metadata -> 'eTag', 'version', o.version
+          ) end order by image.number)
+        from unnest(t.image_paths) with ordinality as image (path, number)
+        left join storage.objects o on o.bucket_id = 'identity-images' and o.name = image.path
+      ),
+      'failed_by_image', (
+        select starts_with(a.code, 'image_') from watcher.attempts a
+        where a.identity_id = t.id and a.outcome = 'failed' order by a.number desc limit 1
+      )
     ) into details
     from public.trained_identities t where t.id = p_identity_id and t.status = 'publishing';
     return details;
@@ -99,10 +111,12 @@ begin
     update public.trained_identities set status = 'pending', next_attempt_at = p_next_at where id = p_identity_id
   $function$;
 
-  create function watcher.publish_fail(p_identity_id uuid, p_code text, p_message text) returns void
+  -- The details are {"image": n}, where an image is at fault.
+  create function watcher.publish_fail(p_identity_id uuid, p_code text, p_message text, p_details jsonb) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
     update public.trained_identities
-    set status = 'failed', error_code = p_code, error_message = p_message, next_attempt_at = null
+    set status = 'failed', error_code = p_code, error_message = p_message,
+      error_image = (p_details ->> 'image')::integer, next_attempt_at = null
     where id = p_identity_id
   $function$;
 

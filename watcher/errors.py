@@ -53,12 +53,13 @@ class Transient(WatcherError):
 class Permanent(WatcherError):
     """This row cannot be published, and retries do not help.
 
-    `code` is one of CODES.
+    `code` is one of CODES; `image` is the number of the image at fault, from 1, where one is.
     """
 
-    def __init__(self, code: str, sentence: str) -> None:
+    def __init__(self, code: str, sentence: str, *, image: int | None = None) -> None:
         super().__init__(sentence)
         self.code = code
+        self.image = image
 
 
 class LeaseLost(WatcherError):

@@ -125,7 +125,7 @@ class _Attempt:
             log.error("failed", code=error.code, reason=str(error))
             ATTEMPTS.labels("failed", error.code).inc()
 
-        await self._settle(on_settled, self._verbs.fail, self._number, error.code, str(error))
+        await self._settle(on_settled, self._verbs.fail, self._number, error.code, str(error), error.image)
 
     async def _defer(self, reason: str, retry_after: float | None = None, *, code: str = "") -> None:
         def on_settled() -> None:

@@ -100,9 +100,15 @@ class Verbs:
             p_training_config=training_config,
         )
 
-    async def fail(self, attempt: int, code: str, message: str) -> None:
-        """End the attempt and the work; the row is failed."""
-        await self._write_back("watcher_fail", attempt, p_code=code, p_message=storable(message))
+    async def fail(self, attempt: int, code: str, message: str, image: int | None = None) -> None:
+        """End the attempt and the work; the row is failed, by that image where its number is given."""
+        await self._write_back(
+            "watcher_fail",
+            attempt,
+            p_code=code,
+            p_message=storable(message),
+            p_details=None if image is None else {"image": image},
+        )
 
     async def defer(self, attempt: int, reason: str, retry_after: float | None = None) -> None:
         """End the attempt, which counts; the work is due later, in `retry_after` seconds at the earliest."""

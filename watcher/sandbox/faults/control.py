@@ -29,6 +29,7 @@ from starlette.routing import Route
 
 from watcher.sandbox.faults.actions import (
     Answer,
+    Cache,
     Cut,
     Delay,
     Hang,
@@ -51,6 +52,7 @@ _ACTIONS = {
     "rate": Rate,
     "cut": Cut,
     "truncate": Truncate,
+    "cache": Cache,
     "hang": Hang,
     "lose_answer": LoseAnswer,
     "hold": Hold,
