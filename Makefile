@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 NODE := .venv/node
 RIVALS := .venv/rivals
 
-.PHONY: help install demo sandbox check format test chaos figures bench test-postgres check-supabase clean
+.PHONY: help install demo sandbox check format test chaos figures bench test-postgres check-photos check-supabase clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ test-postgres: install  ## the tests of the schema, on Postgres 15 and 17
 
 check-supabase: install $(NODE)  ## docs/frontend.md with supabase-js, the migrations with the Supabase CLI (network)
 	@$(BIN)/python -m tests.checks.supabase
+
+check-photos: install  ## damage photos at random: what passes opens, shows the same, tells nothing (RUNS=20000, SEED=1; exiftool)
+	@$(BIN)/python -m tests.checks.photos --runs $(or $(RUNS),20000) --seed $(or $(SEED),1)
 
 $(NODE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[node]'

@@ -27,8 +27,8 @@ class Identity:
     image_paths: tuple[str, ...]
     created_at: str
     """UTC, whole seconds, for example 2025-10-26T12:00:00Z."""
-    objects: tuple[StoredObject | None, ...] = ()
-    """What is stored under each path; None where nothing is known."""
+    objects: tuple[StoredObject, ...] = ()
+    """What is stored under each path; empty where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)

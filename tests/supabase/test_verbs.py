@@ -61,10 +61,7 @@ async def test_a_claim_tells_all_that_an_attempt_needs(scene: Scene, verbs: Verb
         "image_paths": row["image_paths"],
         "created_at": row["created_at"].strftime("%Y-%m-%dT%H:%M:%SZ"),
         "model_id": None,
-        "objects": [
-            {"size": len(picture), "etag": f'"{md5(picture).hexdigest()}"', "version": ANY}
-            for picture in PICTURES
-        ],
+        "objects": [[len(picture), f'"{md5(picture).hexdigest()}"', ANY] for picture in PICTURES],
         "failed_by_image": None,
     }
     assert (claimed.look_only, claimed.never_tried) == (False, True)

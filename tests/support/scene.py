@@ -45,7 +45,7 @@ class Scene:
         headers["authorization"] = f"Bearer {self.sandbox.keys.secret}"
         self.http.post(url, content=picture, headers=headers).raise_for_status()
 
-    def objects(self, paths: Sequence[str]) -> tuple[StoredObject | None, ...]:
+    def objects(self, paths: Sequence[str]) -> tuple[StoredObject, ...]:
         """What the database says of these objects."""
         found = self.database.run(
             "select name, metadata, version from storage.objects", role="supabase_admin"
@@ -54,7 +54,7 @@ class Scene:
             row["name"]: StoredObject(row["metadata"]["size"], row["metadata"]["eTag"], row["version"])
             for row in found
         }
-        return tuple(stored.get(path) for path in paths)
+        return tuple(stored[path] for path in paths)
 
     def read(self, path: str) -> bytes:
         """Download an object as the daemon does."""

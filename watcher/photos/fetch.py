@@ -49,7 +49,8 @@ class Photos:
         self._fetches = asyncio.Semaphore(fetches)
         self._steps = asyncio.Semaphore(_PARALLEL_STEPS)
         self._retry = retry
-        self._clean = clean
+        self.clean = clean
+        """Whether photos are published without their metadata."""
         self._missing_for = missing_for
         self._missing_pause = missing_pause
 
@@ -67,7 +68,7 @@ class Photos:
     async def fetch(self, identity: Identity, number: int, folder: Path) -> Image:
         """Fetch image `number` (from 1) into `folder`; raises Permanent, Transient or Outage."""
         path = _checked_path(identity, number)
-        stored = identity.objects[number - 1] if identity.objects else None
+        stored = identity.objects[number - 1] if identity.objects else _UNKNOWN
         wanted = _Wanted(number, path, _label(number, path), folder / f"image_{number:03}", stored)
         try:
             return await self._fetch(wanted)
@@ -140,7 +141,7 @@ class Photos:
     async def _store(self, download: Download, wanted: "_Wanted") -> tuple[int, str, Format]:
         """Write an object to its file; returns size in bytes, SHA-256 in hexadecimal and format of what was written."""
         wanted.compare(download.size, download.etag)
-        check, output = ImageCheck(clean=self._clean), _Output(wanted.file)
+        check, output = ImageCheck(clean=self.clean), _Output(wanted.file)
         fetched, counter = 0, BYTES.labels("fetched")
         with output:
             async for block in download.blocks:
@@ -180,20 +181,21 @@ class _Wanted:
     label: str
     file: Path
     """Where it is written."""
-    stored: StoredObject | None
+    stored: StoredObject
 
     @property
     def version(self) -> str:
         """A text that is another one for each upload of this path, as far as that is known."""
-        return (self.stored and (self.stored.version or self.stored.etag)) or ""
+        return self.stored.version or self.stored.etag or ""
 
     def compare(self, size: int | None, etag: str | None) -> None:
         """Raise _Another if size or ETag of what comes are known and differ from those of the object."""
-        if self.stored is None:
-            return
         named, found = (self.stored.size, _bare(self.stored.etag)), (size, _bare(etag))
         if any(None not in pair and pair[0] != pair[1] for pair in zip(named, found, strict=True)):
             raise _Another(f"{self.label}: {found} instead of {named}")
+
+
+_UNKNOWN = StoredObject(None, None, None)
 
 
 def _bare(etag: str | None) -> str | None:

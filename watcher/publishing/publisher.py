@@ -82,11 +82,9 @@ def identity_of(claim: Claim) -> Identity:
     )
 
 
-def _stored(found: Mapping[str, Any] | None) -> StoredObject | None:
+def _stored(found: Sequence[Any]) -> StoredObject:
     """Return what the claim says of an object; values of unexpected types are left out, since Storage wrote them."""
-    if not found:
-        return None
-    size, etag, version = found["size"], found["etag"], found["version"]
+    size, etag, version = found
     return StoredObject(
         size=size if isinstance(size, int) else None,
         etag=etag if isinstance(etag, str) else None,
@@ -183,7 +181,7 @@ class _Publish:
     async def _commit(self, files: list[File], parent: RepoState) -> Publication:
         tried = False
         repo_id = self._name.repo_id
-        files += [text_file(path, content) for path, content in documents(self._identity, repo_id).items()]
+        files += [text_file(path, content) for path, content in self._documents(repo_id).items()]
 
         async def commit() -> Publication:
             nonlocal tried
@@ -209,6 +207,9 @@ class _Publish:
             return self._publication(sha)
 
         return await self._retry(commit)
+
+    def _documents(self, repo_id: str) -> dict[str, bytes]:
+        return documents(self._identity, repo_id, cleaned=self._photos.clean)
 
     def _publication(self, sha: str) -> Publication:
         return Publication(url=self._hub.url(self._name.repo_id), commit_sha=sha)
