@@ -56,7 +56,7 @@ def test_a_claim_names_what_is_stored_under_each_path_in_their_order(database: D
             role="supabase_admin",
         )
     database.insert(user, paths[::-1])
-    database.run("delete from storage.objects where name = %s", [paths[3]], role="supabase_admin")
+    database.overwrite("delete from storage.objects where name = %s", [paths[3]])
     [claim] = Worker(database).claim()
     assert claim["details"]["objects"] == [
         [None, None, None],

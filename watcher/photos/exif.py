@@ -19,7 +19,8 @@ _TYPES: Final = {
 }  # fmt: skip
 _BYTES: Final = frozenset({1, 2, 7})
 _FRACTIONS: Final = frozenset({5, 10})
-_ASCII: Final = 2
+_MAX_ENTRIES: Final = 2_000
+"""Cameras write dozens, in ascending order of their tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def _records(tiff: bytes, start: int, order: str) -> Iterator[tuple[int, int, in
     """Yield tag, type, count and value of each entry, as far as the file goes."""
     if len(tiff) >= start + 2:
         [count] = struct.unpack(order + "H", tiff[start : start + 2])
-        for at in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
+        end = start + 2 + 12 * min(count, _MAX_ENTRIES)
+        for at in range(start + 2, min(end, len(tiff) - 11), 12):
             yield struct.unpack(order + "HHL4s", tiff[at : at + 12])
 
 
@@ -95,7 +97,7 @@ def tiff_of(exif: bytes) -> bytes:
 def of_raw_profile(text: bytes) -> bytes | None:
     """Return the EXIF that ImageMagick writes into a PNG as text, in hexadecimal after three lines; None if it is none."""
     try:
-        return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("latin-1"))
+        return bytes.fromhex(b"".join(text.split(b"\n", 3)[3:]).decode("latin-1"))
     except ValueError:
         return None
 

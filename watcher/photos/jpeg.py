@@ -19,7 +19,7 @@ _MAX_SCANS: Final = 100
 _MAX_WORK: Final = 64_000_000 * _MAX_SCANS
 """Scans times pixels: about two seconds for a decoder, which visits every pixel in every scan."""
 _PAUSE: Final = 500
-_MAX_EXIF: Final = 2**20
+_MAX_EXIF: Final = 2**18
 
 _TEM, _SOI, _EOI, _SOS, _DQT, _DNL, _DRI, _COM = 0x01, 0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE
 _DHT, _DAC = 0xC4, 0xCC
@@ -138,15 +138,21 @@ class Jpeg:
         elif marker == _APP2 and body.startswith(_PROFILE) and len(body) > len(_PROFILE) + 1:
             self._publish(marker, body)
         elif marker == _APP1 and body.startswith(_EXIF):
-            # Pillow joins several.
-            self._exif = body if self._exif is None else (self._exif + body[len(_EXIF) :])[:_MAX_EXIF]
-            if not self._clean:
-                check_exif(self._exif)
+            self._join_exif(body)
         elif marker == _APP1 and body.startswith(_XMP):
             self._xmp = body[len(_XMP) :]
 
+    def _join_exif(self, body: bytes) -> None:
+        """Join several EXIF blocks to one, as Pillow does."""
+        if self._exif is None:
+            self._exif = body
+        elif len(self._exif) < _MAX_EXIF:
+            self._exif += body[len(_EXIF) :]
+
     def _publish_orientation(self) -> None:
         """Publish the orientation, right before the first scan: by then, all that may name it has been read."""
+        if self._exif is not None and not self._clean:
+            check_exif(self._exif)
         found = exif.orientation(self._exif, self._xmp)
         if found:
             self._publish(_APP1, _EXIF + exif.tiff_with(found))

@@ -12,6 +12,8 @@ _MAX_TEXT: Final = 2**20
 _MAX_INFLATED: Final = 64 * 2**20
 """Of all texts together, again Pillow's limit."""
 _MAX_RATIO: Final = 1032  # of deflate: a match of 258 bytes takes two bits
+_MAX_TOLD: Final = 2**18
+"""Bytes of a text or of EXIF in which the orientation is looked for."""
 MAX_HELD: Final = _MAX_TEXT + 2**16
 """Bytes of a chunk that are looked at. A compressed text that is longer inflates to more than Pillow takes."""
 
@@ -71,7 +73,7 @@ class Metadata:
         if name == b"iCCP":
             return (yield from self._profile(body, size))
         if name == b"eXIf":
-            self._exif = body
+            self._exif = body[:_MAX_TOLD]
         elif name in _TEXTS:
             yield from self._text(name, body, size)
         elif name in _LENGTHS or name == b"tRNS":
@@ -147,12 +149,13 @@ class Metadata:
 
     def _tell(self, name: bytes, key: bytes, text: bytes) -> None:
         if key == _EXIF:
-            self._exif = text if name == b"tEXt" else self._exif
+            self._exif = text[:_MAX_TOLD] if name == b"tEXt" else self._exif
             return
+        told = text if key == _RAW_PROFILE else text[:_MAX_TOLD]
         if key == _XMP and name == b"iTXt":
-            self._xmp = text
+            self._xmp = told
         if name != b"iTXt" or _is_utf8(text):
-            self._texts[key] = text
+            self._texts[key] = told
 
     def _content(self, name: bytes, rest: bytes, size: int) -> Parser[bytes | None]:
         """Return the text behind the keyword; raises ValueError or zlib.error where it cannot be unpacked."""
