@@ -65,10 +65,8 @@ class Jpeg:
 
     def _segment(self, marker: int) -> Parser[int | None]:
         """Read one segment; returns the marker behind it where that is known, as behind a scan."""
-        if (
-            marker == _TEM and self._clean and not self._scans
-        ):  # inside a scan, what decoders make of it differs
-            return None
+        if marker == _TEM and self._clean and not self._scans:
+            return None  # inside a scan, decoders differ in what they make of it
         if marker in RARE_FRAMES:
             raise rare()
         if marker not in FRAMES | _TABLES | _LEFT_OUT | {_SOS}:

@@ -98,6 +98,8 @@ class Metadata:
             if self._colour != _PALETTED:
                 return None
             length = len(body) if len(body) <= 256 else 2**31
+        if name == b"cHRM" and len(body) % 4:
+            self._left_out("its cHRM has a wrong length")  # Pillow 10 fails on it
         if len(body) < length:
             if name != b"cICP":
                 self._left_out(f"its {name.decode()} is cut off")

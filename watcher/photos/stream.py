@@ -22,6 +22,8 @@ MAX_FILLING: Final = 4_096
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _MARKER_OR_FILLING: Final = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 _FILLING: Final = re.compile(rb"\xff+")
+_DATA: Final = frozenset({0x00, *range(0xD0, 0xD8)})
+"""What behind an FF makes it no marker."""
 
 
 def pause() -> None:
@@ -97,27 +99,35 @@ class Stream:
     def scan(self) -> Parser[tuple[int, int]]:
         """Publish the data of a JPEG scan; returns its length and the code of the marker behind it.
 
-        Of several FF in a row, which a decoder reads as one, one is published.
+        Filling before that marker goes. Inside the data it stays: decoders differ in what they make of it.
         """
         size = filling = 0
         while True:
             found = _MARKER_OR_FILLING.search(self.chunk, self.at)
-            end = found.start() if found else self._end()
-            if end > self.at:
-                size += end - self.at
-                self.publish(memoryview(self.chunk)[self.at : end])
-            if not found:
-                yield from self._next_from(end)
-            elif (code := found[0][1]) != 0xFF:
-                self.at = found.end()
-                return size, code
-            else:
-                run_of_ff = _FILLING.match(self.chunk, end)
-                assert run_of_ff
-                self.at = run_of_ff.end() - 1
-                filling += self.at - end
-                if filling > MAX_FILLING:
+            start = found.start() if found else self._end()
+            size += self._publish_to(start)
+            run_of_ff = _FILLING.match(self.chunk, start) if found else None
+            end = run_of_ff.end() if run_of_ff else len(self.chunk)
+            if end == len(self.chunk):
+                if end - start > MAX_FILLING:
                     raise _filled()
+                yield from self._next_from(start)
+                continue
+            filling += end - start - 1
+            if filling > MAX_FILLING:
+                raise _filled()
+            if (code := self.chunk[end]) not in _DATA:
+                self.at = end + 1
+                return size, code
+            size += self._publish_to(end + 1)
+
+    def _publish_to(self, end: int) -> int:
+        """Publish the chunk up to `end`; returns how many bytes these were."""
+        size = end - self.at
+        if size > 0:
+            self.publish(memoryview(self.chunk)[self.at : end])
+        self.at = end
+        return size
 
     def _end(self) -> int:
         """Return where the chunk ends, before an FF of which the next chunk says what it is."""
