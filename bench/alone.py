@@ -68,6 +68,7 @@ class Alone:
             lease=_LEASE,
             holding=[],
             predecessor_is_dead=False,
+            machine="here",
         )
         [claim] = answer.claims
         began = time.perf_counter()
@@ -89,7 +90,9 @@ class Alone:
         )
         async with self._leases.held(claim.attempt, requested_at=asyncio.get_running_loop().time()) as lease:
             publication = await publisher.publish(claim, lease)
-            await self._verbs.complete(claim.attempt, publication, training_config(identity_of(claim)))
+            await self._verbs.complete(
+                claim.attempt, publication, training_config(identity_of(claim)), answered=True
+            )
 
 
 async def _main(folder: Path) -> None:

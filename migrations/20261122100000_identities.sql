@@ -121,6 +121,16 @@ begin
   $function$;
 
 
+  -- Names the first image that is not in the bucket; null where all are.
+  create function watcher.missing_image_error(paths text[]) returns text
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select watcher.image_label(number, path) || ' has not been uploaded; upload it, then try again.'
+    from unnest(paths) with ordinality as given (path, number)
+    where not exists (select from storage.objects where bucket_id = 'identity-images' and name = given.path)
+    order by number limit 1
+  $function$;
+
+
   create table public.trained_identities (
     id uuid primary key default gen_random_uuid(),
     user_id uuid not null default auth.uid() references auth.users (id) on delete cascade,
@@ -213,14 +223,7 @@ begin
     refusal := coalesce(
       watcher.name_error(new.identity_name), watcher.paths_error(new.user_id, new.image_paths)
     );
-    if refusal is null then
-      select watcher.image_label(number, path) || ' has not been uploaded; upload it, then try again.' into refusal
-      from unnest(new.image_paths) with ordinality as given (path, number)
-      where not exists (
-        select from storage.objects where bucket_id = 'identity-images' and name = given.path
-      )
-      order by number limit 1;
-    end if;
+    refusal := coalesce(refusal, watcher.missing_image_error(new.image_paths));
     if refusal is not null then
       raise exception using errcode = 'check_violation', message = refusal;
     end if;
@@ -248,11 +251,17 @@ begin
 
   create function watcher.on_update() returns trigger
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    refusal text;
   begin
     new.updated_at := now();
     if old.status = 'failed' and new.status = 'pending' then
-      -- The limit applies to users, not to the operator's replay.
+      -- Users are bound by the limit and need all images uploaded; the operator's replay is not checked.
       if (select auth.uid()) is not null then
+        refusal := watcher.missing_image_error(new.image_paths);
+        if refusal is not null then
+          raise exception using errcode = 'check_violation', message = refusal;
+        end if;
         perform watcher.check_open_rows(new.user_id);
       end if;
       new.error_code := null;

@@ -25,7 +25,7 @@ begin
 
   -- All kinds of work.
   create function watcher.kinds() returns text[]
-  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select array['publish'] $function$;
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select array['publish', 'erase'] $function$;
 
   -- The queue: one entry per open piece of work, with its position and its budget. It is deleted when the work ends, so
   -- that a retry or a replay starts with a fresh budget and the queue stays small. No foreign key: work may outlive its row.
@@ -43,12 +43,24 @@ begin
     -- Consecutive attempts whose lease expired, as when the worker is killed.
     crashes integer not null default 0 check (crashes >= 0),
     last_reason text,
+    -- Consecutive attempts that did not count, by cause; from the third of one cause on they count. None resets another.
+    shutdowns integer not null default 0,
+    unsures integer not null default 0,
+    lost_answers integer not null default 0,
+    -- The deadline of a wait, set when it begins.
+    wait_until timestamptz,
+    -- `spent` as of the last wait, and the attempt that asked for it.
+    wait_spent integer,
+    waited bigint,
+    -- The run that claims nothing else until it can take this work alone.
+    isolated_for uuid,
     constraint one_entry_per_kind unique (identity_id, kind),
     constraint due_or_deferred check (turn_at is null or next_at is null)
   ) with (fillfactor = 80);
   create index work_due on watcher.work (kind, turn_at) where turn_at is not null;
   create index work_deferred on watcher.work (kind, next_at) where next_at is not null;
   create index work_held on watcher.work (kind) where turn_at is null and next_at is null;
+  create index work_isolated on watcher.work (isolated_for) where isolated_for is not null;
   alter table watcher.work enable row level security;
 
   -- An attempt is the lease, the fencing token (its number, never reused) and, once ended, the history.
@@ -58,6 +70,7 @@ begin
     kind text not null,
     identity_id uuid not null,
     instance text not null,
+    machine text not null default '',
     run_id uuid not null,
     -- Claimed by a run that held nothing else, because this work may crash its worker.
     alone boolean not null,
@@ -66,10 +79,14 @@ begin
     started_at timestamptz not null default now(),
     lease_expires_at timestamptz not null,
     ended_at timestamptz,
-    -- published: the kind's word for done. crashed: the lease expired. revoked: the row was deleted, or changed by hand.
-    outcome text check (outcome in ('published', 'failed', 'deferred', 'released', 'crashed', 'revoked')),
+    -- published, erased: the kind's word for done. waited: only time can help. crashed: the lease expired. revoked: the row
+    -- was deleted, or changed by hand.
+    outcome text check (outcome in
+      ('published', 'erased', 'failed', 'deferred', 'released', 'waited', 'crashed', 'revoked')),
     code text,
     reason text,
+    -- Whether each of its requests that change something on the Hub was answered; what was not can land late.
+    answered boolean not null default false,
     check ((ended_at is null) = (outcome is null))
   ) with (fillfactor = 80);
   create index attempts_by_identity on watcher.attempts (identity_id, number);
@@ -77,6 +94,19 @@ begin
   create unique index attempts_holding on watcher.attempts (work_id) where ended_at is null;
   alter table watcher.attempts enable row level security;
 
+
+  -- Which run goes by which name, on which machine, and when it was last heard: two machines with one name are told apart.
+  create table watcher.instances (
+    name text primary key,
+    run_id uuid not null,
+    machine text not null,
+    seen_at timestamptz not null default now()
+  );
+  alter table watcher.instances enable row level security;
+
+  -- Seconds after which a run that was not heard counts as gone.
+  create function watcher.silence_seconds() returns integer
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select 30 $function$;
 
   create function watcher.max_attempts() returns integer
   language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select 8 $function$;
@@ -163,10 +193,11 @@ begin
   create function watcher.on_delete() returns trigger
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
-    delete from watcher.work where identity_id = old.id;
+    -- But for erasing, which is how a row's things go.
+    delete from watcher.work where identity_id = old.id and kind <> 'erase';
     update watcher.attempts set ended_at = now(), outcome = 'revoked', reason = 'The row was deleted.'
-    where identity_id = old.id and ended_at is null;
-    delete from watcher.attempts where identity_id = old.id and ended_at < now();
+    where identity_id = old.id and kind <> 'erase' and ended_at is null;
+    delete from watcher.attempts where identity_id = old.id and kind <> 'erase' and ended_at < now();
     return old;
   end
   $function$;
@@ -190,10 +221,38 @@ begin
   end
   $function$;
 
-  create function watcher.end_attempt(p_attempt bigint, p_outcome text, p_code text, p_reason text) returns void
+  create function watcher.end_attempt(
+    p_attempt bigint, p_outcome text, p_code text, p_reason text, p_answered boolean default false
+  ) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
-    update watcher.attempts set ended_at = now(), outcome = p_outcome, code = p_code, reason = p_reason
+    update watcher.attempts
+    set ended_at = now(), outcome = p_outcome, code = p_code, reason = p_reason, answered = coalesce(p_answered, false)
     where number = p_attempt
+  $function$;
+
+  -- Records an outcome that counts: the work is due later, or at once for a last look, or failed. The attempt has ended.
+  -- p_last_reason is what the row fails with, where it does.
+  create function watcher.put_off(
+    p_line watcher.work, p_look_only boolean, p_reason text, p_last_reason text, p_retry_after_seconds double precision
+  ) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    exhausted constant boolean := p_line.spent >= watcher.max_attempts();
+    later timestamptz;
+  begin
+    if p_look_only or (exhausted and not watcher.needs_look(p_line.kind, p_line.identity_id)) then
+      perform watcher.fail_work(p_line.kind, p_line.identity_id, 'attempts_exhausted',
+        watcher.exhausted_message(p_line.spent, p_last_reason));
+      return;
+    end if;
+    later := case when not exhausted then now() + watcher.backoff(p_line.spent, p_retry_after_seconds) end;
+    -- A wait's deadline stays: it bounds the work whatever happens between two looks.
+    update watcher.work set
+      spent = p_line.spent, crashes = 0, shutdowns = 0, unsures = 0, lost_answers = 0, last_reason = p_reason,
+      next_at = later, turn_at = case when later is null then now() end, isolated_for = null
+    where id = p_line.id;
+    perform watcher.put_back(p_line.kind, p_line.identity_id, later);
+  end
   $function$;
 
 
@@ -204,6 +263,9 @@ begin
   -- its work is claimed again at once, unspent. p_predecessor_is_dead: the caller holds the lock of its instance, so what
   -- earlier runs of that instance hold is due at once.
   --
+  -- p_machine: the machine that the run is on. While another machine uses the same instance name, nothing is claimed, and
+  -- "name_taken" has {"machine": m, "seconds": s until that one counts as gone}.
+  --
   -- Returns {"claims": [...], "more_due": whether to claim again once one of them has ended, "next_due_seconds": s or null}.
   create function public.watcher_claim(
     p_instance text,
@@ -211,18 +273,23 @@ begin
     p_slots jsonb,
     p_lease_seconds double precision,
     p_holding bigint[] default '{}',
-    p_predecessor_is_dead boolean default false
+    p_predecessor_is_dead boolean default false,
+    p_machine text default ''
   ) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     kinds constant text[] := array(select jsonb_object_keys(p_slots));
     holding constant bigint[] := coalesce(p_holding, '{}');
+    this_machine constant text := coalesce(p_machine, '');
+    answers_lost constant text := 'The answers to three claims in a row were lost.';
     claims jsonb := '[]';
+    known record;
+    isolated record;
     wanted integer;
     taken integer;
     asked record;
     due record;
-    entry record;
+    entry watcher.work;
     held record;
     lost_answer boolean;
     crashed boolean;
@@ -243,8 +310,25 @@ begin
       raise exception using errcode = 'invalid_parameter_value',
         message = format('Unknown kind of work in %s: this database knows %s.', kinds, watcher.kinds());
     end if;
-    -- Work that may crash its worker runs alone.
-    if exists (select from watcher.attempts a where a.number = any (holding) and a.alone and a.ended_at is null) then
+
+    select i.machine, watcher.silence_seconds() - extract(epoch from now() - i.seen_at) as left_seconds into known
+    from watcher.instances i where i.name = p_instance;
+    if known.machine <> this_machine and known.left_seconds > 0 then
+      return jsonb_build_object('claims', claims, 'more_due', false, 'next_due_seconds', null,
+        'name_taken', jsonb_build_object('machine', known.machine, 'seconds', known.left_seconds));
+    end if;
+    if known.machine is null then
+      insert into watcher.instances (name, run_id, machine) values (p_instance, p_run, this_machine) on conflict do nothing;
+    else
+      update watcher.instances set run_id = p_run, machine = this_machine, seen_at = now()
+      where name = (select i.name from watcher.instances i where i.name = p_instance for update skip locked);
+    end if;
+
+    -- Work that may crash its worker runs alone; the run that is to take it claims nothing else until then, of any kind.
+    select w.kind into isolated from watcher.work w where w.isolated_for = p_run limit 1;
+    if isolated.kind is not null and cardinality(holding) > 0
+      or exists (select from watcher.attempts a where a.number = any (holding) and a.alone and a.ended_at is null)
+    then
       draining := true;
       more_due := true;
     end if;
@@ -254,7 +338,7 @@ begin
       exit when pass = 2 and not watcher.find_unqueued(kinds);
       for asked in
         select key as kind, least(greatest(coalesce(value::integer, 0), 0), 64) as slots
-        from jsonb_each_text(p_slots) order by key
+        from jsonb_each_text(p_slots) order by key is distinct from isolated.kind, key
       loop
         wanted := asked.slots;
         taken := 0;
@@ -263,23 +347,30 @@ begin
         for due in
           -- First what a dead run or a lost answer left behind, then the rest in the order in which it became due.
           select id, identity_id, since from (
-            (select w.id, w.identity_id, w.turn_at as since, false as at_once from watcher.work w
-              where w.kind = asked.kind and w.turn_at is not null order by w.turn_at limit 4 * wanted + 64)
+            (select w.id, w.identity_id, w.turn_at as since, w.isolated_for, false as at_once from watcher.work w
+              where w.kind = asked.kind and w.turn_at is not null and w.isolated_for is distinct from p_run
+              order by w.turn_at limit 4 * wanted + 64)
             union all
-            (select w.id, w.identity_id, w.next_at, false from watcher.work w
-              where w.kind = asked.kind and w.next_at <= now() order by w.next_at limit 4 * wanted + 64)
+            (select w.id, w.identity_id, w.next_at, w.isolated_for, false from watcher.work w
+              where w.kind = asked.kind and w.next_at <= now() and w.isolated_for is distinct from p_run
+              order by w.next_at limit 4 * wanted + 64)
             union all
-            (select w.id, w.identity_id, coalesce(a.lease_expires_at, w.created_at), coalesce(a.lease_expires_at > now(), false)
+            (select w.id, w.identity_id, coalesce(w.turn_at, w.next_at), w.isolated_for, false from watcher.work w
+              where w.isolated_for = p_run and w.kind = asked.kind and (w.turn_at is not null or w.next_at <= now()))
+            union all
+            (select w.id, w.identity_id, coalesce(a.lease_expires_at, w.created_at), w.isolated_for,
+                coalesce(a.lease_expires_at > now(), false)
               from watcher.work w
               left join watcher.attempts a on a.work_id = w.id and a.ended_at is null
               where w.kind = asked.kind and w.turn_at is null and w.next_at is null and (
                 a.number is null
                 or (a.lease_expires_at <= now() and a.number <> all (holding))
                 or (a.run_id = p_run and a.number <> all (holding))
-                or (p_predecessor_is_dead and a.instance = p_instance and a.run_id <> p_run)
+                or (p_predecessor_is_dead and a.instance = p_instance and a.machine = this_machine
+                  and a.run_id <> p_run)
               ))
           ) candidates
-          order by at_once desc, since
+          order by isolated_for = p_run desc nulls last, at_once desc, since
         loop
           exit when taken >= wanted;
 
@@ -289,21 +380,33 @@ begin
           continue when not found and exists (select from public.trained_identities t where t.id = due.identity_id);
           select w.* into entry from watcher.work w where w.id = due.id for update skip locked;
           continue when not found;
-          select a.number, a.run_id, a.instance, a.lease_expires_at, a.look_only into held
+          select a.number, a.run_id, a.instance, a.machine, a.lease_expires_at, a.look_only into held
           from watcher.attempts a where a.work_id = due.id and a.ended_at is null for update;
 
           lost_answer := held.run_id = p_run and held.number <> all (holding) and held.lease_expires_at > now();
           crashed := held.number is not null and not lost_answer;
           continue when entry.next_at > now();
           continue when crashed and held.number = any (holding);
-          continue when crashed and held.lease_expires_at > now()
-            and not (p_predecessor_is_dead and held.instance = p_instance and held.run_id <> p_run);
+          continue when crashed and held.lease_expires_at > now() and not (p_predecessor_is_dead
+            and held.instance = p_instance and held.machine = this_machine and held.run_id <> p_run);
 
           if crashed then
             entry.crashes := entry.crashes + 1;
             entry.last_reason := 'The lease expired: the worker crashed or lost contact.';
-          elsif lost_answer and not held.look_only then
-            entry.spent := entry.spent - 1;
+            entry.shutdowns := 0;
+            entry.unsures := 0;
+            entry.lost_answers := 0;
+          elsif lost_answer then
+            entry.lost_answers := entry.lost_answers + 1;
+            if entry.lost_answers >= 3 then
+              -- It counts, and is deferred.
+              perform watcher.end_attempt(held.number, 'deferred', null, answers_lost);
+              perform watcher.put_off(entry, held.look_only, answers_lost,
+                case when held.look_only then entry.last_reason else answers_lost end, null);
+              continue;
+            elsif not held.look_only then
+              entry.spent := entry.spent - 1;
+            end if;
           end if;
           look_only := entry.spent >= watcher.max_attempts();
           alone := look_only or entry.crashes >= 2;
@@ -311,9 +414,15 @@ begin
           give_up := look_only
             and (crashed and held.look_only or not watcher.needs_look(entry.kind, entry.identity_id));
           if alone and not give_up and (cardinality(holding) > 0 or jsonb_array_length(claims) > 0) then
-            -- It must run alone. Once it has waited a minute, claim nothing more, so that this run becomes free for it.
+            -- It must run alone. Once it has waited a minute, one run claims nothing more, so that it becomes free for it.
             more_due := true;
-            draining := due.since < now() - interval '1 minute';
+            if due.since < now() - interval '1 minute' and (entry.isolated_for is null or not exists (
+              select from watcher.instances i where i.run_id = entry.isolated_for
+                and i.seen_at > now() - make_interval(secs => watcher.silence_seconds())
+            )) then
+              update watcher.work set isolated_for = p_run where id = due.id;
+              draining := true;
+            end if;
             exit when draining;
             continue;
           end if;
@@ -328,7 +437,8 @@ begin
             continue;
           end if;
           update watcher.work set
-            turn_at = null, next_at = null, crashes = entry.crashes, last_reason = entry.last_reason,
+            turn_at = null, next_at = null, isolated_for = null, last_reason = entry.last_reason,
+            crashes = entry.crashes, shutdowns = entry.shutdowns, unsures = entry.unsures, lost_answers = entry.lost_answers,
             spent = entry.spent + case when look_only then 0 else 1 end
           where id = due.id;
           details := watcher.begin_work(entry.kind, entry.identity_id);
@@ -338,8 +448,8 @@ begin
           end if;
 
           insert into watcher.attempts
-            (work_id, kind, identity_id, instance, run_id, alone, look_only, lease_expires_at)
-          values (due.id, entry.kind, entry.identity_id, p_instance, p_run, alone, look_only,
+            (work_id, kind, identity_id, instance, machine, run_id, alone, look_only, lease_expires_at)
+          values (due.id, entry.kind, entry.identity_id, p_instance, this_machine, p_run, alone, look_only,
             now() + watcher.bounded_lease(p_lease_seconds))
           returning number into attempt;
 
@@ -405,6 +515,11 @@ begin
     loop
       execute format('select watcher.%I($1, $2)', reported.kind || '_progress') using reported.ids, reported.progress;
     end loop;
+
+    update watcher.instances set seen_at = now() where name in (
+      select i.name from watcher.instances i
+      where i.run_id in (select a.run_id from watcher.attempts a where a.number = any (held)) for update skip locked
+    );
     return jsonb_build_object('held', to_jsonb(held), 'busy', to_jsonb(busy));
   end
   $function$;
@@ -413,7 +528,11 @@ begin
   -- The write-backs. Each returns 'done', also when the same attempt repeats it, or 'lost': the attempt no longer holds
   -- its work, and nothing was written.
 
-  create function public.watcher_fail(p_attempt bigint, p_code text, p_message text, p_details jsonb default null)
+  -- p_answered, in all of them: whether each request of the attempt that changes something on the Hub was answered.
+
+  create function public.watcher_fail(
+    p_attempt bigint, p_code text, p_message text, p_answered boolean default false, p_details jsonb default null
+  )
   returns text
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -423,60 +542,129 @@ begin
     if not mine.held then
       return case when mine.outcome = 'failed' then 'done' else 'lost' end;
     end if;
-    perform watcher.end_attempt(p_attempt, 'failed', p_code, p_message);
+    perform watcher.end_attempt(p_attempt, 'failed', p_code, p_message, p_answered);
     perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message, p_details);
     return 'done';
   end
   $function$;
 
   -- Try again later; the attempt counts. If it spends the budget, the work is claimed once more, only to look.
-  create function public.watcher_defer(p_attempt bigint, p_reason text, p_retry_after_seconds double precision default null)
-  returns text
+  create function public.watcher_defer(
+    p_attempt bigint, p_reason text, p_retry_after_seconds double precision default null, p_answered boolean default false
+  ) returns text
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
-    entry record;
-    later timestamptz;
+    entry watcher.work;
+    look_only boolean;
   begin
     select * into mine from watcher.lock_attempt(p_attempt);
     if not mine.held then
       return case when mine.outcome = 'deferred' then 'done' else 'lost' end;
     end if;
-    select a.look_only, w.spent, w.last_reason, w.spent >= watcher.max_attempts() as exhausted into entry
-    from watcher.attempts a join watcher.work w on w.id = a.work_id
-    where a.number = p_attempt;
-    perform watcher.end_attempt(p_attempt, 'deferred', null, p_reason);
-    if entry.look_only or (entry.exhausted and not watcher.needs_look(mine.kind, mine.identity_id)) then
-      perform watcher.fail_work(mine.kind, mine.identity_id, 'attempts_exhausted', watcher.exhausted_message(
-        entry.spent, case when entry.look_only then entry.last_reason else p_reason end));
-      return 'done';
-    end if;
-    later := case when not entry.exhausted then now() + watcher.backoff(entry.spent, p_retry_after_seconds) end;
-    update watcher.work set
-      crashes = 0, last_reason = p_reason, next_at = later, turn_at = case when later is null then now() end
-    where id = mine.work_id;
-    perform watcher.put_back(mine.kind, mine.identity_id, later);
+    perform watcher.end_attempt(p_attempt, 'deferred', null, p_reason, p_answered);
+    select * into entry from watcher.work w where w.id = mine.work_id;
+    select a.look_only into look_only from watcher.attempts a where a.number = p_attempt;
+    perform watcher.put_off(entry, look_only, p_reason, case when look_only then entry.last_reason else p_reason end,
+      p_retry_after_seconds);
     return 'done';
   end
   $function$;
 
-  -- Try again now; the attempt does not count.
-  create function public.watcher_release(p_attempt bigint, p_reason text) returns text
+  -- Try again now; the attempt does not count before the third in a row of one cause: shutdown, or unsure. An outage, which
+  -- a request has shown that concerns no row, never counts.
+  create function public.watcher_release(
+    p_attempt bigint, p_reason text, p_cause text default 'unsure', p_answered boolean default false
+  ) returns text
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
+    entry watcher.work;
+    look_only boolean;
+    counts boolean;
   begin
+    if p_cause is null or p_cause not in ('shutdown', 'outage', 'unsure') then
+      raise exception using errcode = 'invalid_parameter_value',
+        message = format('A release has the cause shutdown, outage or unsure, not %L.', p_cause);
+    end if;
     select * into mine from watcher.lock_attempt(p_attempt);
     if not mine.held then
       return case when mine.outcome = 'released' then 'done' else 'lost' end;
     end if;
-    perform watcher.end_attempt(p_attempt, 'released', null, p_reason);
+    perform watcher.end_attempt(p_attempt, 'released', null, p_reason, p_answered);
+    select * into entry from watcher.work w where w.id = mine.work_id;
+    select a.look_only into look_only from watcher.attempts a where a.number = p_attempt;
+    entry.shutdowns := entry.shutdowns + (p_cause = 'shutdown')::integer;
+    entry.unsures := entry.unsures + (p_cause = 'unsure')::integer;
+    counts := p_cause = 'shutdown' and entry.shutdowns >= 3 or p_cause = 'unsure' and entry.unsures >= 3;
+    if counts and look_only then
+      perform watcher.put_off(entry, true, p_reason, entry.last_reason, null);
+      return 'done';
+    end if;
     update watcher.work w set
-      turn_at = now(), next_at = null, spent = greatest(w.spent - case when a.look_only then 0 else 1 end, 0)
-    from watcher.attempts a
-    where w.id = mine.work_id and a.number = p_attempt;
+      turn_at = now(), next_at = null, isolated_for = null,
+      last_reason = case when counts then p_reason else w.last_reason end,
+      spent = greatest(w.spent - case when counts or look_only then 0 else 1 end, 0),
+      shutdowns = case when p_cause = 'shutdown' and counts then 0 else entry.shutdowns end,
+      unsures = case when p_cause = 'unsure' and counts then 0 else entry.unsures end
+    where w.id = mine.work_id;
     perform watcher.put_back(mine.kind, mine.identity_id, null);
     return 'done';
+  end
+  $function$;
+
+  -- In p_seconds, and unspent: only time can end what is waited for. The first wait sets the deadline, p_within_seconds from
+  -- then; past it the work fails with p_code and p_message, or is deferred where no code is given. What was spent since the
+  -- last wait is given back. A wait that says the same as the one before leaves no entry in the history.
+  -- Returns what became of the attempt, 'waited', 'failed' or 'deferred', also when the same attempt repeats it; or 'lost'.
+  create function public.watcher_wait(
+    p_attempt bigint, p_seconds double precision, p_within_seconds double precision, p_reason text,
+    p_code text default null, p_message text default null, p_answered boolean default false,
+    p_details jsonb default null
+  ) returns text
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    mine record;
+    entry watcher.work;
+    look_only boolean;
+    deadline timestamptz;
+    later timestamptz;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held then
+      return case
+        when mine.outcome in ('waited', 'failed', 'deferred') then mine.outcome
+        when exists (select from watcher.work w where w.waited = p_attempt) then 'waited'
+        else 'lost' end;
+    end if;
+    select * into entry from watcher.work w where w.id = mine.work_id;
+    select a.look_only into look_only from watcher.attempts a where a.number = p_attempt;
+    deadline := coalesce(entry.wait_until,
+      now() + make_interval(secs => least(greatest(coalesce(p_within_seconds, 0), 0), 604800)));
+    if now() >= deadline then
+      if p_code is not null then
+        perform watcher.end_attempt(p_attempt, 'failed', p_code, p_message, p_answered);
+        perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message, p_details);
+        return 'failed';
+      end if;
+      perform watcher.end_attempt(p_attempt, 'deferred', null, p_reason, p_answered);
+      update watcher.work set wait_until = null, wait_spent = null where id = entry.id;
+      perform watcher.put_off(entry, look_only, p_reason, case when look_only then entry.last_reason else p_reason end, null);
+      return 'deferred';
+    end if;
+    if entry.waited is not null and entry.last_reason = p_reason and p_answered then
+      delete from watcher.attempts where number = p_attempt;
+    else
+      perform watcher.end_attempt(p_attempt, 'waited', null, p_reason, p_answered);
+    end if;
+    later := least(now() + make_interval(secs => least(greatest(coalesce(p_seconds, 0), 0.1), 3600)), deadline);
+    entry.spent := coalesce(entry.wait_spent, entry.spent - case when look_only then 0 else 1 end);
+    update watcher.work set
+      turn_at = null, next_at = later, isolated_for = null, spent = entry.spent, wait_spent = entry.spent,
+      wait_until = deadline, waited = p_attempt, last_reason = p_reason
+    where id = entry.id;
+    perform watcher.put_back(mine.kind, mine.identity_id, later);
+    return 'waited';
   end
   $function$;
 

@@ -110,13 +110,20 @@ begin
     update public.trained_identities set status = 'pending', next_attempt_at = p_next_at where id = p_identity_id
   $function$;
 
+  -- The name goes back with the row: what is behind it on the Hub is erased as work of its own, and nobody gets it again.
   -- The details are {"image": n}, where an image is at fault.
   create function watcher.publish_fail(p_identity_id uuid, p_code text, p_message text, p_details jsonb) returns void
-  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    abandoned text;
+  begin
+    select model_id into abandoned from public.trained_identities where id = p_identity_id;
     update public.trained_identities
     set status = 'failed', error_code = p_code, error_message = p_message,
-      error_image = (p_details ->> 'image')::integer, next_attempt_at = null
-    where id = p_identity_id
+      error_image = (p_details ->> 'image')::integer, next_attempt_at = null, model_id = null
+    where id = p_identity_id;
+    perform watcher.abandon_name(p_identity_id, abandoned);
+  end
   $function$;
 
   -- Once a name is reserved, there may be a repo.
@@ -154,6 +161,18 @@ begin
   create index names_by_identity on watcher.names (identity_id);
   alter table watcher.names enable row level security;
 
+  -- SHA-256 of every name, in lower case, that was ever abandoned or erased: a request sent for it may still land.
+  create table watcher.used_names (
+    digest bytea primary key,
+    used_at timestamptz not null default now()
+  );
+  alter table watcher.used_names enable row level security;
+
+  create function watcher.name_digest(p_name text) returns bytea
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
+    select sha256(convert_to(lower(p_name), 'UTF8'))
+  $function$;
+
   -- Reserves the name of the repo before it is created on the Hub. Reserving again returns the same name, or the next one
   -- if p_refused is that name. Returns null if the attempt no longer holds its row.
   create function public.watcher_reserve(p_attempt bigint, p_namespace text, p_slug text, p_refused text default null)
@@ -173,12 +192,16 @@ begin
         message = format('%L and %L do not make a valid repo name.', p_namespace, p_slug);
     end if;
     select * into mine from watcher.lock_attempt(p_attempt);
-    if not mine.held then
+    if not mine.held or mine.kind <> 'publish' then
       return null;
     end if;
     select t.model_id, t.created_at, n.seconds into repo
     from public.trained_identities t left join watcher.names n on n.model_id = t.model_id
     where t.id = mine.identity_id;
+    if repo.model_id is not null and not starts_with(repo.model_id, p_namespace || '/') then
+      -- The settings name another namespace now.
+      perform watcher.abandon_name(mine.identity_id, repo.model_id);
+    end if;
     if starts_with(repo.model_id, p_namespace || '/') and p_refused is distinct from repo.model_id then
       return repo.model_id;
     end if;
@@ -189,16 +212,25 @@ begin
     if p_refused = repo.model_id then
       first_second := coalesce(repo.seconds + 1, first_second);
     end if;
-    select min(candidate) into free_second from (
-      select first_second as candidate
-      union all
-      select n.seconds + 1 from watcher.names n
-      where n.namespace = p_namespace and n.slug = p_slug and n.seconds >= first_second
-    ) candidates
-    where not exists (
-      select from watcher.names n
-      where n.namespace = p_namespace and n.slug = p_slug and n.seconds = candidate
-    );
+    -- The first second from then on that no name of the slug has, and that none abandoned or erased had.
+    free_second := first_second;
+    loop
+      select min(candidate) into free_second from (
+        select free_second as candidate
+        union all
+        select n.seconds + 1 from watcher.names n
+        where n.namespace = p_namespace and n.slug = p_slug and n.seconds >= free_second
+      ) candidates
+      where not exists (
+        select from watcher.names n
+        where n.namespace = p_namespace and n.slug = p_slug and n.seconds = candidate
+      );
+      exit when not exists (
+        select from watcher.used_names u
+        where u.digest = watcher.name_digest(format('%s/identity-%s-%s', p_namespace, p_slug, free_second))
+      );
+      free_second := free_second + 1;
+    end loop;
     insert into watcher.names (model_id, namespace, slug, seconds, identity_id)
     values (format('%s/identity-%s-%s', p_namespace, p_slug, free_second), p_namespace, p_slug, free_second, mine.identity_id);
     update public.trained_identities
@@ -210,8 +242,9 @@ begin
   $function$;
 
   -- publishing → published: the attempt is done. Returns 'done' or 'lost', as every write-back does.
-  create function public.watcher_complete(p_attempt bigint, p_url text, p_commit_sha text, p_training_config jsonb)
-  returns text
+  create function public.watcher_complete(
+    p_attempt bigint, p_url text, p_commit_sha text, p_training_config jsonb, p_answered boolean default false
+  ) returns text
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
@@ -220,7 +253,10 @@ begin
     if not mine.held then
       return case when mine.outcome = 'published' then 'done' else 'lost' end;
     end if;
-    perform watcher.end_attempt(p_attempt, 'published', null, null);
+    if mine.kind <> 'publish' then
+      return 'lost';
+    end if;
+    perform watcher.end_attempt(p_attempt, 'published', null, null, p_answered);
     delete from watcher.work where id = mine.work_id;
     update public.trained_identities set
       status = 'published', huggingface_repo_url = p_url, commit_sha = p_commit_sha, published_at = now(),
@@ -233,27 +269,36 @@ begin
 
   -- For the operator.
 
-  -- Sets failed rows back to pending: all, or those that match every given condition. Other rows are left alone.
+  -- Sets failed rows back to pending, those that match every given condition, at most p_limit per call and in the order of
+  -- their ids. Other rows are left alone. Called again with p_after = "last" until that is null, it reaches all of them.
   -- Returns the number of rows replayed and their codes, and of the rows in p_ids that were not failed:
-  -- {"replayed": n, "codes": {code: n}, "pending": n, "publishing": n, "published": n}.
+  -- {"replayed": n, "codes": {code: n}, "pending": n, "publishing": n, "published": n, "last": id or null}.
+  -- A dry run counts all of them in one call.
   create function public.watcher_replay(
     p_ids uuid[] default null,
     p_code text default null,
     p_failed_since timestamptz default null,
     p_user uuid default null,
     p_dry_run boolean default false,
-    p_failed_within_seconds double precision default null
+    p_failed_within_seconds double precision default null,
+    p_limit integer default 1000,
+    p_after uuid default null
   ) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
-    counts jsonb;
+    wanted constant integer := least(greatest(coalesce(p_limit, 1000), 1), 5000);
+    counts jsonb := '{}';
     codes jsonb;
+    last uuid;
+    full_batch boolean;
   begin
-    select coalesce(jsonb_object_agg(status, n), '{}') into counts from (
-      select t.status, count(*) as n from public.trained_identities t
-      where p_ids is not null and t.id = any (p_ids) and t.status <> 'failed' group by t.status
-    ) others;
-    with chosen as (
+    if p_after is null then
+      select coalesce(jsonb_object_agg(status, n), '{}') into counts from (
+        select t.status, count(*) as n from public.trained_identities t
+        where p_ids is not null and t.id = any (p_ids) and t.status <> 'failed' group by t.status
+      ) others;
+    end if;
+    with batch as (
       select t.id, t.error_code from public.trained_identities t
       where t.status = 'failed'
         and (p_ids is null or t.id = any (p_ids))
@@ -262,24 +307,32 @@ begin
         and (p_failed_within_seconds is null
           or t.updated_at >= now() - make_interval(secs => least(p_failed_within_seconds, 1e9)))
         and (p_user is null or t.user_id = p_user)
+        and (p_after is null or t.id > p_after)
+      order by t.id limit case when not p_dry_run then wanted end
+    ), free as (
+      select t.id from public.trained_identities t
+      where not p_dry_run and t.status = 'failed' and t.id in (select id from batch)
       order by t.id for update skip locked
     ), changed as (
-      update public.trained_identities t set status = 'pending'
-      from chosen where t.id = chosen.id and not p_dry_run returning t.id
+      update public.trained_identities t set status = 'pending' from free where t.id = free.id returning t.id
     ), done as (
-      select chosen.error_code from chosen where p_dry_run or chosen.id in (select id from changed)
+      select error_code from batch where p_dry_run or id in (select id from changed)
     )
-    select coalesce(jsonb_object_agg(error_code, n), '{}') into codes
-    from (select error_code, count(*) as n from done group by error_code) by_code;
+    select
+      (select coalesce(jsonb_object_agg(error_code, n), '{}')
+        from (select error_code, count(*) as n from done group by error_code) by_code),
+      (select id from batch order by id desc limit 1),
+      not p_dry_run and (select count(*) = wanted from batch)
+    into codes, last, full_batch;
     return jsonb_build_object(
       'replayed', (select coalesce(sum(value::bigint), 0) from jsonb_each_text(codes)), 'codes', codes,
-      'pending', 0, 'publishing', 0, 'published', 0
+      'pending', 0, 'publishing', 0, 'published', 0, 'last', case when full_batch then last end
     ) || counts;
   end
   $function$;
 
   -- The pending rows (the oldest ten), the running ones with their attempts, the failed ones (the last ten) with their
-  -- reasons, and the number published in the last 24 hours.
+  -- reasons, the number published in the last 24 hours, and the watchers that were heard lately, by name.
   create function public.watcher_status() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     with pending as (
@@ -305,7 +358,8 @@ begin
           'run_id', a.run_id, 'seconds', extract(epoch from now() - a.started_at),
           'images_published', t.images_published, 'num_training_images', t.num_training_images,
           'lease_seconds', extract(epoch from a.lease_expires_at - now())) order by a.started_at), '[]')
-        from public.trained_identities t left join watcher.attempts a on a.identity_id = t.id and a.ended_at is null
+        from public.trained_identities t left join watcher.attempts a
+          on a.identity_id = t.id and a.kind = 'publish' and a.ended_at is null
         where t.status = 'publishing'),
       'failed', (select coalesce(jsonb_object_agg(error_code, n), '{}') from (
         select error_code, count(*) as n from public.trained_identities where status = 'failed' group by error_code) codes),
@@ -314,7 +368,10 @@ begin
           'failed_seconds_ago', extract(epoch from now() - updated_at)) order by updated_at desc), '[]')
         from (select * from public.trained_identities where status = 'failed' order by updated_at desc limit 10) last),
       'published_24h', (select count(*) from public.trained_identities
-        where status = 'published' and published_at > now() - interval '24 hours')
+        where status = 'published' and published_at > now() - interval '24 hours'),
+      'instances', (select coalesce(jsonb_object_agg(i.name, jsonb_build_object(
+          'machine', i.machine, 'heard_seconds_ago', extract(epoch from now() - i.seen_at))), '{}')
+        from watcher.instances i where i.seen_at > now() - make_interval(secs => watcher.silence_seconds()))
     )
   $function$;
 
@@ -329,7 +386,7 @@ begin
       'due_in_seconds', case when t.status = 'pending'
         then greatest(extract(epoch from coalesce(t.next_attempt_at, now()) - now()), 0) end,
       'attempts', (select coalesce(jsonb_agg(jsonb_build_object(
-          'number', a.number, 'instance', a.instance, 'run_id', a.run_id, 'look_only', a.look_only,
+          'number', a.number, 'kind', a.kind, 'instance', a.instance, 'run_id', a.run_id, 'look_only', a.look_only,
           'started_at', a.started_at, 'ended_at', a.ended_at, 'outcome', a.outcome, 'code', a.code, 'reason', a.reason,
           'seconds', extract(epoch from coalesce(a.ended_at, now()) - a.started_at),
           'started_seconds_ago', extract(epoch from now() - a.started_at),

@@ -17,7 +17,10 @@ import structlog
 from tests.support.database import Database, migrate
 from tests.support.scene import Scene, staged
 from tests.support.waiting import PATIENCE
+from watcher.engine.attempt import Attempts
+from watcher.engine.lease import Leases
 from watcher.engine.retry import Retry
+from watcher.erasing.eraser import Eraser
 from watcher.hub.repos import Hub
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
@@ -187,8 +190,6 @@ async def photos(sandbox: Sandbox, quick: Retry) -> AsyncIterator[Photos]:
             Storage(http, url=sandbox.supabase_url, key=sandbox.keys.secret),
             fetches=4,
             retry=quick,
-            missing_for=0.3,
-            missing_pause=0.05,
         )
 
 
@@ -202,6 +203,23 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 @pytest.fixture
 def publisher(verbs: Verbs, hub: Hub, photos: Photos, spool: Spool, quick: Retry) -> Publisher:
     return Publisher(verbs=verbs, hub=hub, photos=photos, spool=spool, retry=quick)
+
+
+@pytest.fixture
+def eraser(verbs: Verbs, hub: Hub, quick: Retry) -> Eraser:
+    return Eraser(verbs=verbs, hub=hub, retry=quick)
+
+
+@pytest.fixture
+def attempts(verbs: Verbs, publisher: Publisher, eraser: Eraser, quick: Retry) -> Attempts:
+    """Attempts at work of every kind."""
+    return Attempts(
+        verbs=verbs,
+        leases=Leases(verbs, length=20, renewal=5),
+        works={"publish": publisher, "erase": eraser},
+        retry=quick,
+        probe=publisher.hub.check_token,
+    )
 
 
 @pytest.fixture

@@ -157,7 +157,13 @@ def overwrite(scene: Scene, user: UUID, expression: str, *parameters: object) ->
 
 def attempts_of(publisher: Publisher) -> Attempts:
     leases = Leases(publisher.verbs, length=20, renewal=5)
-    return Attempts(verbs=publisher.verbs, leases=leases, works={"publish": publisher}, retry=publisher.retry)
+    return Attempts(
+        verbs=publisher.verbs,
+        leases=leases,
+        works={"publish": publisher},
+        retry=publisher.retry,
+        probe=publisher.hub.check_token,
+    )
 
 
 @pytest.fixture

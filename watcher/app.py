@@ -13,12 +13,14 @@ from watcher.engine.lease import Leases
 from watcher.engine.outages import Outages
 from watcher.engine.probes import Probes
 from watcher.engine.retry import Retry
+from watcher.engine.work import Work
+from watcher.erasing.eraser import Eraser
 from watcher.hub.repos import Hub
 from watcher.operator.queries import Queries
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
 from watcher.process.http import serving
-from watcher.process.instance import InstanceLock
+from watcher.process.instance import InstanceLock, machine
 from watcher.process.sd_notify import ServiceManager
 from watcher.process.signals import handling_signals
 from watcher.publishing.publisher import Publisher
@@ -31,6 +33,8 @@ from watcher.supabase.verbs import Verbs
 # Seconds. About ten threads per row upload images, and by default each may keep the interpreter for 5 ms while the loop
 # waits.
 _SWITCH_INTERVAL = 0.0005
+# Erasures at the same time, beside the rows that are being published.
+_ERASE_SLOTS = 2
 # Seconds, beyond the poll interval, without a response from Supabase after which the daemon is not ready.
 _ANSWER_WITHIN = 60.0
 
@@ -69,7 +73,11 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
             clean=settings.metadata == "clean",
         )
         leases = Leases(verbs, length=settings.lease, renewal=settings.renewal)
-        works = {"publish": Publisher(verbs=verbs, hub=hub, photos=photos, spool=spool, retry=retry)}
+        works: dict[str, Work] = {
+            "publish": Publisher(verbs=verbs, hub=hub, photos=photos, spool=spool, retry=retry),
+            "erase": Eraser(verbs=verbs, hub=hub, retry=retry),
+        }
+        slots = {"publish": settings.slots, "erase": _ERASE_SLOTS}
         outages = Outages()
         answer_within = settings.poll_alive + _ANSWER_WITHIN
         health = Health(ServiceManager(environment()), outages, answer_within=answer_within)
@@ -79,7 +87,7 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
                 outages=outages,
                 status=Queries(rpc).status,
                 hub_requests=lambda: hub.rate_limit.requests,
-                slots=settings.slots,
+                slots=slots,
             )
             await stack.enter_async_context(serving(*address, probes.pages))
 
@@ -95,9 +103,11 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
             settings=settings,
             verbs=verbs,
             leases=leases,
-            attempts=Attempts(verbs=verbs, leases=leases, works=works, retry=retry),
+            attempts=Attempts(verbs=verbs, leases=leases, works=works, retry=retry, probe=probe),
             outages=outages,
             health=health,
+            slots=slots,
+            machine=machine(),
             startup_check=check_services,
             probe=probe,
         )

@@ -4,6 +4,7 @@ WatcherError
 ├─ Misconfigured   the operator must fix it: say what and how, exit 78, do not restart
 ├─ Outage          no row can be processed now: release the rows (the attempts do not count), pause, probe
 ├─ Transient       may succeed if retried, after `retry_after` seconds if the service said so
+├─ Wait            only time can help: give the slot back, look again in `seconds`, the attempt does not count
 ├─ Permanent       this row cannot be published: fail it with a code and a sentence
 └─ LeaseLost       another attempt may hold the row: stop, write nothing
 
@@ -35,7 +36,14 @@ class Misconfigured(WatcherError):
 
 
 class Outage(WatcherError):
-    """A service refuses every request, or this host's disk is full: the row is not the cause."""
+    """A service refuses every request, or this host's disk is full: the row is not the cause.
+
+    `certain` is false where a request about one row's things was refused, which may be that row's alone.
+    """
+
+    def __init__(self, sentence: str, *, certain: bool = True) -> None:
+        super().__init__(sentence)
+        self.certain = certain
 
 
 class Transient(WatcherError):
@@ -48,6 +56,31 @@ class Transient(WatcherError):
         super().__init__(sentence)
         named = retry_after is not None and math.isfinite(retry_after) and retry_after > 0
         self.retry_after = retry_after if named else None
+
+
+class Wait(WatcherError):
+    """Nothing but time can help this row: look again in `seconds`.
+
+    `within` seconds from the first of such waits the row fails with `code`, one of CODES, and `last_words`; `image` is the
+    number of the image at fault, from 1, where one is.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        seconds: float,
+        within: float,
+        code: str,
+        last_words: str,
+        image: int | None = None,
+    ) -> None:
+        super().__init__(sentence)
+        self.seconds = seconds
+        self.within = within
+        self.code = code
+        self.last_words = last_words
+        self.image = image
 
 
 class Permanent(WatcherError):

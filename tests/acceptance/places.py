@@ -38,8 +38,9 @@ def inserted(person: Person, name: str = "Ada") -> str:
 
 
 def outcomes(stage: Stage, identity: str) -> list[str]:
-    """How the attempts on a row ended, in their order."""
-    return [attempt["outcome"] for attempt in stage.story(identity)["attempts"]]
+    """How the attempts to publish a row ended, in their order."""
+    attempts = stage.story(identity)["attempts"]
+    return [attempt["outcome"] for attempt in attempts if attempt["kind"] == "publish"]
 
 
 def until_a_lease_has_been_outlasted(stage: Stage, identity: str) -> None:

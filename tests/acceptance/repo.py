@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.acceptance.person import Row
 from tests.acceptance.stage import Stage
@@ -59,3 +60,10 @@ def audit(stage: Stage, row: Row, photos: list[bytes] | None = None) -> dict[str
         assert [files[path] for path in images] == photos
     assert json.loads(files["training_config.json"]) == row["training_config"]
     return files
+
+
+def orphans(stage: Stage) -> set[str]:
+    """The repos in the namespace that are no published row's; all rows have to be there."""
+    rows: Any = stage.admin.table("trained_identities").select("model_id").eq("status", "published").execute()
+    published = {row["model_id"] for row in rows.data}
+    return {repo.id for repo in stage.api.list_models(author=stage.namespace)} - published

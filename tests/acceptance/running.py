@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +26,15 @@ def environment(settings: dict[str, str], home: Path) -> dict[str, str]:
 class Watcher:
     """One daemon. Where the block is left, it is gone, whatever state it was in."""
 
-    def __init__(self, stage: Stage, instance: str | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        instance: str | None = None,
+        *,
+        program: Sequence[str] = ("-m", "watcher"),
+        **settings: str,
+    ) -> None:
+        """`program`: what Python is told to run, for a daemon that a check has changed."""
         self.instance = instance or unique("acceptance")
         self.spool = stage.folder / "spool" / self.instance
         own = {
@@ -36,7 +45,7 @@ class Watcher:
         self.lines: list[str] = []
         self._news = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "watcher", "run"],
+            [sys.executable, *program, "run"],
             env=environment({**stage.settings, **own, **settings}, stage.folder),
             cwd=stage.folder,
             stdout=subprocess.DEVNULL,
@@ -110,6 +119,12 @@ class Watcher:
         """Ask it to stop, and see that it does so in good order."""
         self.send(signal.SIGTERM)
         assert self.wait() == 0, self.text
+
+    def stop_now(self) -> None:
+        """Ask it twice, so that it releases what it works on."""
+        self.send(signal.SIGTERM)
+        self.wait_for("stopping")
+        self.stop()
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,7 @@
 """Where the program plays: the sandbox, or the Supabase and the Hub that the environment names."""
 
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -91,6 +92,27 @@ class Stage:
             mine.update({n["model_id"]: n["identity_id"] for n in page if n["identity_id"] in self.rows})
             after = page[-1]["model_id"]
         return mine
+
+    def erase_due(self, within: float = 60) -> None:
+        """Let time pass for what has to be erased later, and return when nothing has to be erased any more."""
+        deadline = time.monotonic() + within
+        while self.erasing():
+            assert time.monotonic() < deadline, f"After {within} s there is still something to be erased."
+            self.sql("update watcher.erase_lines set look_again_at = now() where look_again_at > now()")
+            self.sql("update watcher.work set next_at = now() where kind = 'erase' and next_at > now()")
+            time.sleep(0.1)
+
+    def to_erase(self) -> set[str]:
+        """The names of the repos that are listed to be erased, now or once more."""
+        with psycopg.connect(self.settings["SUPABASE_DB_URL"]) as connection:
+            lines = "select name from watcher.erase_lines where what = 'repo'"
+            return {str(name) for (name,) in connection.execute(lines)}
+
+    def erasing(self) -> bool:
+        """Whether there is something to be erased."""
+        with psycopg.connect(self.settings["SUPABASE_DB_URL"]) as connection:
+            query = "select from watcher.work where kind = 'erase' limit 1"
+            return connection.execute(query).fetchone() is not None
 
     def clear(self) -> None:
         """Remove users, their rows and objects, and the repos."""

@@ -7,7 +7,7 @@ import pytest
 
 from tests.acceptance.person import Person
 from tests.acceptance.places import PHOTOS, at, hold, inserted, outcomes
-from tests.acceptance.repo import audit
+from tests.acceptance.repo import audit, orphans
 from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage
 from watcher.sandbox import Sandbox
@@ -196,7 +196,7 @@ def test_a_hub_that_always_answers_500_ends_the_row_in_words(
     identity = inserted(person)
     with Watcher(stage, WATCHER_POLL_ALIVE="0.3") as watcher:
         watcher.ready()
-        person.wait_until(identity, lambda row: row["status"] == "published")
+        published = person.wait_for(identity, "published")["model_id"]
         person.delete(identity)
         path = None if everything else at("commit")["path"]
         trouble = sandbox.faults.add(Answer(500, "trouble", _PATIENTLY), service="hub", path=path, times=None)
@@ -211,11 +211,14 @@ def test_a_hub_that_always_answers_500_ends_the_row_in_words(
             "Gave up after 8 attempts. The last one: The Hub returned an error"
         )
         assert "trouble" in row["error_message"]
-        # Where the Hub can be asked nothing is left; where it cannot, the row names what may be.
-        sandbox.faults.remove(trouble)
-        assert row["model_id"] is not None
-        assert not stage.api.repo_exists(row["model_id"])
+        assert row["model_id"] is None
         assert len(outcomes(stage, identity)) == 9
+
+        # It gave its name up, and what may be behind it is erased once the Hub answers.
+        assert len(stage.to_erase()) == 1
+        sandbox.faults.remove(trouble)
+        stage.erase_due()
+        assert orphans(stage) == {published}
 
         assert stage.rpc("watcher_replay", ids=[identity])["replayed"] == 1
         row = person.wait_for(identity, "published")

@@ -67,19 +67,28 @@ def test_the_audit_finds_what_is_lost_doubled_or_nobodys(own_postgres: Postgres)
                     store.set_private(repo, private=False)
                 case "deleted":
                     store.delete(repo)
-        stage.api.create_repo(f"{stage.namespace}/identity-nobody-1", private=True)
+        # One is named by nobody, one is the second of a row that is published.
+        for name in ("nobody", "left"):
+            stage.api.create_repo(f"{stage.namespace}/identity-{name}-1", private=True)
+        stage.sql(
+            "insert into watcher.names (model_id, namespace, slug, seconds, identity_id) "
+            "values ('sandbox/identity-left-1', 'sandbox', 'left', 1, %s)",
+            next(iter(register.rows)),
+        )
 
     run = play(_calm(4), own_postgres, _TEMPLATE, before_audit=damage)
     assert run.verdict.ended == {"published": 4}
-    assert run.verdict.orphans == ["sandbox/identity-nobody-1"]
+    assert sorted(run.verdict.orphans) == ["sandbox/identity-left-1", "sandbox/identity-nobody-1"]
     doubled, lost = "\n".join(run.verdict.doubled), "\n".join(run.verdict.lost)
     assert damaged["image"] in doubled
     assert damaged["commit"] in doubled
     assert "has commit" in lost
     assert f"{damaged['public']} is public" in lost
-    assert f"{damaged['deleted']}, which is not on the Hub" in lost
+    [without_repo] = run.verdict.without_repo
+    assert damaged["deleted"] in without_repo
     told = json.loads(figures([run]))
-    assert (told["lost"], told["doubled"], told["orphan_repos"]) == (3, 2, 1)
+    assert (told["lost"], told["doubled"], told["orphan_repos"]) == (2, 2, 2)
+    assert told["published_without_repo"] == 1
     assert told["seed_of_first_failure"] == run.seed
 
 
@@ -95,9 +104,12 @@ def _exchange(began: float, name: str, answer: Any, **asked: Any) -> Exchange:
     )
 
 
-def _claim(began: float, attempt: int, instance: str) -> Exchange:
+def _claim(began: float, attempt: int, instance: str, kind: str = "publish") -> Exchange:
     return _exchange(
-        began, "claim", {"claims": [{"attempt": attempt, "identity_id": "row"}]}, instance=instance
+        began,
+        "claim",
+        {"claims": [{"attempt": attempt, "kind": kind, "identity_id": "row"}]},
+        instance=instance,
     )
 
 
@@ -119,6 +131,12 @@ def test_a_write_accepted_from_an_attempt_that_was_replaced_is_found(
     assert len(Fence([*claims, late]).stale_writes({1: "crashed", 2: "published"})) == 1
     in_time = dataclasses.replace(late, began=3, ended=3.1)
     assert not Fence([claims[0], in_time, claims[1]]).stale_writes({1: "crashed", 2: "published"})
+
+
+def test_work_of_another_kind_on_the_same_row_replaces_no_attempt() -> None:
+    claims = [_claim(1, 1, "a"), _claim(5, 2, "b", kind="erase")]
+    done = _exchange(6, "complete", "done", attempt=1)
+    assert not Fence([*claims, done]).stale_writes({1: "published"})
 
 
 def test_the_same_end_said_again_is_no_stale_write() -> None:

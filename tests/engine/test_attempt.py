@@ -1,33 +1,47 @@
 """One claim carried to its end: each end is written back as what it is, once, by its holder alone."""
 
 import asyncio
-import math
+from collections import UserDict
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, NoReturn
+from uuid import UUID
 
 import pytest
+import structlog
 
 from tests.support.scene import PICTURES, Scene, claim
+from watcher.engine import attempt as attempt_module
 from watcher.engine.attempt import Attempts
-from watcher.engine.lease import Lease, Leases
-from watcher.engine.retry import Retry
+from watcher.engine.lease import Lease
 from watcher.engine.work import Done
-from watcher.errors import LeaseLost, Outage, Transient
-from watcher.identity import Claim
-from watcher.publishing.publisher import Publisher
-from watcher.sandbox.faults import Answer, Hold, LoseAnswer
+from watcher.errors import LeaseLost, Misconfigured, Outage, Permanent, Transient, Wait, WatcherError
+from watcher.identity import Claim, Publication
+from watcher.sandbox.faults import Answer, Hang, Hold, LoseAnswer
+from watcher.supabase.rpc import Rpc
 from watcher.supabase.verbs import Verbs
+
+Said = list[MutableMapping[str, Any]]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
-@pytest.fixture
-def attempts(verbs: Verbs, publisher: Publisher, quick: Retry) -> Attempts:
-    leases = Leases(verbs, length=20, renewal=5)
-    return Attempts(verbs=verbs, leases=leases, works={"publish": publisher}, retry=quick)
-
-
-async def carry(attempts: Attempts, verbs: Verbs) -> None:
+async def carry(attempts: Attempts, verbs: Verbs, kind: str = "publish") -> None:
     asked = asyncio.get_running_loop().time()
-    await attempts.carry(await claim(verbs), requested_at=asked)
+    await attempts.carry(await claim(verbs, kind=kind), requested_at=asked)
+
+
+@pytest.fixture
+def said() -> Iterator[Said]:
+    """What is logged."""
+    with structlog.testing.capture_logs() as said:
+        yield said
+
+
+def events(said: Said) -> list[str]:
+    return [line["event"] for line in said]
 
 
 async def test_a_row_is_published_and_says_where(scene: Scene, verbs: Verbs, attempts: Attempts) -> None:
@@ -57,9 +71,8 @@ async def test_what_cannot_be_published_is_failed_with_code_and_sentence(
     identity = scene.insert([*PICTURES, b"GIF89a" + bytes(99)])
     await carry(attempts, verbs)
     row = scene.database.row(identity)
-    assert (row["status"], row["error_code"]) == ("failed", "image_not_jpeg_or_png")
+    assert (row["status"], row["error_code"], row["model_id"]) == ("failed", "image_not_jpeg_or_png", None)
     assert row["error_message"].startswith("Image 4 (photo 4.jpg)")
-    assert scene.repos() == []
 
 
 async def test_what_may_go_better_later_is_deferred_as_long_as_the_service_asks(
@@ -95,7 +108,8 @@ async def test_who_is_told_to_stop_gives_the_row_back(scene: Scene, verbs: Verbs
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (scene.database.status(identity), scene.database.line(identity)["spent"]) == ("pending", 0)
+    line = scene.database.line(identity)
+    assert (scene.database.status(identity), line["spent"], line["shutdowns"]) == ("pending", 0, 1)
 
 
 async def test_who_is_told_to_stop_while_writing_back_says_it_to_the_end(
@@ -152,62 +166,387 @@ async def test_a_reason_that_postgres_cannot_store_is_written_back_all_the_same(
     assert attempt["reason"].startswith("The Hub returned an error: no no")
 
 
-class Odd:
-    """A kind of work that raises where it is told to."""
+# Whatever an attempt raises, ends it.
 
-    def __init__(self, place: str, error: Exception, verbs: Verbs) -> None:
-        self._place = place
-        self._error = error
-        self._verbs = verbs
 
-    def describe(self, claim: Claim) -> dict[str, object]:
-        self._raise("describe")
+@dataclass(frozen=True)
+class Faulty:
+    """A kind of work with a bug at one step; without one, it publishes without asking anybody."""
+
+    announced: ClassVar[bool] = True
+
+    verbs: Verbs
+    at: str = ""
+    bug: BaseException = RuntimeError("A bug.")  # noqa: RUF009  (it is raised, and never changed)
+
+    def step(self, name: str) -> None:
+        if name == self.at:
+            raise self.bug
+
+    def describe(self, claim: Claim) -> Mapping[str, object]:
+        self.step("describe")
         return {}
 
     async def carry(self, claim: Claim, lease: Lease) -> Done:
-        self._raise("carry")
-        fields = {"event": 1} if self._place == "log" else {}
-        return Done("published", fields, self.write_back)
+        self.step("carry")
+        await self.verbs.reserve(claim.attempt, "sandbox", "ada")
+        return Done("published", Fields(self), partial(self.write_back, claim))
 
-    async def write_back(self) -> None:
-        self._raise("write back")
-
-    def _raise(self, place: str) -> None:
-        if place == self._place:
-            raise self._error
+    async def write_back(self, claim: Claim) -> None:
+        self.step("write-back")
+        await self.verbs.complete(claim.attempt, Publication("https://hub/x", "c0ffee"), {}, answered=True)
 
 
-@pytest.mark.parametrize("place", ["describe", "carry", "write back"])
-@pytest.mark.parametrize(
-    "error",
-    [KeyError("x"), ValueError("\ud800\x00\u2028"), Transient("\ud800\x00" * 3000, retry_after=math.inf)],
-    ids=["a bug", "unprintable", "endless"],
-)
-async def test_whatever_is_raised_wherever_ends_the_attempt_which_counts(
-    scene: Scene, verbs: Verbs, quick: Retry, place: str, error: Exception
+class Fields(UserDict[str, object]):
+    """The fields of the last line in the log, which may have a bug, too."""
+
+    def __init__(self, work: Faulty) -> None:
+        super().__init__()
+        self.work = work
+
+    def keys(self) -> Any:
+        self.work.step("on_settled")
+        return super().keys()
+
+
+BUGS = [
+    RuntimeError("A bug."), KeyError("name"), ValueError("\ud800\x00"), RecursionError(), MemoryError(),
+    ExceptionGroup("two", [ValueError("one"), KeyError("two")]), WatcherError("Of no known kind."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["describe", "carry", "write-back"])
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: type(bug).__name__)
+async def test_a_bug_at_any_step_ends_the_attempt_and_counts(
+    scene: Scene, verbs: Verbs, attempts: Attempts, said: Said, step: str, bug: Exception
 ) -> None:
     identity = scene.insert()
-    leases = Leases(verbs, length=20, renewal=5)
-    odd = Odd(place, error, verbs)
-    attempts = Attempts(verbs=verbs, leases=leases, works={"publish": odd}, retry=quick)
-    if place == "write back" and isinstance(error, Transient):
-        with pytest.raises(LeaseLost, match="could not be recorded"):
-            await carry(attempts, verbs)
-        assert scene.database.outcomes(identity) == [None], "The lease expires, and the next claim counts it."
+    faulty = replace(attempts, works={"publish": Faulty(verbs, step, bug)})
+    if step == "write-back" and isinstance(bug, WatcherError):
+        # What the table answers is no bug: the lease runs out, as if the answer had been lost.
+        with pytest.raises(LeaseLost):
+            await carry(faulty, verbs)
         return
-    await carry(attempts, verbs)
+    await carry(faulty, verbs)
     assert scene.database.outcomes(identity) == ["deferred"]
-    row, entry = scene.database.row(identity), scene.database.line(identity)
-    assert (row["status"], entry["spent"]) == ("pending", 1)
-    assert entry["next_at"] is not None
+    line = scene.database.line(identity)
+    assert (line["spent"], line["last_reason"]) == (1, "Unexpected error in the watcher; see its log.")
+    assert events(said)[-2:] == ["unexpected", "deferred"]
 
 
-async def test_an_outcome_that_was_recorded_is_not_recorded_otherwise_after_a_bug(
-    scene: Scene, verbs: Verbs, quick: Retry
+@pytest.mark.parametrize("step", ["describe", "carry", "write-back"])
+async def test_a_row_that_meets_a_bug_every_time_ends_within_its_budget(
+    scene: Scene, verbs: Verbs, attempts: Attempts, step: str
 ) -> None:
     identity = scene.insert()
-    leases = Leases(verbs, length=20, renewal=5)
-    odd = Odd("log", KeyError("x"), verbs)
-    attempts = Attempts(verbs=verbs, leases=leases, works={"publish": odd}, retry=quick)
+    faulty = replace(attempts, works={"publish": Faulty(verbs, step)})
+    for _ in range(9 if step == "write-back" else 8):  # it has a name then, and is looked at once more
+        await carry(faulty, verbs)
+        scene.database.pass_time(3600)
+    row = scene.database.row(identity)
+    assert (row["status"], row["error_code"]) == ("failed", "attempts_exhausted")
+    assert row["error_message"].endswith("Unexpected error in the watcher; see its log.")
+
+
+async def test_a_bug_after_the_outcome_is_recorded_changes_nothing(
+    scene: Scene, verbs: Verbs, attempts: Attempts, said: Said
+) -> None:
+    identity = scene.insert()
+    await carry(replace(attempts, works={"publish": Faulty(verbs, "on_settled")}), verbs)
+    assert scene.database.outcomes(identity) == ["published"]
+    assert events(said)[-1] == "unexpected"
+    assert scene.seen("POST", "watcher_defer") == []
+
+
+ENDINGS = {
+    "fail": Permanent("hub_refused", "No."),
+    "defer": Transient("Not now."),
+    "wait": Wait("Not yet.", seconds=2, within=15, code="image_missing", last_words="Gone."),
+    "release": Outage("Nothing goes."),
+}
+
+
+@pytest.mark.parametrize("verb", ENDINGS)
+async def test_a_bug_while_the_end_is_recorded_is_logged_and_the_attempt_counts(
+    scene: Scene, rpc: Rpc, attempts: Attempts, said: Said, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*arguments: object, **named: object) -> NoReturn:
+        raise RuntimeError("A bug.")
+
+    identity = scene.insert()
+    verbs = Verbs(rpc)
+    monkeypatch.setattr(verbs, verb, broken)
+    faulty = replace(attempts, verbs=verbs, works={"publish": Faulty(verbs, "carry", ENDINGS[verb])})
+    if verb in {"fail", "wait"}:
+        await carry(faulty, verbs)
+        assert scene.database.outcomes(identity) == ["deferred"]
+        assert events(said)[-2:] == ["unexpected", "deferred"]
+    else:
+        with pytest.raises(Outage if verb == "release" else LeaseLost):
+            await carry(faulty, verbs)
+        assert scene.database.outcomes(identity) == [None], "Its lease runs out."
+        assert set(events(said)[-2:]) == {"unexpected", "lease_lost"}
+    assert scene.database.line(identity)["spent"] == 1
+
+
+# Whatever a service answers.
+
+STRANGE = {
+    "nothing": b"", "null": b"null", "a list": b"[]", "an object": b"{}", "html": b"<html><h1>502</h1></html>",
+    "a surrogate": b'{"error": "\\ud800\\u0000 no", "oid": "\\ud800", "name": "\\udfff"}',
+    "no utf-8": b'{"error": "\xff\xfe"}',
+    "nan": b"NaN", "too much": b"1e400", "less than nothing": b"-1", "a megabyte": b"x" * 2**20,
+    "a deep hole": b"[" * 100_000,
+}  # fmt: skip
+CALLS = {
+    "create": ("hub", "/api/repos/create"),
+    "commits": ("hub", "/commits/"),
+    "info": ("hub", "/api/models/[^/]+/[^/]+$"),
+    "batch": ("hub", "/info/lfs/objects/batch"),
+    "upload": ("hub", "/_lfs/"),
+    "commit": ("hub", "/commit/"),
+    "fetch": ("storage", "/object/authenticated/"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("status", [200, 400, 503])
+async def test_whatever_a_service_answers_ends_the_attempt(
+    scene: Scene, verbs: Verbs, attempts: Attempts, call: str, status: int
+) -> None:
+    service, path = CALLS[call]
+    for what, body in STRANGE.items():
+        identity = scene.insert()
+        fault = scene.sandbox.faults.add(Answer(status, body), service=service, path=path, times=None)
+        await carry(attempts, verbs)
+        assert fault.reached, what
+        scene.sandbox.faults.clear()
+        row, line = scene.database.row(identity), scene.database.line(identity)
+        assert scene.database.outcomes(identity) in (["published"], ["failed"], ["deferred"]), what
+        assert row["status"] != "pending" or line["spent"] == 1, what
+        scene.database.delete_account(row["user_id"])
+
+
+@pytest.mark.parametrize("verb", ["reserve", "complete", "fail", "defer", "wait", "release"])
+async def test_whatever_the_table_answers_the_attempt_is_over(
+    scene: Scene, verbs: Verbs, attempts: Attempts, verb: str
+) -> None:
+    bug = None if verb in {"reserve", "complete"} else ENDINGS[verb]
+    work = Faulty(verbs, "" if bug is None else "carry", bug or RuntimeError())
+    for what, body in STRANGE.items():
+        identity = scene.insert()
+        fault = scene.sandbox.faults.add(
+            Answer(200, body), service="rest", path=f"watcher_{verb}$", times=None
+        )
+        if verb == "reserve":
+            await carry(replace(attempts, works={"publish": work}), verbs)
+        else:
+            with pytest.raises((LeaseLost, Outage)):
+                await carry(replace(attempts, works={"publish": work}), verbs)
+        assert fault.reached, what
+        scene.sandbox.faults.clear()
+        assert scene.database.outcomes(identity) == (["deferred"] if verb == "reserve" else [None]), what
+        assert scene.database.line(identity)["spent"] == 1, what
+        scene.database.delete_account(scene.database.row(identity)["user_id"])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *({"retry-after": value} for value in (
+            "inf", "-inf", "nan", "-1", "0", "1e400", "1e308", "", "soon", "Wed, 21 Oct 2026 07:28:00 GMT", "9" * 400,
+        )),
+        {"ratelimit": '"api";r=0;t=' + "9" * 400},
+        {"ratelimit": f'"api";r={"9" * 400};t=5', "ratelimit-policy": f'"fixed window";"api";q={"9" * 400};w=300'},
+        {"ratelimit": '"api";r=-1;t=-1'},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_a_time_that_is_none_is_not_waited_for(
+    scene: Scene, verbs: Verbs, attempts: Attempts, headers: dict[str, str]
+) -> None:
+    identity = scene.insert()
+    busy = Answer(429, "busy", headers)
+    scene.sandbox.faults.add(busy, service="hub", path="/commit/", times=None)
     await carry(attempts, verbs)
-    assert scene.database.outcomes(identity) == [None], "Its own write-back did nothing here."
+    row, line = scene.database.row(identity), scene.database.line(identity)
+    assert (row["status"], line["spent"]) == ("pending", 1)
+    assert 3 < (row["next_attempt_at"] - row["updated_at"]).total_seconds() <= 3600
+    assert scene.database.outcomes(identity) == ["deferred"]
+
+
+# Refusals that may be one row's alone.
+
+DISABLED = Answer(403, {"error": "Access to this resource is disabled."})
+
+
+async def released(scene: Scene, verbs: Verbs, attempts: Attempts) -> UUID:
+    """Insert a row whose repo cannot be created, and carry it to its release."""
+    identity = scene.insert()
+    with pytest.raises(Outage):
+        await carry(attempts, verbs)
+    assert scene.database.outcomes(identity) == ["released"]
+    return identity
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+async def test_a_refusal_of_one_rows_repo_asks_whether_it_is_everybodys(
+    scene: Scene, verbs: Verbs, attempts: Attempts, healthy: bool
+) -> None:
+    scene.sandbox.faults.add(DISABLED, service="hub", path="/api/repos/create")
+    if not healthy:
+        scene.sandbox.faults.add(Answer(401, {"error": "Invalid"}), service="hub", path="whoami")
+    identity = await released(scene, verbs, attempts)
+    assert len(scene.seen("GET", "whoami")) == 1
+    assert scene.database.line(identity)["unsures"] == int(healthy)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Answer(401, {"error": "Invalid credentials in Authorization header"}),
+        Answer(402, {"error": "Payment required"}),
+        Answer(403, {"error": "Private repository storage limit reached, please upgrade your plan"}),
+    ],
+    ids=["token", "payment", "quota"],
+)
+async def test_a_refusal_of_the_account_is_everybodys(
+    scene: Scene, verbs: Verbs, attempts: Attempts, refusal: Answer
+) -> None:
+    scene.sandbox.faults.add(refusal, service="hub", path="/api/repos/create")
+    identity = await released(scene, verbs, attempts)
+    assert scene.seen("GET", "whoami") == []
+    assert scene.database.line(identity)["unsures"] == 0
+
+
+@pytest.mark.parametrize("trouble", [Hang(), Answer(503), Answer(200, b"[]")], ids=["hung", "503", "strange"])
+async def test_a_question_that_is_not_answered_leaves_it_open(
+    scene: Scene, verbs: Verbs, attempts: Attempts, trouble: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt_module, "_PROBE_WITHIN", 0.3)
+    scene.sandbox.faults.add(DISABLED, service="hub", path="/api/repos/create")
+    scene.sandbox.faults.add(trouble, service="hub", path="whoami", times=None)
+    identity = await released(scene, verbs, attempts)
+    assert scene.database.line(identity)["unsures"] == 1
+    scene.sandbox.faults.clear()
+
+
+async def test_who_is_told_to_stop_while_asking_gives_the_row_back(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity = scene.insert()
+    scene.sandbox.faults.add(DISABLED, service="hub", path="/api/repos/create")
+    hung = scene.sandbox.faults.add(Hang(), service="hub", path="whoami", times=None)
+    task = asyncio.create_task(carry(attempts, verbs))
+    await asyncio.to_thread(hung.wait_reached)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    scene.sandbox.faults.clear()
+    assert scene.database.outcomes(identity) == ["released"]
+    assert scene.database.line(identity)["shutdowns"] == 1
+
+
+async def test_a_row_that_alone_is_refused_ends_within_its_budget(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity = scene.insert()
+    scene.sandbox.faults.add(DISABLED, service="hub", path="/api/repos/create", times=None)
+    for _ in range(24):
+        with pytest.raises(Outage):
+            await carry(attempts, verbs)
+    await carry(attempts, verbs)  # a last look
+    row = scene.database.row(identity)
+    assert (row["status"], row["error_code"]) == ("failed", "attempts_exhausted")
+    assert "Access to this resource is disabled." in row["error_message"]
+
+
+async def test_a_setting_that_became_unusable_is_an_outage_and_no_bug(
+    scene: Scene, verbs: Verbs, attempts: Attempts, said: Said
+) -> None:
+    identity = scene.insert()
+    refused = Misconfigured("HF_TOKEN is read-only.")
+    with pytest.raises(Outage, match="read-only"):
+        await carry(replace(attempts, works={"publish": Faulty(verbs, "carry", refused)}), verbs)
+    assert scene.database.outcomes(identity) == ["released"]
+    line = scene.database.line(identity)
+    assert (line["spent"], line["unsures"], line["shutdowns"]) == (0, 0, 0)
+    assert "unexpected" not in events(said)
+
+
+# What may land late.
+
+
+@pytest.mark.parametrize(
+    ("fault", "answered"),
+    [
+        (None, True),
+        (LoseAnswer(), False),
+        (LoseAnswer(504), False),
+        (Answer(503, "busy", {"retry-after": "600"}), False),
+        (Answer(409, {"error": "You already created this model repo"}), True),
+        (Answer(403, {"error": "Access to this resource is disabled."}), True),
+    ],
+    ids=["answered", "lost", "504", "503", "taken", "refused"],
+)
+async def test_every_end_says_whether_all_that_changes_something_was_answered(
+    scene: Scene, verbs: Verbs, attempts: Attempts, fault: Any, answered: bool
+) -> None:
+    identity = scene.insert()
+    if fault is not None:
+        scene.sandbox.faults.add(fault, service="hub", path="/api/repos/create")
+    with suppress(Outage):
+        await carry(attempts, verbs)
+    [attempt] = scene.database.attempts(identity)
+    assert attempt["answered"] == answered
+
+
+@pytest.mark.parametrize("place", ["/api/repos/create", "/commit/"])
+async def test_who_is_told_to_stop_in_the_middle_of_a_request_says_that_it_may_land(
+    scene: Scene, verbs: Verbs, attempts: Attempts, place: str
+) -> None:
+    identity = scene.insert()
+    held = scene.sandbox.faults.add(Hold("before"), service="hub", path=place)
+    task = asyncio.create_task(carry(attempts, verbs))
+    await asyncio.to_thread(held.wait_reached)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    held.release()
+    [attempt] = scene.database.attempts(identity)
+    assert (attempt["outcome"], attempt["answered"]) == ("released", False)
+
+
+# Waiting.
+
+
+async def test_a_row_whose_image_comes_a_little_later_waits_without_a_slot(
+    scene: Scene, verbs: Verbs, attempts: Attempts, said: Said
+) -> None:
+    identity = scene.insert()
+    path = scene.database.row(identity)["image_paths"][1]
+    scene.remove(path)
+    await carry(attempts, verbs)
+    assert events(said)[-1] == "waited"
+    assert (scene.database.status(identity), scene.database.line(identity)["spent"]) == ("pending", 0)
+    scene.upload(path, PICTURES[1])
+    scene.database.pass_time(2)
+    await carry(attempts, verbs)
+    assert scene.database.outcomes(identity) == ["waited", "published"]
+
+
+async def test_a_row_whose_image_stays_missing_fails_and_says_so_once(
+    scene: Scene, verbs: Verbs, attempts: Attempts, said: Said
+) -> None:
+    identity = scene.insert()
+    scene.remove(scene.database.row(identity)["image_paths"][1])
+    for _ in range(8):
+        await carry(attempts, verbs)
+        scene.database.pass_time(2)
+    assert [event for event in events(said) if event != "claimed"] == ["waited"] * 8
+    await carry(attempts, verbs)
+    row = scene.database.row(identity)
+    assert (row["status"], row["error_code"]) == ("failed", "image_missing")
+    assert row["error_message"] == "Image 2 (photo 2.jpg) is not in the bucket; upload it, then try again."
+    assert said[-1]["event"] == "failed"
+    assert (said[-1]["code"], said[-1]["reason"]) == ("image_missing", row["error_message"])

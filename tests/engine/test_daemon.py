@@ -21,6 +21,8 @@ from tests.support.waiting import PATIENCE, until
 from tests.support.watching import free_address, get
 from watcher import app
 from watcher.engine import probes
+from watcher.errors import Misconfigured
+from watcher.process.instance import machine
 from watcher.sandbox.faults import Answer, Hang, Hold
 from watcher.settings import settings
 from watcher.supabase.verbs import Verbs
@@ -114,12 +116,68 @@ async def test_no_more_rows_are_claimed_than_there_are_slots(scene: Scene, runni
     assert all(scene.database.outcomes(row) == ["published"] for row in rows)
 
 
+async def test_a_name_that_another_machine_used_is_waited_for_whatever_wakes_the_daemon(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    Worker(scene.database, "test", machine="elsewhere").claim()
+    scene.database.pass_time(28)
+    async with running():
+        await until(lambda: count(said)["name_taken"])
+        row = await asyncio.to_thread(scene.insert)
+        await until(lambda: scene.database.status(row) == "published")
+    assert count(said)["name_taken"] == 1
+    [line] = [line for line in said if line["event"] == "name_taken"]
+    assert "Another machine (elsewhere) runs a watcher as instance test" in line["reason"]
+
+
+async def test_a_name_that_another_machine_goes_on_using_ends_the_daemon(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    other = Worker(scene.database, "test", machine="elsewhere")
+    other.claim()
+    scene.database.pass_time(28)
+    row = scene.insert()
+    async with running() as task:
+        await until(lambda: count(said)["name_taken"])
+        other.claim(0)
+        with pytest.raises(Misconfigured, match="name of its own with WATCHER_INSTANCE"):
+            await asyncio.wait_for(task, 10)
+    assert scene.database.outcomes(row) == []
+
+
 async def stuck(scene: Scene) -> UUID:
     """Insert a row whose images never come, and return when it is being worked on."""
     hung = scene.sandbox.faults.add(Hang(), service="storage", method="GET", times=None)
     row = await asyncio.to_thread(scene.insert)
     await asyncio.to_thread(hung.wait_reached)
     return row
+
+
+async def test_strange_answers_do_not_end_the_daemon(scene: Scene, running: Running, said: Said) -> None:
+    strange = (
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"<html>",
+        b'{"claims": [{}]}',
+        b"\xff\xfe",
+        b"NaN",
+        b"[" * 100_000,
+    )
+    endless = b'{"claims": [], "more_due": false, "next_due_seconds": 1e400}'
+    async with running():
+        for answer in (*strange, endless):
+            asked = scene.sandbox.faults.add(Answer(200, answer), service="rest", path="watcher_claim$")
+            await asyncio.to_thread(asked.wait_reached)
+        scene.sandbox.hub.access.revoke(scene.sandbox.hub_token)
+        row = await asyncio.to_thread(scene.insert)
+        await until(lambda: count(said)["outage"])
+        asked = scene.sandbox.faults.add(Answer(200, b'{"name": 1e400}'), service="hub", path="whoami")
+        await asyncio.to_thread(asked.wait_reached)
+        scene.sandbox.hub.access.restore(scene.sandbox.hub_token)
+        await until(lambda: scene.database.status(row) == "published")
+    assert "unexpected" not in count(said)
 
 
 async def test_a_supabase_that_is_away_for_a_while_is_said_once_each_way(
@@ -170,7 +228,7 @@ async def test_what_it_does_is_counted(scene: Scene, running: Running, said: Sai
     for stage, least in {"wait": 2, "fetch": 4, "look": 1, "upload": 1, "commit": 1, "complete": 1}.items():
         assert grown("watcher_stage_seconds_count", stage) >= least, stage
     assert after[of("watcher_ready")] == after[of("watcher_feed_alive")] == 1
-    assert after[of("watcher_slots", "free")] == 4
+    assert after[of("watcher_slots", "publish", "free")] == 4
     assert after[of("watcher_outage", "refused")] == after[of("watcher_outage", "unreachable")] == 0
 
 
@@ -189,7 +247,8 @@ async def test_the_tables_rows_are_counted_and_absent_while_it_does_not_answer(
         assert [found[of("watcher_rows", status)] for status in statuses] == [0, 0, 1, 1, 0]
         assert found[of("watcher_failed_rows", "image_not_jpeg_or_png")] == 1
         assert of("watcher_oldest_row_seconds", "pending") not in found
-        assert found[of("watcher_slots", "busy")] == found[of("watcher_slots", "free")] == 1
+        assert found[of("watcher_slots", "publish", "busy")] == 1
+        assert found[of("watcher_slots", "publish", "free")] == 1
         scene.sandbox.faults.add(Hang(), service="rest", path="watcher_status$", times=None)
         monkeypatch.setattr(probes, "_ROWS_WITHIN", 0.3)
         found = await scraped(address)
@@ -311,7 +370,7 @@ async def test_a_predecessors_row_that_was_locked_just_then_is_taken_a_moment_la
         "lease": 600,
         "holding": [],
     }
-    await verbs.claim(**dead, predecessor_is_dead=False)
+    await verbs.claim(**dead, predecessor_is_dead=False, machine=machine())
     with psycopg.connect(scene.database.dsn()) as somebody:
         somebody.execute("select from public.trained_identities where id = %s for update", [row])
         async with running():

@@ -142,9 +142,17 @@ def daemon(
             settings=settings.load(),
             verbs=verbs,
             leases=leases,
-            attempts=Attempts(verbs=verbs, leases=leases, works={"publish": publisher}, retry=Retry()),
+            attempts=Attempts(
+                verbs=verbs,
+                leases=leases,
+                works={"publish": publisher},
+                retry=Retry(),
+                probe=publisher.hub.check_token,
+            ),
             outages=outages,
             health=health,
+            slots={"publish": 4},
+            machine="here",
             startup_check=verbs.check_version,
             probe=verbs.check_version,
         )

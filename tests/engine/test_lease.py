@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from tests.support.scene import Scene, claim
 from tests.support.waiting import PATIENCE, until
 from watcher.engine.lease import Lease, Leases
-from watcher.errors import LeaseLost
+from watcher.errors import LeaseLost, Outage, Permanent, Transient
 from watcher.sandbox.faults import Answer, Delay, Hang, Hold, LoseAnswer
 from watcher.sandbox.faults.actions import Action
 from watcher.supabase.verbs import Verbs
@@ -197,6 +197,37 @@ async def test_a_frozen_process_finds_its_belief_ended_before_it_does_anything_e
                 lease.check()
             finally:
                 monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("error", "answered"),
+    [
+        (None, True),
+        (Permanent("hub_refused", "No."), True),
+        (Outage("No."), True),
+        (LeaseLost("Not sent."), True),
+        (KeyError("that is an answer"), True),
+        (Transient("Time-out."), False),
+        (RuntimeError("A bug, perhaps in reading the answer."), False),
+        (asyncio.CancelledError(), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_request_may_land_late_unless_it_is_known_to_have_ended(
+    verbs: Verbs, error: BaseException | None, answered: bool
+) -> None:
+    leases = Leases(verbs, length=20, renewal=5)
+    async with leases.held(7, requested_at=asyncio.get_running_loop().time()) as lease:
+        seen = [lease.answered]
+        with suppress(BaseException), lease.mutating(KeyError):
+            seen.append(lease.answered)
+            if error is not None:
+                raise error
+        seen.append(lease.answered)
+        with lease.mutating():
+            pass
+        # What comes later does not make up for it.
+        assert [*seen, lease.answered] == [True, False, answered, answered]
 
 
 async def test_a_claim_whose_answer_came_too_late_is_not_begun(verbs: Verbs, leases: Leases) -> None:

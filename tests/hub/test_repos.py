@@ -256,6 +256,53 @@ async def test_the_check_of_the_token_settles_the_namespace_and_refuses_what_can
     assert await check_token(None) == "ada"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"null", b"[]", b"{}", b"<html>", b"\xff", b"[" * 100_000, b'{"name": 1e400}', b'{"name": "a/b"}',
+        b'{"name": "\\ud800"}', b'{"name": "ada", "auth": "x"}', b'{"name": "ada", "orgs": [1]}',
+        b'{"name": "ada", "auth": {"accessToken": {"role": "fineGrained", "fineGrained": []}}}',
+    ],
+)  # fmt: skip
+async def test_a_strange_answer_about_the_token_is_worth_another_try(scene: Scene, body: bytes) -> None:
+    hub = Hub(endpoint=scene.sandbox.hub_url, token=scene.sandbox.hub_token, namespace=None)
+    scene.sandbox.faults.add(Answer(200, body), service="hub", path="whoami")
+    try:
+        with pytest.raises(Transient):
+            await hub.check_token()
+        await hub.check_token()
+        assert hub.namespace == scene.sandbox.hub_user
+    finally:
+        hub.close()
+
+
+@pytest.mark.parametrize("sha", ["\\ud800", "", "x", "../main", "a" * 2**20])
+async def test_a_commit_without_a_valid_id_is_not_believed(
+    scene: Scene, hub: Hub, empty: RepoState, tmp_path: Path, sha: str
+) -> None:
+    one = f'{{"id": "{sha}", "authors": [], "date": "2026-01-01T00:00:00Z", "title": "x", "message": "Identity: {ROW}"}}'
+    for count in (1, 2):
+        answer = Answer(200, f"[{', '.join([one] * count)}]".encode())
+        scene.sandbox.faults.add(answer, service="hub", path="/commits/")
+        with pytest.raises(Transient, match="no valid commit id"):
+            await hub.look(REPO, ROW)
+    made = Answer(
+        200, f'{{"commitOid": "{sha}", "commitUrl": "{scene.sandbox.hub_url}/{REPO}/commit/1"}}'.encode()
+    )
+    scene.sandbox.faults.add(made, service="hub", path="/commit/")
+    with pytest.raises(Transient, match="no valid commit id"):
+        await commit(hub, tmp_path, empty.sha)
+
+
+async def test_a_repo_without_its_first_commit_is_not_taken_for_absent(
+    scene: Scene, hub: Hub, empty: RepoState
+) -> None:
+    scene.sandbox.faults.add(Answer(200, b"[]"), service="hub", path="/commits/")
+    with pytest.raises(Transient, match="not its initial commit yet"):
+        await hub.look(REPO, ROW)
+    assert await hub.look(REPO, ROW) == empty
+
+
 async def test_nobody_listening_is_worth_another_try() -> None:
     hub = Hub(endpoint="http://127.0.0.1:9", token="hf_x", namespace="a")
     with pytest.raises(Transient, match="could not be reached"):

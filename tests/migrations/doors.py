@@ -188,6 +188,8 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "watcher_fail": {"p_attempt": 0, "p_code": "x", "p_message": "x"},
     "watcher_defer": {"p_attempt": 0, "p_reason": "x"},
     "watcher_release": {"p_attempt": 0, "p_reason": "x"},
+    "watcher_wait": {"p_attempt": 0, "p_seconds": 1, "p_within_seconds": 1, "p_reason": "x"},
+    "watcher_erased": {"p_attempt": 0, "p_gone": [1]},
     "watcher_replay": {"p_ids": [], "p_dry_run": True},
     "watcher_beat": {},
     "watcher_version": {},
@@ -325,7 +327,7 @@ def of_the_functions() -> dict[str, Door]:
 
 def of_the_private_schemas() -> dict[str, Door]:
     places = {
-        "watcher": ("attempts", "work", "names", "migrations"),
+        "watcher": ("attempts", "work", "instances", "names", "used_names", "erase_lines", "migrations"),
         "storage": ("objects", "buckets"),
         "auth": ("users",),
         "pg_catalog": ("pg_authid",),

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.migrations.catalogue import FILE, of
-from tests.support.database import Connection, Database, Worker, insertion, run, sign_in
+from tests.support.database import Connection, Database, Worker, run, sign_in
 
 pytestmark = [
     pytest.mark.postgres,
@@ -43,7 +43,7 @@ COLUMNS = {
     "updated_at": set[str](),
 }
 PULSE = ("id", "beats", "beaten_at")
-PRIVATE_TABLES = {"migrations", "work", "attempts", "names"}
+PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "names", "used_names", "erase_lines"}
 
 # Every verb with a call of it.
 VERBS = {
@@ -54,6 +54,8 @@ VERBS = {
     "watcher_fail": "public.watcher_fail(1, 'x', 'X.')",
     "watcher_defer": "public.watcher_defer(1, 'Later.')",
     "watcher_release": "public.watcher_release(1, 'Stopping.')",
+    "watcher_wait": "public.watcher_wait(1, 2, 15, 'Not yet.')",
+    "watcher_erased": "public.watcher_erased(1, '{}')",
     "watcher_replay": "public.watcher_replay()",
     "watcher_beat": "public.watcher_beat()",
     "watcher_version": "public.watcher_version()",
@@ -161,10 +163,46 @@ def test_every_function_finds_its_names_whatever_the_caller_has_set(database: Da
         """
         select oid::regprocedure from pg_proc
         where pronamespace in ('public'::regnamespace, 'watcher'::regnamespace)
-          and (proowner <> 'postgres'::regrole or not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp'])
+          and (proowner <> 'postgres'::regrole
+            or not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp'])
         """
     )
     assert loose == []
+
+
+def test_nobody_runs_code_as_the_owner_through_names_of_their_own(database: Database) -> None:
+    """For a user with SQL: with an empty search_path, types are looked for among the session's own first."""
+    user = database.user()
+    kept, deleted = database.upload(user), database.upload(user)
+    identity, other = database.insert(user, kept), database.insert(user, deleted)
+    worker = Worker(database)
+    for claim in worker.claim():
+        worker.fail(claim["attempt"])
+    mine = database.connect("authenticated", user)
+    mine.execute("create temp table caught (who text)")
+    mine.execute("grant all on caught to public")
+    mine.execute(
+        "create function pg_temp.spy(anyelement) returns boolean language plpgsql as "
+        "'begin insert into pg_temp.caught values (current_user); return true; end'"
+    )
+    for name in ("text", "uuid", "jsonb", "timestamptz", "bytea", "int4", "int8", "bool", "interval"):
+        mine.execute(
+            f"create domain pg_temp.{name} as pg_catalog.{name} "
+            f"check (pg_temp.spy(value::pg_catalog.{name}))".encode()
+        )
+    for name in ("uid", "jwt", "format", "count", "lower", "name_error", "paths_error", "array_position"):
+        mine.execute(
+            f"create function pg_temp.{name}(anyelement) returns anyelement language plpgsql as "
+            "'begin insert into pg_temp.caught values (current_user); return $1; end'".encode()
+        )
+    for name in ("unnest", "given", "trained_identities", "objects", "users", "work"):
+        mine.execute(f"create temp view {name} as select pg_temp.spy(1)".encode())
+    mine.execute(
+        "insert into public.trained_identities (identity_name, image_paths) values ('Ada', %s)", [kept]
+    )
+    mine.execute("update public.trained_identities set status = 'pending' where id = %s", [identity])
+    mine.execute("delete from public.trained_identities where id = %s", [other])
+    assert run(mine, "select distinct who from pg_temp.caught where who <> 'authenticated'") == []
 
 
 def test_everybody_has_row_security_and_the_policies_named_here(database: Database) -> None:
@@ -399,6 +437,7 @@ def test_an_image_is_neither_replaced_nor_moved(database: Database) -> None:
         (Worker.renew, True),
         (Worker.defer, True),
         (Worker.release, True),
+        (Worker.wait, True),
         (Worker.complete, False),
         (Worker.fail, False),
     ],
@@ -507,24 +546,3 @@ def test_a_malformed_user_in_a_token_is_an_error_and_opens_nothing(database: Dat
     sign_in(connection, "authenticated", None, sub="not a uuid")
     with pytest.raises(psycopg.errors.InvalidTextRepresentation):
         run(connection, "select * from public.trained_identities")
-
-
-def test_a_users_own_type_runs_no_code_of_theirs_as_the_owner_of_our_functions(database: Database) -> None:
-    """Where pg_temp is not named last in search_path, Postgres looks there first for types."""
-    user = database.user()
-    paths = database.upload(user)
-    database.run(f"grant temporary on database {database.name} to authenticated")
-    connection = database.connect("authenticated", user)
-    run(connection, "create temporary table ran (as_whom name)")
-    run(connection, "grant insert, select on ran to public")
-    run(
-        connection,
-        "create function pg_temp.planted(pg_catalog.text) returns boolean language plpgsql as "
-        "$$ begin insert into pg_temp.ran values (current_user); return true; end $$",
-    )
-    run(connection, "create domain pg_temp.text as pg_catalog.text check (pg_temp.planted(value))")
-    values = {"identity_name": "Ada", "image_paths": paths}
-    [row] = run(connection, *insertion(values))
-    assert row["status"] == "pending"
-    run(connection, "delete from public.trained_identities")
-    assert run(connection, "select distinct as_whom from ran where as_whom <> 'authenticated'") == []

@@ -217,6 +217,47 @@ def test_a_row_that_came_while_triggers_were_off_is_found_and_claimed_once(
     assert database.outcomes(UUID(claim["identity_id"])) == [None]
 
 
+# A claim whose answer was lost.
+
+
+def test_the_third_lost_answer_in_a_row_counts_and_is_deferred(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    lost = [worker.claim_one() for _ in range(3)]
+    assert worker.claim() == []
+    assert database.outcomes(identity) == ["released", "released", "deferred"]
+    row, line = database.row(identity), database.line(identity)
+    assert (row["status"], line["spent"], line["lost_answers"]) == ("pending", 1, 0)
+    assert line["last_reason"] == "The answers to three claims in a row were lost."
+    assert 3 < (row["next_attempt_at"] - row["updated_at"]).total_seconds() < 7
+    assert worker.complete(lost[-1]) == "lost"
+
+
+def test_lost_answers_alone_end_a_row_within_its_budget(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    for _ in range(8):
+        for _ in range(3):
+            worker.claim_one()
+        assert worker.claim() == []
+        database.pass_time(1200)
+    row = database.row(identity)
+    assert (row["status"], row["error_code"]) == ("failed", "attempts_exhausted")
+    assert row["error_message"].endswith("The answers to three claims in a row were lost.")
+    assert len(database.attempts(identity)) == 24
+
+
+def test_lost_answers_and_releases_in_turn_spend_something(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    for _ in range(3):
+        worker.claim_one()
+        for claim in worker.claim():
+            worker.release(claim["attempt"], cause="outage")
+    assert database.outcomes(identity) == ["released"] * 4 + ["deferred"]
+    assert database.line(identity)["spent"] == 1
+
+
 # A row that kills its workers.
 
 
@@ -241,6 +282,149 @@ def test_one_row_of_six_that_kills_every_worker_ends_and_the_other_five_are_publ
     row = database.row(killer)
     assert (row["status"], row["error_code"]) == ("failed", "attempts_exhausted")
     assert len(database.attempts(killer)) == 8
+
+
+def make_way_for(killer: UUID, *runs: Worker) -> list[int]:
+    """Let each run hold something, and the killer have waited for more than a minute; the attempts that are held."""
+    database = runs[0].database
+    held = []
+    for run in runs:
+        first = database.insert(database.user())
+        database.overwrite(
+            "update watcher.work set turn_at = now() - interval '1 hour' where identity_id = %s", [first]
+        )
+        held.append(run.claim_one())
+    database.pass_time(62)
+    for run, attempt in zip(runs, held, strict=True):
+        run.renew([attempt], lease=60)
+    return held
+
+
+def test_only_the_first_run_that_meets_it_makes_way(database: Database) -> None:
+    killer = database.insert(database.user())
+    crash(Worker(database), killer, 2)
+    first, second = Worker(database, "first"), Worker(database, "second")
+    one, two = make_way_for(killer, first, second)
+    assert first.claim(4, [one]) == []
+    assert database.line(killer)["isolated_for"] == first.run
+    other = database.insert(database.user())
+    assert first.claim({"erase": 2}, [one]) == first.claim(4, [one]) == []
+    assert ids(second.claim(4, [two])) == [other]
+    assert first.complete(one) == "done"
+    assert ids(first.claim(4)) == [killer]
+    assert database.line(killer)["isolated_for"] is None
+
+
+def test_a_run_that_makes_way_takes_nothing_of_any_kind(database: Database) -> None:
+    failed = database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    worker.reserve(attempt)
+    worker.fail(attempt)
+    assert database.work(failed, "erase")
+    killer = database.insert(database.user())
+    crash(worker, killer, 2)
+    busy = Worker(database, "busy")
+    [held] = make_way_for(killer, busy)
+    assert busy.claim(1, [held]) == []
+    assert busy.claim({"erase": 2}, [held]) == [], (
+        "Though it has no slot for the killer's kind at the moment."
+    )
+    assert len(Worker(database, "other").claim({"erase": 2})) == 1
+
+
+def test_another_makes_way_when_the_first_has_not_been_heard_for_half_a_minute(database: Database) -> None:
+    killer = database.insert(database.user())
+    crash(Worker(database), killer, 2)
+    first, second = Worker(database, "first"), Worker(database, "second")
+    one, two = make_way_for(killer, first, second)
+    assert first.claim(4, [one]) == []
+    for heard, named in ((29, first), (31, second)):
+        database.pass_time(29 if heard == 29 else 2)
+        second.renew([two], lease=60)
+        assert second.claim(4, [two]) == []
+        assert database.line(killer)["isolated_for"] == named.run, f"The first was heard {heard} s ago."
+
+
+def test_a_run_that_is_idle_takes_it_whoever_makes_way(database: Database) -> None:
+    killer = database.insert(database.user())
+    crash(Worker(database), killer, 2)
+    busy = Worker(database, "busy")
+    [held] = make_way_for(killer, busy)
+    assert busy.claim(4, [held]) == []
+    assert ids(Worker(database, "idle").claim(4)) == [killer]
+    other = database.insert(database.user())
+    assert ids(busy.claim(4, [held])) == [other]
+
+
+def test_a_row_that_was_waited_for_and_need_not_be_alone_any_more_is_handed_out_once(
+    database: Database,
+) -> None:
+    killer = database.insert(database.user())
+    worker, busy = Worker(database), Worker(database, "busy")
+    crash(worker, killer, 1)
+    late = worker.claim_one()
+    [held] = make_way_for(killer, busy)
+    database.pass_time(50)
+    assert busy.claim(4, [held]) == []
+    assert database.line(killer)["isolated_for"] == busy.run
+    assert worker.release(late, cause="outage") == "done", "It was only slow."
+    busy.complete(held)
+    assert ids(busy.claim(4)) == [killer]
+
+
+# One name, two machines.
+
+
+def test_a_name_is_one_machines_until_that_was_silent_for_half_a_minute(database: Database) -> None:
+    identity = database.insert(database.user())
+    here, there = Worker(database), Worker(database, machine="there")
+    attempt = here.claim_one()
+    answer = there.ask(predecessor_is_dead=True)
+    assert 29 < answer["name_taken"].pop("seconds") <= 30
+    assert answer == {
+        "claims": [], "more_due": False, "next_due_seconds": None, "name_taken": {"machine": "here"}
+    }  # fmt: skip
+    database.pass_time(20)
+    here.renew([attempt], lease=60)
+    database.pass_time(29)
+    assert "name_taken" in there.ask(predecessor_is_dead=True)
+    database.pass_time(2)
+    answer = there.ask(predecessor_is_dead=True)
+    assert "name_taken" not in answer
+    assert answer["claims"] == [], "A lock proves nothing about another machine: the lease runs on."
+    assert "name_taken" in here.ask(holding=[attempt])
+    assert here.complete(attempt) == "done"
+    assert database.status(identity) == "published"
+
+
+def test_a_machine_that_waits_for_a_name_is_not_heard_itself(database: Database) -> None:
+    here, there = Worker(database), Worker(database, machine="there")
+    here.claim()
+    for _ in range(3):
+        database.pass_time(9)
+        assert "name_taken" in there.ask()
+    database.pass_time(4)
+    assert "name_taken" not in there.ask()
+
+
+def test_a_restart_on_one_machine_and_another_name_on_another_wait_for_nobody(database: Database) -> None:
+    Worker(database).claim()
+    assert "name_taken" not in Worker(database).ask()
+    assert "name_taken" not in Worker(database, "other host", machine="there").ask()
+
+
+def test_a_name_that_somebody_has_locked_does_not_hold_up_a_claim(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database, own_connection=True)
+    worker.claim(0)
+    worker.connection.execute("set lock_timeout = '1s'")
+    holder = database.connect()
+    with holder.transaction():
+        holder.execute("select from watcher.instances for update")
+        [claim] = worker.claim()
+        assert claim["identity_id"] == str(identity)
+        assert worker.renew([claim["attempt"]])["held"] == [claim["attempt"]]
 
 
 # Fairness.

@@ -52,7 +52,7 @@ class Side:
         worker = self.worker
         match verb:
             case "claim":
-                return len(worker.claim())
+                return len(worker.claim({"publish": 4, "erase": 4}))
             case "renew":
                 return {state: len(which) for state, which in worker.renew([row.attempt], [2], 90).items()}
             case "reserve":
@@ -77,6 +77,8 @@ VERBS = (
     "fail",
     "defer",
     "release",
+    "wait",
+    "erased",
     "replay",
     "retry",
     "delete",
@@ -84,16 +86,18 @@ VERBS = (
 )
 # What each says of a row that it passes over.
 PASSED_OVER = {"claim": 0, "renew": {"held": 0, "busy": 1}, "replay": 0}
-STATES = ("held", "run out", "failed")
+# Of the last, the repo is being erased, and that is what the attempt holds.
+STATES = ("held", "run out", "failed", "abandoned")
 
 LEFT = """
 select (select jsonb_agg(jsonb_build_array(t.status, t.model_id is null, t.images_published, t.error_code,
     t.next_attempt_at is null)) from public.trained_identities t) as rows,
-  (select jsonb_agg(jsonb_build_array(w.spent, w.crashes, w.last_reason, w.turn_at is null)) from watcher.work w)
-    as lines,
+  (select jsonb_agg(jsonb_build_array(w.kind, w.spent, w.crashes, w.last_reason, w.turn_at is null, w.next_at > now())
+    order by w.kind) from watcher.work w) as lines,
   (select jsonb_agg(jsonb_build_array(a.instance, a.outcome, round(extract(epoch from a.lease_expires_at - now()), -1))
     order by a.number) from watcher.attempts a) as attempts,
-  (select count(*) from watcher.names) as names
+  (select count(*) from watcher.names) as names, (select count(*) from watcher.used_names) as used_names,
+  (select jsonb_agg(l.gone_at is not null) from watcher.erase_lines l) as erase_lines
 """
 
 
@@ -106,8 +110,8 @@ class Fight:
 
     def begin(self, state: str) -> Row:
         database = self.database
-        database.overwrite("delete from watcher.names")
-        database.overwrite("delete from watcher.attempts")
+        for table in ("work", "attempts", "names", "used_names", "erase_lines"):
+            database.overwrite(f"delete from watcher.{table}")
         database.run("delete from auth.users")
         user = database.user()
         row = Row(user, database.insert(user), Worker(database, "first").claim_one())
@@ -115,8 +119,12 @@ class Fight:
             sign_in(side.user, "authenticated", user)
         if state == "run out":
             database.pass_time(31)
-        if state == "failed":
+        if state == "abandoned":
+            Worker(database, "first").reserve(row.attempt)
+        if state in {"failed", "abandoned"}:
             Worker(database, "first").fail(row.attempt)
+        if state == "abandoned":
+            row.attempt = Worker(database, "first").claim_one(kind="erase")
         return row
 
     def left(self) -> Any:
@@ -355,5 +363,6 @@ def test_sixty_accounts_are_deleted_while_their_users_and_two_daemons_are_busy(d
         for done in busy:
             done.result(PATIENCE)
     running = "watcher.attempts where ended_at is null"
-    for table in ("auth.users", "public.trained_identities", "watcher.work", running):
+    queued = "watcher.work where kind = 'publish'"
+    for table in ("auth.users", "public.trained_identities", queued, running):
         assert database.value(f"select count(*) from {table}") == 0

@@ -358,6 +358,32 @@ def test_an_image_that_was_not_uploaded_is_refused(database: Database) -> None:
     assert refusal(database, user, {"identity_name": "Ada", "image_paths": paths}) == words
 
 
+def test_a_retry_of_a_row_whose_image_is_gone_is_refused(database: Database) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    identity = database.insert(user, paths)
+    worker = Worker(database)
+    worker.fail(worker.claim_one(), "image_unreadable", "Image 2 is cut off.")
+    database.overwrite("delete from storage.objects where name = any (%s)", [paths[1:]])
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        database.run(RETRY, role="authenticated", user=user)
+    words = "Image 2 (photo 2.jpg) has not been uploaded; upload it, then try again."
+    assert refused.value.diag.message_primary == words
+    assert database.row(identity)["error_code"] == "image_unreadable"
+    database.store(paths[1:])
+    database.run(RETRY, role="authenticated", user=user)
+    assert database.status(identity) == "pending"
+
+
+def test_the_operators_replay_does_not_ask_for_the_images(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    worker.fail(worker.claim_one())
+    database.overwrite("delete from storage.objects")
+    assert worker.replay()["replayed"] == 1
+    assert database.status(identity) == "pending"
+
+
 def test_an_upload_to_another_bucket_does_not_count(database: Database) -> None:
     user = database.user()
     paths = [*database.upload(user), f"{user}/portrait.jpg"]

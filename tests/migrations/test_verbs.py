@@ -1,5 +1,6 @@
 """What the verbs write and answer; whom they refuse at which moment is walked in test_state_machine.py."""
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,6 +22,7 @@ WRITE_BACKS: dict[str, tuple[Callable[[Worker, int], Any], object]] = {
     "fail": (lambda worker, attempt: worker.fail(attempt), "lost"),
     "defer": (lambda worker, attempt: worker.defer(attempt), "lost"),
     "release": (lambda worker, attempt: worker.release(attempt), "lost"),
+    "wait": (lambda worker, attempt: worker.wait(attempt), "lost"),
 }
 each_write_back = pytest.mark.parametrize("verb", WRITE_BACKS)
 
@@ -31,7 +33,8 @@ def refused(worker: Worker, verb: str, attempt: int) -> None:
     state = "select (select jsonb_agg(t order by id) from public.trained_identities t) as rows, \
         (select jsonb_agg(w order by identity_id) from watcher.work w) as queue, \
         (select jsonb_agg(a order by number) from watcher.attempts a) as attempts, \
-        (select jsonb_agg(n order by model_id) from watcher.names n) as names"
+        (select jsonb_agg(n order by model_id) from watcher.names n) as names, \
+        (select jsonb_agg(l order by id) from watcher.erase_lines l) as erase_lines"
     before = database.run(state)
     call, answer = WRITE_BACKS[verb]
     assert call(worker, attempt) == answer
@@ -161,6 +164,181 @@ def test_a_failure_without_a_code_or_a_reason_is_refused(
     with pytest.raises(psycopg.errors.CheckViolation):
         worker.call("fail", attempt=attempt, code=code, message=message)
     assert database.status(identity) == "publishing"
+
+
+# Release.
+
+
+@pytest.mark.parametrize("cause", ["shutdown", "unsure"])
+def test_every_third_release_in_a_row_counts_and_the_row_ends(database: Database, cause: str) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    for number in range(1, 25):
+        assert worker.release(worker.claim_one(), "Once more.", cause=cause) == "done"
+        assert database.line(identity)["spent"] == number // 3
+    assert worker.claim() == []
+    row = database.row(identity)
+    assert (row["status"], row["error_code"]) == ("failed", "attempts_exhausted")
+    assert row["error_message"] == "Gave up after 8 attempts. The last one: Once more."
+
+
+def test_releases_of_different_causes_are_counted_apart(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    for cause in ("shutdown", "unsure", "shutdown", "unsure", "outage"):
+        worker.release(worker.claim_one(), cause=cause)
+    line = database.line(identity)
+    assert (line["spent"], line["shutdowns"], line["unsures"]) == (0, 2, 2)
+    worker.release(worker.claim_one(), cause="shutdown")
+    line = database.line(identity)
+    assert (line["spent"], line["shutdowns"], line["unsures"]) == (1, 0, 2)
+
+
+def test_what_counts_clears_what_did_not(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    worker.claim_one()  # whose answer is lost
+    for cause in ("shutdown", "unsure"):
+        worker.release(worker.claim_one(), cause=cause)
+    counted = ("shutdowns", "unsures", "lost_answers")
+    assert [database.line(identity)[counter] for counter in counted] == [1, 1, 1]
+    worker.defer(worker.claim_one())
+    assert [database.line(identity)[counter] for counter in counted] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("cause", ["", "Outage", None])
+def test_a_release_has_one_of_three_causes(database: Database, cause: str | None) -> None:
+    database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        worker.release(attempt, cause=cause)
+    assert worker.renew([attempt])["held"] == [attempt]
+
+
+def test_a_last_look_that_is_released_again_and_again_ends_the_row(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    for _ in range(8):
+        attempt = worker.claim_one()
+        worker.reserve(attempt)
+        worker.defer(attempt, "The disk was full.")
+        database.pass_time(3600)
+    for _ in range(3):
+        [claim] = worker.claim()
+        assert claim["look_only"]
+        worker.release(claim["attempt"], "Stopping.", cause="shutdown")
+    assert (
+        database.row(identity)["error_message"]
+        == "Gave up after 8 attempts. The last one: The disk was full."
+    )
+
+
+# Waiting.
+
+
+def waited(worker: Worker, identity: UUID, **more: Any) -> Row:
+    """Claim the row, wait, and return its place in the queue."""
+    assert worker.wait(worker.claim_one(), **more) == "waited"
+    return worker.database.line(identity)
+
+
+def test_a_wait_gives_the_slot_back_for_a_while_and_spends_nothing(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    assert waited(worker, identity)["spent"] == 0
+    row = database.row(identity)
+    assert (row["status"], row["error_code"]) == ("pending", None)
+    assert (row["next_attempt_at"] - row["updated_at"]).total_seconds() == 2
+    assert worker.claim() == []
+    database.pass_time(2)
+    assert worker.complete(worker.claim_one()) == "done"
+    assert database.outcomes(identity) == ["waited", "published"]
+
+
+def test_a_wait_that_changes_nothing_leaves_no_line_in_the_history(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    for reason in ("Image 2 is not there yet.", "Image 2 is not there yet.", "Image 3 is not there yet."):
+        waited(worker, identity, reason=reason)
+        database.pass_time(2)
+    waited(worker, identity, reason="Image 3 is not there yet.", answered=False)
+    reasons = [attempt["reason"] for attempt in database.attempts(identity)]
+    assert reasons == ["Image 2 is not there yet.", *["Image 3 is not there yet."] * 2]
+    assert not database.attempts(identity)[-1]["answered"], "What may land late is remembered."
+
+
+def test_a_wait_whose_answer_was_lost_can_be_repeated_also_where_it_left_no_line(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    waited(worker, identity)
+    database.pass_time(2)
+    attempt = worker.claim_one()
+    assert worker.wait(attempt) == worker.wait(attempt) == "waited"
+    database.pass_time(2)
+    other = worker.claim_one()
+    assert worker.wait(attempt) == "waited"
+    assert worker.complete(other) == "done"
+
+
+@pytest.mark.parametrize("between", ["nothing", "deferred", "released", "lost"])
+def test_a_wait_ends_at_its_deadline_whatever_comes_between(database: Database, between: str) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    for _ in range(7):
+        line = waited(worker, identity)
+        assert line["spent"] == 0, "What was spent since the last wait is given back."
+        database.pass_time(2)
+        if between == "deferred":
+            worker.defer(worker.claim_one())
+            database.overwrite("update watcher.work set turn_at = now(), next_at = null")
+        if between == "released":
+            worker.release(worker.claim_one(), cause="outage")
+        if between == "lost":
+            worker.claim_one()
+            database.overwrite("update watcher.work set lost_answers = 0")
+    database.pass_time(2)
+    attempt = worker.claim_one()
+    assert worker.wait(attempt) == worker.wait(attempt) == "failed"
+    row = database.row(identity)
+    assert (row["status"], row["error_code"], row["error_message"]) == (
+        "failed", "image_missing", "Image 2 is gone."
+    )  # fmt: skip
+    assert database.line(identity) == {}
+
+
+def test_a_wait_without_a_code_is_deferred_at_its_deadline_and_counts(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    waited(worker, identity, code=None)
+    database.pass_time(15)
+    attempt = worker.claim_one()
+    assert worker.wait(attempt, code=None) == worker.wait(attempt, code=None) == "deferred"
+    line = database.line(identity)
+    assert (line["spent"], line["wait_until"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "within", "given"),
+    [(0, 15, 0.1), (-1, 15, 0.1), (99, 15, 15), (1e9, 1e9, 3600), (float("nan"), 9999, 3600)],
+)
+def test_a_wait_is_bounded(database: Database, seconds: float, within: float, given: float) -> None:
+    identity = database.insert(database.user())
+    waited(Worker(database), identity, seconds=seconds, within_seconds=within)
+    row = database.row(identity)
+    assert (row["next_attempt_at"] - row["updated_at"]).total_seconds() == given
+
+
+def test_a_retry_begins_a_wait_anew(database: Database) -> None:
+    user = database.user()
+    identity = database.insert(user)
+    worker = Worker(database)
+    waited(worker, identity)
+    database.pass_time(15)
+    worker.wait(worker.claim_one())
+    database.run("update public.trained_identities set status = 'pending'", role="authenticated", user=user)
+    assert waited(worker, identity)["spent"] == 0
+    assert database.status(identity) == "pending"
 
 
 # Renewal.
@@ -309,7 +487,7 @@ def test_replay_chooses_by_code_user_id_and_time(database: Database) -> None:
     [fresh] = failed_rows(database, ["hub_refused"])
     owner = database.row(rows[1])["user_id"]
     since = database.value("select now() - interval '10 minutes'")
-    nothing = {"pending": 0, "publishing": 0, "published": 0}
+    nothing = {"pending": 0, "publishing": 0, "published": 0, "last": None}
     would = worker.replay(code="image_missing", dry_run=True)
     assert would == {"replayed": 2, "codes": {"image_missing": 2}, **nothing}
     assert worker.replay(ids=[uuid4()]) == {"replayed": 0, "codes": {}, **nothing}
@@ -322,6 +500,41 @@ def test_replay_chooses_by_code_user_id_and_time(database: Database) -> None:
     assert database.status(fresh) == "pending"
     assert worker.replay(ids=[rows[0]])["replayed"] == 1
     assert [database.status(row) for row in rows] == ["pending", "failed", "failed", "failed"]
+
+
+def test_many_rows_are_replayed_in_batches_that_add_up(database: Database) -> None:
+    [one] = failed_rows(database, ["hub_refused"])
+    database.overwrite(
+        "insert into public.trained_identities (user_id, identity_name, image_paths, status, error_code, error_message) "
+        "select %s, 'Ada', image_paths, 'failed', case when n %% 3 = 0 then 'hub_refused' else 'image_missing' end, 'X.' "
+        "from public.trained_identities, generate_series(1, 2499) n",
+        [database.row(one)["user_id"]],
+    )
+    worker = Worker(database)
+    planned = worker.replay(dry_run=True)
+    assert (planned["replayed"], planned["last"]) == (2500, None)
+    answers = [worker.replay(ids=None)]
+    while answers[-1]["last"] is not None:
+        answers.append(worker.replay(after=UUID(answers[-1]["last"])))
+    assert [answer["replayed"] for answer in answers] == [1000, 1000, 500]
+    codes: Counter[str] = sum((Counter(answer["codes"]) for answer in answers), Counter())
+    assert codes == planned["codes"]
+    assert database.value("select count(*) from watcher.work") == 2500
+
+
+@pytest.mark.parametrize(("limit", "taken"), [(0, 1), (-1, 1), (None, 9), (5, 5), (1_000_000, 9)])
+def test_a_batch_is_bounded(database: Database, limit: int | None, taken: int) -> None:
+    failed_rows(database, ["hub_refused"] * 9)
+    assert Worker(database).replay(limit=limit)["replayed"] == taken
+
+
+def test_a_row_that_fails_again_meanwhile_is_not_replayed_twice(database: Database) -> None:
+    failed_rows(database, ["hub_refused"] * 3)
+    worker = Worker(database)
+    first = worker.replay(limit=2)
+    for claim in worker.claim(2):
+        worker.fail(claim["attempt"], "hub_refused")
+    assert worker.replay(limit=2, after=UUID(first["last"]))["replayed"] == 1
 
 
 def test_replay_passes_over_a_row_that_somebody_has_locked(database: Database) -> None:
@@ -353,6 +566,7 @@ def test_an_empty_table_has_an_empty_status(database: Database) -> None:
         "failed": {},
         "last_failed": [],
         "published_24h": 0,
+        "instances": {},
     }
 
 
@@ -381,6 +595,9 @@ def test_the_status_says_what_waits_what_runs_what_failed_and_what_was_published
         "Image 2 is gone.",
     )
     assert 2 <= last["failed_seconds_ago"] < 60
+    assert status["instances"].keys() == {"attic"}
+    assert status["instances"]["attic"]["machine"] == "here"
+    assert 0 <= status["instances"]["attic"]["heard_seconds_ago"] < 60
     [publishing] = status["publishing"]
     assert 2 <= publishing.pop("seconds") < 60
     assert 0 < publishing.pop("lease_seconds") <= 18
@@ -419,6 +636,24 @@ def test_a_story_tells_every_attempt_and_every_name(database: Database) -> None:
         ("published", None),
     ]
     assert story["names"] == [first, second]
+
+
+def test_a_row_whose_first_repo_is_being_erased_is_shown_once(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    worker.reserve(attempt)
+    worker.fail(attempt)
+    worker.replay()
+    assert len(worker.claim({"publish": 1, "erase": 1})) == 2
+    [publishing] = worker.call("status")["publishing"]
+    assert publishing["id"] == str(identity)
+    story = worker.call("story", id=identity)
+    assert sorted((told["kind"], told["outcome"] or "runs") for told in story["attempts"]) == [
+        ("erase", "runs"),
+        ("publish", "failed"),
+        ("publish", "runs"),
+    ]
 
 
 def test_there_is_no_story_of_a_row_that_is_not_there(database: Database) -> None:

@@ -3,8 +3,10 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,7 +16,7 @@ from tests.support.database import Worker
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.cli import cli
-from watcher.sandbox.faults import Answer
+from watcher.sandbox.faults import Answer, Delay, Hold
 from watcher.settings.settings import environment
 
 
@@ -200,15 +202,104 @@ def test_replay_chooses_by_the_time_of_the_failure(scene: Scene) -> None:
     assert "Replayed 1 failed row" in watcher(scene, "replay", "--since", "2020-01-01T00:00Z", "--yes").output
 
 
-def test_a_thousand_rows_are_one_call(scene: Scene) -> None:
+def many_failed(scene: Scene, count: int) -> None:
     failed(scene)
     scene.database.overwrite(
         "insert into public.trained_identities (user_id, identity_name, image_paths, status, error_code, error_message) "
-        "select user_id, identity_name, image_paths, status, error_code, error_message "
-        "from public.trained_identities, generate_series(1, 999)"
+        "select user_id, identity_name, image_paths, status, case when n %% 2 = 0 then error_code else 'hub_refused' end, "
+        "error_message from public.trained_identities, generate_series(2, %s) n",
+        [count],
     )
-    assert "Replayed 1,000 failed rows" in watcher(scene, "replay", "--failed", "--yes").output
+
+
+def pending(scene: Scene) -> int:
+    count = scene.database.value("select count(*) from public.trained_identities where status = 'pending'")
+    assert isinstance(count, int)
+    return count
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_any_number_of_rows_is_replayed_in_batches_whose_counts_are_added_up(
+    scene: Scene, as_json: bool
+) -> None:
+    many_failed(scene, 2500)
+    if as_json:
+        done = watcher(scene, "replay", "--failed", "--yes", "--json")
+        assert json.loads(done.stdout) == {
+            "replayed": 2500, "codes": {"image_missing": 1251, "hub_refused": 1249},
+            "pending": 0, "publishing": 0, "published": 0,
+        }  # fmt: skip
+    else:
+        done = watcher(scene, "replay", "--failed", "--yes")
+        assert done.output == "Replayed 2,500 failed rows: 1,251 image_missing, 1,249 hub_refused.\n"
+    assert pending(scene) == 2500
+    assert len(scene.seen("POST", "/rpc/watcher_replay")) == 3
+
+
+def test_a_dry_run_counts_any_number_of_rows_in_one_call(scene: Scene) -> None:
+    many_failed(scene, 1500)
+    assert watcher(scene, "replay", "--failed", "--dry-run").output.startswith(
+        "Would replay 1,500 failed rows"
+    )
     assert len(scene.seen("POST", "/rpc/watcher_replay")) == 1
+
+
+def test_ctrl_c_ends_a_replay_after_the_batch_in_progress_and_says_how_many_are_done(scene: Scene) -> None:
+    many_failed(scene, 2500)
+    second = scene.sandbox.faults.add(Hold("after"), service="rest", path="watcher_replay$", skip=1)
+    command = [sys.executable, "-m", "watcher", "replay", "--failed", "--yes"]
+    with subprocess.Popen(
+        command,
+        env=environment(**scene.sandbox.settings()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        second.wait_reached(30)
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        second.release()
+        output, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert output.startswith("Replayed 2,000 failed rows: ")
+    assert errors == "Interrupted: the same command replays the rest.\n"
+    assert pending(scene) == 2000
+    assert "Replayed 500 failed rows" in watcher(scene, "replay", "--failed", "--yes").output
+
+
+def test_a_replay_that_meets_an_error_says_how_many_are_done(scene: Scene) -> None:
+    many_failed(scene, 1500)
+    scene.sandbox.faults.add(Answer(503), service="rest", path="watcher_replay$", skip=1)
+    ended = run(["replay", "--failed", "--yes"], scene.sandbox.settings())
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("Replayed 1,000 failed rows: ")
+    assert ended.stderr.startswith("watcher: Supabase")
+    assert pending(scene) == 1000
+
+
+def test_a_replay_shows_a_bar_on_a_terminal(scene: Scene) -> None:
+    many_failed(scene, 1500)
+    scene.sandbox.faults.add(Delay(0.3), service="rest", path="watcher_replay$", times=None)
+    terminal, its_end = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "watcher", "replay", "--failed"],
+        env=environment(**scene.sandbox.settings(), TERM="xterm"),
+        stdin=its_end,
+        stdout=subprocess.PIPE,
+        stderr=its_end,
+    ) as process:
+        os.close(its_end)
+        os.write(terminal, b"y\n")
+        shown = b""
+        with suppress(OSError):  # the other end is closed
+            while part := os.read(terminal, 4096):
+                shown += part
+        os.close(terminal)
+        assert process.stdout is not None
+        output = process.stdout.read()
+    assert b"1000/1500" in shown
+    assert output.endswith(b"hub_refused.\n")
 
 
 def test_a_supabase_that_is_away_ends_with_1_and_a_missing_setting_with_78(scene: Scene) -> None:

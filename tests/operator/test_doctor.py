@@ -19,7 +19,7 @@ from tests.support.waiting import PATIENCE
 from watcher.cli import cli
 from watcher.operator.doctor import Finding, as_json, examine, exit_code
 from watcher.operator.doctor.supabase import clock
-from watcher.process.instance import InstanceLock
+from watcher.process.instance import InstanceLock, machine
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
 from watcher.settings import settings
@@ -304,15 +304,20 @@ def test_a_clock_that_is_off_is_told(hours: int) -> None:
     assert (finding.state, "timedatectl" in finding.remedy) == ("warning", True)
 
 
-def test_rows_that_nobody_takes_and_two_watchers_of_one_name(scene: Scene, look: Look) -> None:
-    first, second = Worker(scene.database, "attic"), Worker(scene.database, "attic")
-    for worker in (first, second):
-        scene.insert()
-        worker.claim_one()
-    assert "Two daemons are named attic" in only(look()).sentence
+def test_rows_that_nobody_takes(scene: Scene, look: Look) -> None:
     scene.insert()
     scene.database.pass_time(600)
     assert "no daemon is claiming rows" in only(look(), "warning").sentence
+
+
+def test_another_machine_that_has_this_name_is_named_while_it_is_heard(scene: Scene, look: Look) -> None:
+    Worker(scene.database, "attic", machine="elsewhere").claim()
+    assert "A daemon runs as attic on another machine (elsewhere)" in only(look()).sentence
+    scene.database.pass_time(31)
+    assert bad(look()) == []
+    Worker(scene.database, "attic", machine=machine()).claim()
+    Worker(scene.database, "cellar", machine="elsewhere").claim()
+    assert bad(look()) == []
 
 
 def test_json_has_every_check_and_the_exit_code(scene: Scene, look: Look) -> None:

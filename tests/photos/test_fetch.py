@@ -18,9 +18,9 @@ from httpcore._async import http11
 
 from tests.support.pictures import IEND, PNG_SIGNATURE, chunk, hand_made_png, header, jpeg, png
 from tests.support.scene import PICTURES, Scene
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE
 from watcher.engine.retry import Retry
-from watcher.errors import Outage, Permanent, Transient
+from watcher.errors import Outage, Permanent, Transient, Wait
 from watcher.identity import Identity, StoredObject
 from watcher.photos.fetch import MAX_BYTES, Photos
 from watcher.photos.stream import Step
@@ -85,27 +85,20 @@ async def test_odd_names_are_found(scene: Scene, photos: Photos, tmp_path: Path)
         assert (await photos.fetch(row(user, paths), number, tmp_path)).size == len(PICTURES[0])
 
 
-async def test_an_image_that_shows_a_little_after_its_row_is_waited_for(
-    scene: Scene, photos: Photos, tmp_path: Path
-) -> None:
-    user = scene.database.user()
-    identity = row(user, [f"{user}/late.jpg"])
-    photos._missing_for = PATIENCE
-    fetch = asyncio.create_task(photos.fetch(identity, 1, tmp_path))
-    await until(lambda: tries(scene) >= 2)
-    await asyncio.to_thread(scene.upload, f"{user}/late.jpg", PICTURES[0])
-    assert (await fetch).size == len(PICTURES[0])
-
-
-async def test_an_image_that_stays_missing_is_named_by_number_and_file(
+async def test_an_image_that_is_missing_is_named_by_number_and_file_and_holds_no_slot(
     scene: Scene, photos: Photos, tmp_path: Path
 ) -> None:
     user, paths = scene.put()
     scene.remove(paths[1])
-    with pytest.raises(Permanent) as caught:
+    with pytest.raises(Wait) as caught:
         await photos.fetch(row(user, paths), 2, tmp_path)
-    assert (caught.value.code, caught.value.image) == ("image_missing", 2)
-    assert str(caught.value).startswith("Image 2 (photo 2.jpg) is not in the bucket")
+    assert tries(scene) == 1
+    wait = caught.value
+    assert str(wait) == "Image 2 (photo 2.jpg) is not in the bucket yet."
+    assert (wait.code, wait.image, wait.seconds, wait.within) == ("image_missing", 2, 2, 15)
+    assert wait.last_words == "Image 2 (photo 2.jpg) is not in the bucket; upload it, then try again."
+    await asyncio.to_thread(scene.upload, paths[1], PICTURES[1])
+    assert (await photos.fetch(row(user, paths), 2, tmp_path)).size == len(PICTURES[1])
 
 
 @pytest.mark.parametrize(

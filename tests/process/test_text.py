@@ -17,6 +17,8 @@ from watcher.process.text import storable
         ("nul\x00, escape \x1b[31m, \u0085 and \u2028", "nul , escape [31m, and"),
         ("a lone \ud800 surrogate", "a lone surrogate"),
         ("Zoë 李雷 👩‍👧", "Zoë 李雷 👩‍👧"),
+        ("half \ud83d and other half \ude00", "half and other half"),
+        ("\ud800\x00\n", ""),
         ("x" * 3000, "x" * 2000),
     ],
 )

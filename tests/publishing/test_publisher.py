@@ -32,7 +32,7 @@ def named(claim: Claim, name: str) -> Claim:
 
 async def again(scene: Scene, verbs: Verbs, attempt: int) -> Claim:
     """End the attempt and claim its row anew."""
-    await verbs.release(attempt, "Again.")
+    await verbs.release(attempt, "Again.", "unsure", answered=True)
     scene.sandbox.faults.reset()
     return await claim(verbs)
 
@@ -148,7 +148,8 @@ async def test_a_row_that_failed_by_an_image_is_judged_whole_before_anything_goe
     claimed = await claim(verbs)
     with pytest.raises(Permanent) as failed:
         await publish(publisher, claimed)
-    await verbs.fail(claimed.attempt, failed.value.code, str(failed.value), failed.value.image)
+    failure = failed.value
+    await verbs.fail(claimed.attempt, failure.code, str(failure), image=failure.image, answered=True)
     assert scene.database.row(identity)["error_image"] == 3
     held = scene.sandbox.faults.add(Hold("before"), service="storage", path=f"{paths[2]}$")
     scene.database.run("update public.trained_identities set status = 'pending' where id = %s", [identity])
@@ -232,7 +233,7 @@ async def test_a_name_reserved_under_another_namespace_is_replaced(
     assert scene.database.value("select count(*) from watcher.names") == 2
 
 
-async def test_a_row_that_fails_for_good_leaves_no_repo(
+async def test_a_row_that_fails_for_good_deletes_nothing_by_itself(
     scene: Scene, verbs: Verbs, publisher: Publisher
 ) -> None:
     scene.insert([*PICTURES, b"GIF89a" + bytes(99)])
@@ -240,66 +241,19 @@ async def test_a_row_that_fails_for_good_leaves_no_repo(
         await publish(publisher, await claim(verbs))
     assert caught.value.code == "image_not_jpeg_or_png"
     assert str(caught.value).startswith("Image 4 (photo 4.jpg)")
-    assert scene.repos() == []
     assert scene.seen("POST", "/commit/") == []
+    assert scene.seen("DELETE", "/api/repos/delete") == []
 
 
-async def test_a_repo_is_deleted_also_when_its_creation_was_still_under_way(
+async def test_a_row_that_fails_waits_for_no_creation_that_is_still_under_way(
     scene: Scene, verbs: Verbs, publisher: Publisher
 ) -> None:
     scene.insert([b"GIF89a" + bytes(99), *PICTURES])
     held = scene.sandbox.faults.add(Hold("before"), service="hub", path="/api/repos/create")
-    failing = asyncio.create_task(publish(publisher, await claim(verbs)))
-    await until(lambda: len(scene.seen("GET", "photo 1.jpg")) == 2)
-    await asyncio.sleep(0.1)
-    held.release()
     with pytest.raises(Permanent):
-        await failing
-    assert scene.repos() == []
-
-
-@pytest.mark.parametrize("answer", [None, LoseAnswer(504, "time-out")])
-async def test_a_repo_that_the_hub_does_not_show_yet_is_deleted_all_the_same(
-    scene: Scene, verbs: Verbs, publisher: Publisher, answer: LoseAnswer | None
-) -> None:
-    scene.insert([b"GIF89a" + bytes(99), *PICTURES])
-    scene.sandbox.hub.knobs.hide_new_repo(2)
-    if answer is not None:
-        scene.sandbox.faults.add(answer, service="hub", path="/api/repos/create")
-    held = scene.sandbox.faults.add(Hold("before"), service="hub", path="/api/repos/create")
-    failing = asyncio.create_task(publish(publisher, await claim(verbs)))
-    await until(lambda: len(scene.seen("GET", "photo 1.jpg")) == 2)
-    await asyncio.sleep(0.1)
+        await asyncio.wait_for(publish(publisher, await claim(verbs)), 5)
     held.release()
-    with pytest.raises(Permanent):
-        await failing
-    assert scene.repos() == []
-
-
-async def test_a_repo_whose_creation_was_lost_is_deleted_though_the_next_one_was_refused(
-    scene: Scene, verbs: Verbs, publisher: Publisher
-) -> None:
-    """Seed 7144: the Hub did not show the repo yet, and of the creations only the last was looked behind."""
-    scene.insert()
-    scene.sandbox.hub.knobs.hide_new_repo(2)
-    scene.sandbox.faults.add(LoseAnswer(), service="hub", path="/api/repos/create")
-    scene.sandbox.faults.add(Answer(422, {"error": "No."}), service="hub", path="/api/repos/create", skip=1)
-    with pytest.raises(Permanent, match="No"):
-        await publish(publisher, await claim(verbs))
-    assert scene.repos() == []
-
-
-async def test_a_row_is_not_failed_while_its_repo_is_not_to_be_seen(
-    scene: Scene, verbs: Verbs, publisher: Publisher
-) -> None:
-    scene.insert([b"GIF89a" + bytes(99), *PICTURES])
-    scene.sandbox.hub.knobs.hide_new_repo(100)
-    held = scene.sandbox.faults.add(Hold("before"), service="hub", path="/api/repos/create")
-    failing = asyncio.create_task(publish(publisher, await claim(verbs)))
-    await until(lambda: len(scene.seen("GET", "photo 1.jpg")) == 2)
-    held.release()
-    with pytest.raises(Transient, match="does not show"):
-        await failing
+    await until(lambda: not any(thread.name == "hub" for thread in threading.enumerate()))
 
 
 async def test_what_the_hub_refuses_for_good_is_published_if_a_look_finds_it(
@@ -329,7 +283,8 @@ async def test_a_row_whose_budget_is_spent_is_only_looked_at(
         with pytest.raises(Permanent, match="Gave up after 8 attempts") as caught:
             await publish(publisher, spent)
         assert caught.value.code == "attempts_exhausted"
-    assert scene.repos() == ([] if state in {"empty", "absent"} else [name])
+    assert scene.repos() == ([] if state == "absent" else [name])
+    assert scene.seen("DELETE", "/api/repos/delete") == []
     assert scene.seen("GET", "/object/") == []
 
 

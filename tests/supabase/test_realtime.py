@@ -82,7 +82,7 @@ async def test_it_rings_for_what_can_be_claimed_and_not_for_the_rest(scene: Scen
         await verbs.renew({attempt: {"images_published": 1}}, 20)
         await asyncio.sleep(0.3)
         assert bell.rings == before
-        await verbs.release(attempt, "Again.")
+        await verbs.release(attempt, "Again.", "unsure", answered=True)
         await until(lambda: bell.rings == before + 1)
 
 

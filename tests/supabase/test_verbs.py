@@ -15,7 +15,7 @@ from tests.support.database import migrate
 from tests.support.scene import PICTURES, Scene, claim
 from tests.support.waiting import PATIENCE
 from watcher.engine.retry import Retry
-from watcher.errors import LeaseLost, Misconfigured, Outage, Transient
+from watcher.errors import LeaseLost, Misconfigured, Outage, Transient, Wait
 from watcher.identity import Publication
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults import Answer, Hang, Hold, LoseAnswer, Truncate
@@ -24,20 +24,30 @@ from watcher.supabase.rpc import Rpc
 from watcher.supabase.verbs import SCHEMA, Verbs
 
 PUBLICATION = Publication("https://hub/acme/ada", "c0ffee")
+WAIT = Wait("Not yet.", seconds=2, within=15, code="image_missing", last_words="Image 2 is gone.")
 # How an attempt may end: the verb, the status it leaves, the outcome in the history.
-ENDS: dict[str, tuple[Callable[[Verbs, int], Awaitable[None]], str, str]] = {
+ENDS: dict[str, tuple[Callable[[Verbs, int], Awaitable[object]], str, str]] = {
     "complete": (
-        lambda rows, attempt: rows.complete(attempt, PUBLICATION, {"a": 1}),
+        lambda rows, attempt: rows.complete(attempt, PUBLICATION, {"a": 1}, answered=True),
         "published",
         "published",
     ),
     "fail": (
-        lambda rows, attempt: rows.fail(attempt, "image_missing", "Image 2 is gone."),
+        lambda rows, attempt: rows.fail(attempt, "image_missing", "Image 2 is gone.", answered=True),
         "failed",
         "failed",
     ),
-    "defer": (lambda rows, attempt: rows.defer(attempt, "The Hub is away.", 60.0), "pending", "deferred"),
-    "release": (lambda rows, attempt: rows.release(attempt, "Stopping."), "pending", "released"),
+    "defer": (
+        lambda rows, attempt: rows.defer(attempt, "The Hub is away.", 60.0, answered=True),
+        "pending",
+        "deferred",
+    ),
+    "release": (
+        lambda rows, attempt: rows.release(attempt, "Stopping.", "unsure", answered=True),
+        "pending",
+        "released",
+    ),
+    "wait": (lambda rows, attempt: rows.wait(attempt, WAIT, answered=True), "pending", "waited"),
 }
 OLDER = {"schema": "20200101000000", "serves": "0.1.0"}
 NEWER_FOR_US = {"schema": "29991231000000", "serves": "0.1.0"}
@@ -71,7 +81,7 @@ async def test_a_claim_tells_all_that_an_attempt_needs(scene: Scene, verbs: Verb
 async def test_a_claim_says_when_the_next_row_falls_due(scene: Scene, verbs: Verbs) -> None:
     scene.insert()
     attempt = (await claim(verbs)).attempt
-    await verbs.defer(attempt, "Later.", 60)
+    await verbs.defer(attempt, "Later.", 60, answered=True)
     answer = await verbs.claim(
         instance="test",
         run=str(uuid4()),
@@ -79,6 +89,7 @@ async def test_a_claim_says_when_the_next_row_falls_due(scene: Scene, verbs: Ver
         lease=20,
         holding=[],
         predecessor_is_dead=False,
+        machine="here",
     )
     assert answer.claims == ()
     assert answer.next_due is not None
@@ -138,8 +149,8 @@ async def test_rows_whose_claim_was_lost_are_handed_out_again_unspent(scene: Sce
     }
     scene.sandbox.faults.add(LoseAnswer(), service="rest", path="/rpc/watcher_claim$")
     with pytest.raises(Transient):
-        await verbs.claim(**run, predecessor_is_dead=True)
-    [again] = (await verbs.claim(**run, predecessor_is_dead=True)).claims
+        await verbs.claim(**run, predecessor_is_dead=True, machine="here")
+    [again] = (await verbs.claim(**run, predecessor_is_dead=True, machine="here")).claims
     assert again.identity_id == str(identity)
     assert scene.database.line(identity)["spent"] == 1
 
@@ -156,6 +167,42 @@ async def test_nothing_is_written_for_a_row_that_is_ours_no_longer(
             await verbs.reserve(attempt, "acme", "ada")
         else:
             await ENDS[verb][0](verbs, attempt)
+
+
+async def test_a_wait_says_whether_there_is_still_time(scene: Scene, verbs: Verbs) -> None:
+    identity = scene.insert()
+    assert await verbs.wait((await claim(verbs)).attempt, WAIT, answered=True)
+    scene.database.pass_time(15)
+    assert not await verbs.wait((await claim(verbs)).attempt, WAIT, answered=True)
+    assert scene.database.row(identity)["error_message"] == "Image 2 is gone."
+
+
+async def test_another_machine_of_the_same_name_is_named(scene: Scene, verbs: Verbs) -> None:
+    scene.insert()
+    await claim(verbs)
+    answer = await verbs.claim(
+        instance="test", run=str(uuid4()), slots={"publish": 1}, lease=20, holding=[], predecessor_is_dead=True,
+        machine="there",
+    )  # fmt: skip
+    assert answer.name_taken is not None
+    assert (answer.claims, answer.name_taken.machine) == ((), "here")
+    assert 29 < answer.name_taken.seconds <= 30
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800", "two\nlines\u2028", "x" * 10**6])
+async def test_text_that_cannot_be_stored_as_it_is_is_stored_all_the_same(
+    scene: Scene, verbs: Verbs, text: str
+) -> None:
+    identity = scene.insert()
+    await verbs.defer((await claim(verbs)).attempt, text, answered=True)
+    scene.database.pass_time(10)
+    wait = Wait(text, seconds=2, within=15, code="image_missing", last_words=text)
+    await verbs.wait((await claim(verbs)).attempt, wait, answered=True)
+    scene.database.pass_time(2)
+    await verbs.release((await claim(verbs)).attempt, text, "unsure", answered=True)
+    await verbs.fail((await claim(verbs)).attempt, "hub_refused", f"{text}.", answered=True)
+    assert scene.database.outcomes(identity) == ["deferred", "waited", "released", "failed"]
+    assert len(scene.database.row(identity)["error_message"]) <= 2000
 
 
 @pytest.mark.parametrize("key", ["sb_secret_revoked", "eyJhbGciOiJIUzI1NiJ9.e30.xxxx", "sb_publishable_none"])
@@ -277,8 +324,8 @@ async def test_a_claim_whose_answer_is_cut_short_is_asked_for_again(scene: Scene
         "holding": [],
     }
     with pytest.raises(Transient, match="malformed"):
-        await verbs.claim(**asked, predecessor_is_dead=False)
-    [again] = (await verbs.claim(**asked, predecessor_is_dead=False)).claims
+        await verbs.claim(**asked, predecessor_is_dead=False, machine="here")
+    [again] = (await verbs.claim(**asked, predecessor_is_dead=False, machine="here")).claims
     assert again.identity_id == str(identity)
 
 
@@ -293,7 +340,10 @@ async def test_a_name_that_is_cut_short_is_not_taken_for_one(scene: Scene, verbs
 
 async def test_calls_queue_in_front_of_rest_and_a_claim_passes_them(scene: Scene, verbs: Verbs) -> None:
     held = scene.sandbox.faults.add(Hold("before"), service="rest", path="watcher_release", times=None)
-    releases = [asyncio.create_task(verbs.release(number, "Enough.")) for number in range(1000, 1020)]
+    releases = [
+        asyncio.create_task(verbs.release(number, "Enough.", "unsure", answered=True))
+        for number in range(1000, 1020)
+    ]
     await asyncio.to_thread(held.wait_reached, count=8)
     scene.insert()
     assert (await claim(verbs)).never_tried

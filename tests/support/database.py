@@ -64,7 +64,7 @@ class Database:
         with self._as_a_restore() as connection:
             for table in ("auth.users", "storage.objects", "public.trained_identities"):
                 connection.execute(f"delete from {table}".encode())
-            for table in ("work", "attempts", "names"):
+            for table in ("work", "attempts", "names", "used_names", "erase_lines", "instances"):
                 connection.execute(f"delete from watcher.{table}".encode())
             connection.execute("alter sequence watcher.attempts_number_seq restart")
 
@@ -141,14 +141,20 @@ class Database:
 
     def line(self, identity: UUID) -> Row:
         """Return the row's place in the queue and its budget, nothing if it has none."""
-        rows = self.run("select * from watcher.work where identity_id = %s", [identity])
+        return self.work(identity, "publish")
+
+    def work(self, identity: UUID, kind: str) -> Row:
+        """Return the row's open work of a kind, nothing if there is none."""
+        query = "select * from watcher.work where identity_id = %s and kind = %s"
+        rows = self.run(query, [identity, kind])
         return rows[0] if rows else {}
 
-    def attempts(self, identity: UUID) -> list[Row]:
-        return self.run("select * from watcher.attempts where identity_id = %s order by number", [identity])
+    def attempts(self, identity: UUID, kind: str = "publish") -> list[Row]:
+        query = "select * from watcher.attempts where identity_id = %s and kind = %s order by number"
+        return self.run(query, [identity, kind])
 
-    def outcomes(self, identity: UUID) -> list[str | None]:
-        return [attempt["outcome"] for attempt in self.attempts(identity)]
+    def outcomes(self, identity: UUID, kind: str = "publish") -> list[str | None]:
+        return [attempt["outcome"] for attempt in self.attempts(identity, kind)]
 
     def pass_time(self, seconds: float) -> None:
         """Move every stored time back, as if `seconds` had gone by."""
@@ -196,8 +202,10 @@ def move_times(connection: Connection, seconds: float) -> None:
     """Move every stored time by so many seconds; with triggers off."""
     for table, columns in {
         "public.trained_identities": ["next_attempt_at", "published_at", "created_at", "updated_at"],
-        "watcher.work": ["turn_at", "next_at", "created_at"],
+        "watcher.work": ["turn_at", "next_at", "created_at", "wait_until"],
         "watcher.attempts": ["started_at", "lease_expires_at", "ended_at"],
+        "watcher.instances": ["seen_at"],
+        "watcher.erase_lines": ["added_at", "look_again_at", "gone_at"],
     }.items():
         moved = ", ".join(f"{column} = {column} + make_interval(secs => %(by)s)" for column in columns)
         connection.execute(f"update {table} set {moved}".encode(), {"by": seconds})
@@ -206,9 +214,17 @@ def move_times(connection: Connection, seconds: float) -> None:
 class Worker:
     """One run of a daemon, as the database sees it: the verbs, called as `service_role`."""
 
-    def __init__(self, database: Database, instance: str = "host", *, own_connection: bool = False) -> None:
+    def __init__(
+        self,
+        database: Database,
+        instance: str = "host",
+        *,
+        machine: str = "here",
+        own_connection: bool = False,
+    ) -> None:
         self.database = database
         self.instance = instance
+        self.machine = machine
         self.run = uuid4()
         self._connection = database.connect("service_role") if own_connection else None
 
@@ -226,22 +242,26 @@ class Worker:
         assert self._connection is not None
         return self._connection
 
-    def ask(self, limit: int = 4, holding: Sequence[int] = (), lease: float = 20, **more: Any) -> Any:
-        """Claim; the whole answer."""
+    def ask(
+        self, limit: int | dict[str, int] = 4, holding: Sequence[int] = (), lease: float = 20, **more: Any
+    ) -> Any:
+        """Claim so many rows to publish, or so much of each kind; the whole answer."""
         return self.call(
             "claim",
-            instance=self.instance, run=self.run, slots=Jsonb({"publish": limit}), lease_seconds=lease,
-            holding=list(holding), **more,
+            instance=self.instance, run=self.run, slots=Jsonb(limit if isinstance(limit, dict) else {"publish": limit}),
+            lease_seconds=lease, holding=list(holding), machine=self.machine, **more,
         )  # fmt: skip
 
-    def claim(self, limit: int = 4, holding: Sequence[int] = (), lease: float = 20, **more: Any) -> list[Any]:
+    def claim(
+        self, limit: int | dict[str, int] = 4, holding: Sequence[int] = (), lease: float = 20, **more: Any
+    ) -> list[Any]:
         claims = self.ask(limit, holding, lease, **more)["claims"]
         assert isinstance(claims, list)
         return claims
 
-    def claim_one(self, holding: Sequence[int] = (), lease: float = 20) -> int:
-        """Claim one row, which there must be, and return the attempt's number."""
-        [claim] = self.claim(1, holding, lease)
+    def claim_one(self, holding: Sequence[int] = (), lease: float = 20, kind: str = "publish") -> int:
+        """Claim one piece of work, which there must be, and return the attempt's number."""
+        [claim] = self.claim({kind: 1}, holding, lease)
         assert isinstance(claim["attempt"], int)
         return claim["attempt"]
 
@@ -260,22 +280,40 @@ class Worker:
     ) -> Any:
         return self.call("reserve", attempt=attempt, namespace=namespace, slug=slug, **more)
 
-    def complete(self, attempt: int, commit: str = "c0ffee") -> Any:
+    def complete(self, attempt: int, commit: str = "c0ffee", **more: Any) -> Any:
         """Reserve a name if need be, and complete."""
         self.reserve(attempt)
         return self.call(
-            "complete", attempt=attempt, url="https://hub/acme/ada", commit_sha=commit, training_config=Jsonb({"a": 1})
+            "complete",
+            attempt=attempt, url="https://hub/acme/ada", commit_sha=commit, training_config=Jsonb({"a": 1}), **more,
         )  # fmt: skip
 
-    def fail(self, attempt: int, code: str = "image_missing", message: str = "Image 2 is gone.") -> Any:
+    def fail(
+        self, attempt: int, code: str = "image_missing", message: str = "Image 2 is gone.", **more: Any
+    ) -> Any:
         image = Jsonb({"image": 2}) if message.startswith("Image 2 ") else None
-        return self.call("fail", attempt=attempt, code=code, message=message, details=image)
+        return self.call("fail", attempt=attempt, code=code, message=message, details=image, **more)
 
     def defer(self, attempt: int, reason: str = "The Hub is away.", **more: Any) -> Any:
         return self.call("defer", attempt=attempt, reason=reason, **more)
 
-    def release(self, attempt: int, reason: str = "Stopping.") -> Any:
-        return self.call("release", attempt=attempt, reason=reason)
+    def release(self, attempt: int, reason: str = "Stopping.", **more: Any) -> Any:
+        return self.call("release", attempt=attempt, reason=reason, **more)
+
+    def wait(self, attempt: int, reason: str = "Image 2 is not there yet.", **more: Any) -> Any:
+        """Wait 2 s, for 15 s at most."""
+        past = {"code": "image_missing", "message": "Image 2 is gone."}
+        arguments = {"seconds": 2, "within_seconds": 15, "answered": True, **past, **more}
+        return self.call("wait", attempt=attempt, reason=reason, **arguments)
+
+    def erased(self, attempt: int, lines: Sequence[int] | None = None, **more: Any) -> Any:
+        """Say that all is gone that the attempt's row has listed, or these lines."""
+        query = """
+            select l.id from watcher.erase_lines l join watcher.attempts a using (identity_id)
+            where a.number = %s and (l.gone_at is null or l.look_again_at <= now()) order by l.id
+        """
+        gone = [row["id"] for row in self.database.run(query, [attempt])] if lines is None else list(lines)
+        return self.call("erased", attempt=attempt, gone=gone, **more)
 
     def replay(self, **conditions: Any) -> Any:
         return self.call("replay", **conditions)

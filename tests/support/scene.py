@@ -128,15 +128,16 @@ def staged(postgres: Postgres, database: Database) -> Iterator[Scene]:
         yield Scene(sandbox, database, http)
 
 
-async def claim(verbs: Verbs, *, lease: float = 20) -> Claim:
-    """Claim the one row that is due, as a daemon of its own."""
+async def claim(verbs: Verbs, *, lease: float = 20, kind: str = "publish") -> Claim:
+    """Claim the one piece of work that is due, as a daemon of its own."""
     answer = await verbs.claim(
         instance="test",
         run=str(uuid4()),
-        slots={"publish": 1},
+        slots={kind: 1},
         lease=lease,
         holding=[],
         predecessor_is_dead=False,
+        machine="here",
     )
     [claim] = answer.claims
     return claim

@@ -1,20 +1,20 @@
 """Runs one claim and records its outcome: the only place where an exception becomes a status.
 
 Each attempt ends with one line in the log: its kind's name for success (such as `published`), or `failed`, `deferred`,
-`released` or `lease_lost`. Whatever it raises, also while that is recorded, ends it.
+`waited`, `released` or `lease_lost`. Whatever it raises, also while that is recorded, ends it.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import ParamSpec
+from typing import Literal, ParamSpec
 
 import structlog
 
-from watcher.engine.lease import Leases
+from watcher.engine.lease import Lease, Leases
 from watcher.engine.retry import Retry
 from watcher.engine.work import Work
-from watcher.errors import LeaseLost, Outage, Permanent, Transient, WatcherError
+from watcher.errors import LeaseLost, Misconfigured, Outage, Permanent, Transient, Wait, WatcherError
 from watcher.identity import Claim
 from watcher.process.metrics import ATTEMPTS, stage
 from watcher.supabase.verbs import Verbs
@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 
 _STOPPED = "The watcher was stopped."
+_PROBE_WITHIN = 10.0
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,8 @@ class Attempts:
     works: Mapping[str, Work]
     """By kind."""
     retry: Retry
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of work that can be claimed here."""
-        return tuple(self.works)
+    probe: Callable[[], Awaitable[object]]
+    """Raises Outage or Misconfigured while every row is refused; its requests concern no row."""
 
     async def carry(self, claim: Claim, *, requested_at: float) -> None:
         """Carry out a claim whose request was sent at loop time `requested_at`, and record the outcome.
@@ -49,7 +48,7 @@ class Attempts:
 
     async def release(self, claim: Claim) -> None:
         """Release a claim because the watcher is stopping."""
-        await _Attempt(self, claim).release(_STOPPED)
+        await _Attempt(self, claim).release(_STOPPED, "shutdown")
 
 
 class _Attempt:
@@ -59,9 +58,11 @@ class _Attempt:
         self._leases = attempts.leases
         self._retry = attempts.retry
         self._verbs = attempts.verbs
+        self._probe = attempts.probe
         self._work = attempts.works[claim.kind]
         self._claim = claim
         self._number = claim.attempt
+        self._lease: Lease | None = None
         self._ended = False
         structlog.contextvars.bind_contextvars(identity=claim.identity_id, attempt=claim.attempt)
 
@@ -71,15 +72,15 @@ class _Attempt:
         except (LeaseLost, Outage) as error:
             self._mark_lost(error)
             raise
+        except asyncio.CancelledError:
+            # The daemon is stopping: release the row now rather than when its lease expires.
+            await self.release(_STOPPED, "shutdown")
+            raise
         except Exception as error:
-            # A bug, in recording the outcome this time.
+            # A bug, in the work or in recording its outcome.
             log.exception("unexpected")
-            try:
-                await self._defer_after_bug()
-            except Exception:  # noqa: BLE001  (whatever it is: the lease expires, and the attempt counts)
-                lost = LeaseLost(f"The outcome of attempt {self._number} could not be recorded: {error!r}")
-                self._mark_lost(lost)
-                raise lost from error
+            if not self._ended:
+                await self._defer_after(error)
 
     async def _run(self, requested_at: float) -> None:
         try:
@@ -89,26 +90,45 @@ class _Attempt:
             await self._fail(error)
         except Transient as error:
             await self._defer(str(error), error.retry_after)
+        except Wait as error:
+            await self._wait(error)
+        except Misconfigured as error:
+            # It was configured correctly at startup, and may be again.
+            await self.release(str(error), "outage")
+            raise Outage(str(error)) from error
         except Outage as error:
-            await self.release(str(error))
+            await self.release(str(error), await self._cause_of(error))
             raise  # the daemon pauses
-        except LeaseLost:
-            raise  # another worker may hold the row: write nothing
-        except asyncio.CancelledError:
-            # The daemon is stopping: release the row now rather than when its lease expires.
-            await self.release(_STOPPED)
-            raise
-        except Exception:
-            log.exception("unexpected")
-            await self._defer_after_bug()
 
-    async def _defer_after_bug(self) -> None:
+    async def _defer_after(self, bug: Exception) -> None:
         """Defer the row: it is retried later, and fails if the bug uses up all of its attempts."""
-        if not self._ended:
+        try:
             await self._defer("Unexpected error in the watcher; see its log.", code="unexpected")
+        except Exception as error:  # noqa: BLE001  (whatever it is: the lease expires, and the attempt counts)
+            lost = LeaseLost(f"The outcome of attempt {self._number} could not be recorded: {error!r}")
+            self._mark_lost(lost)
+            raise lost from bug
+
+    async def _cause_of(self, outage: Outage) -> Literal["outage", "unsure"]:
+        """Find out whether a refusal concerns every row: one about a single row's repo or image may be that row's alone."""
+        if outage.certain:
+            return "outage"
+        try:
+            async with asyncio.timeout(_PROBE_WITHIN):
+                await self._probe()
+        except (Outage, Misconfigured):
+            return "outage"
+        except (WatcherError, TimeoutError):
+            return "unsure"
+        return "unsure"
+
+    @property
+    def _answered(self) -> bool:
+        return self._lease is None or self._lease.answered
 
     async def _work_and_complete(self, requested_at: float) -> None:
         async with self._leases.held(self._number, requested_at=requested_at) as lease:
+            self._lease = lease
             done = await self._work.carry(self._claim, lease)
 
         def on_settled() -> None:
@@ -122,20 +142,49 @@ class _Attempt:
 
     async def _fail(self, error: Permanent) -> None:
         def on_settled() -> None:
-            log.error("failed", code=error.code, reason=str(error))
-            ATTEMPTS.labels("failed", error.code).inc()
+            self._log_failed(error.code, str(error))
 
-        await self._settle(on_settled, self._verbs.fail, self._number, error.code, str(error), error.image)
+        await self._settle(
+            on_settled,
+            self._verbs.fail,
+            self._number,
+            error.code,
+            str(error),
+            image=error.image,
+            answered=self._answered,
+        )
+
+    def _log_failed(self, code: str, reason: str) -> None:
+        log.error("failed", code=code, reason=reason)
+        ATTEMPTS.labels("failed", code).inc()
 
     async def _defer(self, reason: str, retry_after: float | None = None, *, code: str = "") -> None:
         def on_settled() -> None:
             log.warning("deferred", reason=reason)
             ATTEMPTS.labels("deferred", code).inc()
 
-        await self._settle(on_settled, self._verbs.defer, self._number, reason, retry_after)
+        await self._settle(
+            on_settled, self._verbs.defer, self._number, reason, retry_after, answered=self._answered
+        )
 
-    async def release(self, reason: str) -> None:
-        """Release the row unless the attempt has ended already; if that cannot be recorded, log `lease_lost`."""
+    async def _wait(self, error: Wait) -> None:
+        waited = True
+
+        async def write_back() -> None:
+            nonlocal waited
+            waited = await self._verbs.wait(self._number, error, answered=self._answered)
+
+        def on_settled() -> None:
+            if not waited:
+                self._log_failed(error.code, error.last_words)
+                return
+            log.info("waited", reason=str(error), seconds=error.seconds)
+            ATTEMPTS.labels("waited", "").inc()
+
+        await self._settle(on_settled, write_back)
+
+    async def release(self, reason: str, cause: Literal["shutdown", "outage", "unsure"]) -> None:
+        """Release the row unless the attempt has ended already; if that cannot be recorded, log why. Raises nothing."""
 
         def on_settled() -> None:
             log.info("released", reason=reason)
@@ -143,9 +192,16 @@ class _Attempt:
 
         if not self._ended:
             try:
-                await self._settle(on_settled, self._verbs.release, self._number, reason)
+                await self._settle(
+                    on_settled, self._verbs.release, self._number, reason, cause, answered=self._answered
+                )
             except (LeaseLost, Outage) as error:
                 self._mark_lost(error)
+            except Exception as error:
+                log.exception("unexpected")
+                self._mark_lost(
+                    LeaseLost(f"The release of attempt {self._number} could not be recorded: {error!r}")
+                )
 
     def _mark_lost(self, error: WatcherError) -> None:
         """Stop writing: the row's lease expires, or another attempt holds it already."""

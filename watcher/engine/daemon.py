@@ -2,9 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import TypeVar
 from uuid import uuid4
 
 import structlog
@@ -14,6 +13,8 @@ from watcher.engine.attempt import Attempts
 from watcher.engine.health import Health
 from watcher.engine.lease import Leases
 from watcher.engine.outages import PAUSE_FIRST, PAUSE_LONGEST, Outages
+from watcher.engine.retry import within
+from watcher.engine.shared_name import SharedName
 from watcher.engine.slots import Slots
 from watcher.errors import LeaseLost, Misconfigured, Outage, Transient
 from watcher.identity import Claim
@@ -23,7 +24,6 @@ from watcher.supabase.realtime import Feed
 from watcher.supabase.verbs import Claims, Verbs
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 # Seconds of the grace period that are reserved for releasing rows.
 _RELEASE_TIME = 5.0
@@ -41,10 +41,15 @@ class Daemon:
         attempts: Attempts,
         outages: Outages,
         health: Health,
+        slots: Mapping[str, int],
+        machine: str,
         startup_check: Callable[[], Awaitable[object]],
         probe: Callable[[], Awaitable[object]],
     ) -> None:
-        """`startup_check` and `probe` raise Misconfigured, Outage or Transient while no work can be done."""
+        """`slots`: claims of each kind at the same time; `machine`: the name of this one.
+
+        `startup_check` and `probe` raise Misconfigured, Outage or Transient while no work can be done.
+        """
         self._settings = settings
         self._verbs = verbs
         self._leases = leases
@@ -55,7 +60,9 @@ class Daemon:
         self._probe = probe
         self._run = str(uuid4())
         self._first_claim_at = math.inf
-        self._slots = Slots(dict.fromkeys(attempts.kinds, settings.slots), on_end=self._on_slot_free)
+        self._slots = Slots(slots, on_end=self._on_slot_free)
+        self._machine = machine
+        self._name = SharedName(settings.instance)
         self._more_due = False
         self._wakeup = asyncio.Event()
         self._stop = asyncio.Event()
@@ -147,7 +154,7 @@ class Daemon:
         while not self._stop.is_set():
             self._heartbeat()
             try:
-                await self._bounded("Supabase or the Hub", self._startup_check())
+                await within(self._health.request, self._startup_check(), of="Supabase or the Hub")
             except Outage as error:
                 raise Misconfigured(str(error)) from error
             except Transient as error:
@@ -178,6 +185,9 @@ class Daemon:
         claimed = await self._claim(free)
         if claimed is None:
             return self._settings.poll
+        if claimed.name_taken is not None:
+            return self._name.seconds_until_free(claimed.name_taken)
+        self._name.free()
         self._more_due = claimed.more_due
         if not claimed.claims and not self._slots.running:
             self._end_outage()  # the probe succeeded, and there is no row to test it with
@@ -187,7 +197,7 @@ class Daemon:
 
     async def _outage_may_be_over(self) -> bool:
         try:
-            await self._bounded("Supabase or the Hub", self._probe())
+            await within(self._health.request, self._probe(), of="Supabase or the Hub")
         except (Misconfigured, Outage, Transient) as error:
             # Also Misconfigured: it was configured correctly at startup, and may be again.
             self._outages.begin_refusal(str(error))
@@ -197,14 +207,6 @@ class Daemon:
 
     def _poll(self) -> float:
         return self._settings.poll_alive if self._feed.alive else self._settings.poll
-
-    async def _bounded(self, service: str, request: Awaitable[T]) -> T:
-        """Await a request of the claim loop; raises Transient if it times out."""
-        try:
-            async with asyncio.timeout(self._health.request):
-                return await request
-        except TimeoutError as error:
-            raise Transient(f"{service} did not respond within {self._health.request:g} s.") from error
 
     async def _claim(self, free: dict[str, int]) -> Claims | None:
         """Claim work and start it; return None if nothing can be started, because of an outage or a stop."""
@@ -232,9 +234,10 @@ class Daemon:
             lease=self._settings.lease,
             holding=self._slots.held,
             predecessor_is_dead=requested_at < self._first_claim_at + self._settings.lease,
+            machine=self._machine,
         )
         try:
-            claimed = await self._bounded("Supabase", request)
+            claimed = await within(self._health.request, request, of="Supabase")
         except Outage as error:
             self._outages.mark_reachable()
             self._outages.begin_refusal(str(error))
@@ -247,7 +250,7 @@ class Daemon:
         return claimed
 
     def _start(self, claim: Claim, requested_at: float) -> None:
-        if claim.never_tried:
+        if claim.never_tried and self._attempts.works[claim.kind].announced:
             STAGES.labels("wait").observe(claim.age)
             self._feed.check_announced(claim.identity_id, age=claim.age)
         self._slots.run(claim, self._carry(claim, requested_at, tests_outage=self._outages.refused))
@@ -258,7 +261,7 @@ class Daemon:
             self._wakeup.set()
 
     def _show_running(self) -> None:
-        self._health.running = len(self._slots.running)
+        self._health.running, self._health.busy = len(self._slots.running), self._slots.busy
         self._health.show()
 
     async def _carry(self, claim: Claim, requested_at: float, *, tests_outage: bool) -> None:
@@ -285,7 +288,7 @@ class Daemon:
         log.info("stopping", running=len(self._slots.running), grace=grace)
         until = [
             asyncio.create_task(self._stop_now.wait()),
-            asyncio.create_task(self._finish(claiming)),
+            asyncio.create_task(self._slots.finish(after=claiming)),
         ]
         await asyncio.wait(until, timeout=grace - release_time, return_when=asyncio.FIRST_COMPLETED)
         remaining = [claiming, *self._slots.running]
@@ -293,8 +296,3 @@ class Daemon:
             task.cancel()
         await asyncio.wait(remaining, timeout=0.7 * release_time)
         log.info("stopped", left=len(self._slots.running))
-
-    async def _finish(self, claiming: asyncio.Task[None]) -> None:
-        await asyncio.wait([claiming])
-        if self._slots.running:
-            await asyncio.wait(self._slots.running)

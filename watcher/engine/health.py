@@ -5,6 +5,7 @@ daemon whose claim loop hangs, even if everything else in it still runs. Sends m
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from watcher.engine.outages import Outages
 from watcher.process.log import redact
@@ -31,6 +32,8 @@ class Health:
         self._last_answer = 0.0
         self._status = ""
         self.running = 0
+        self.busy: Mapping[str, int] = {}
+        """Of those that run, how many are of each kind of work."""
         self.feed_alive = False
 
     def heartbeat(self) -> None:

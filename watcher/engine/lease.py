@@ -5,12 +5,12 @@ by the event loop's monotonic clock from before each request was sent, and short
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 
-from watcher.errors import LeaseLost, WatcherError
+from watcher.errors import LeaseLost, Transient, WatcherError
 from watcher.process.metrics import RENEWALS
 from watcher.supabase.verbs import Verbs
 
@@ -26,12 +26,36 @@ class Lease:
         """How far the work has come, in fields that its kind names; sent with each renewal."""
         self._window = window
         self._lost = False
+        self._unanswered = 0
 
     def check(self) -> None:
         """Raise LeaseLost unless the trust window is open. Sends no request."""
         until = self._window.when()
         if self._lost or until is None or until <= asyncio.get_running_loop().time():
             raise LeaseLost(f"The lease of attempt {self.attempt} expired.")
+
+    @contextmanager
+    def mutating(self, *answers: type[Exception]) -> Iterator[None]:
+        """Surround one request that changes something at a service.
+
+        It counts as answered if it returns, or raises a refusal: a WatcherError other than Transient, or one of `answers`.
+        After anything else, such as a time-out or a cancellation, the service may still carry it out.
+        """
+        refusals: tuple[type[Exception], ...] = (WatcherError, *answers)
+        self._unanswered += 1
+        try:
+            yield
+        except Transient:
+            raise
+        except refusals:
+            self._unanswered -= 1
+            raise
+        self._unanswered -= 1
+
+    @property
+    def answered(self) -> bool:
+        """Whether each of these requests was answered: none can take effect later."""
+        return not self._unanswered
 
     def extend(self, until: float) -> None:
         """Extend the trust window to this loop time, unless it has closed."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from watcher.process.metrics import OUTAGES
+from watcher.process.text import storable
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +52,7 @@ class Outages:
 
     def begin_refusal(self, reason: str) -> None:
         """Begin a refusal; if it is in effect and its wait is over, double the wait."""
-        now = _now()
+        now, reason = _now(), storable(reason)
         if self._refused is None:
             log.error("outage", reason=reason)
             OUTAGES.labels("refused").inc()
@@ -71,6 +72,7 @@ class Outages:
 
     def mark_unreachable(self, reason: str) -> None:
         """Note that a service does not respond; logged once."""
+        reason = storable(reason)
         if self._unreachable is None:
             log.warning("unreachable", reason=reason)
             OUTAGES.labels("unreachable").inc()

@@ -30,11 +30,11 @@ class Probes:
         outages: Outages,
         status: Callable[[], Awaitable[dict[str, Any]]],
         hub_requests: Callable[[], Mapping[str, int]],
-        slots: int,
+        slots: Mapping[str, int],
     ) -> None:
         """`status` reads the figures of the whole table from the database.
 
-        `hub_requests`: the Hub's rate limit, as `remaining` and `limit`; empty while unknown.
+        `hub_requests`: the Hub's rate limit, as `remaining` and `limit`; empty while unknown. `slots`: by kind of work.
         """
         self._health = health
         self._outages = outages
@@ -62,8 +62,10 @@ class Probes:
         await self._count_rows()
         metrics.READY.set(self._health.why_not_ready() is None)
         metrics.FEED_ALIVE.set(self._health.feed_alive)
-        metrics.SLOTS.labels("busy").set(self._health.running)
-        metrics.SLOTS.labels("free").set(self._slots - self._health.running)
+        for kind, slots in self._slots.items():
+            busy = self._health.busy.get(kind, 0)
+            metrics.SLOTS.labels(kind, "busy").set(busy)
+            metrics.SLOTS.labels(kind, "free").set(slots - busy)
         for kind, in_effect in self._outages.kinds.items():
             metrics.OUTAGE.labels(kind).set(in_effect)
         metrics.HUB_REQUESTS.clear()

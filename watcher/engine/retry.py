@@ -1,8 +1,9 @@
-"""The one retry policy within an attempt.
+"""The one retry policy within an attempt, and the time-out of a single request.
 
 Retries between attempts are decided in SQL: `watcher.backoff` and `watcher.max_attempts` in the migrations.
 """
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -52,3 +53,12 @@ class Retry:
         retry_after = error.retry_after if isinstance(error, Transient) and error.retry_after else 0.0
         backoff = min(self.first * 2.0 ** (state.attempt_number - 1), self.longest)
         return max(retry_after, backoff * random.uniform(1, 2))  # noqa: S311  (not a secret)
+
+
+async def within(seconds: float, request: Awaitable[T], *, of: str) -> T:
+    """Return what the request returns; raises Transient if the service `of` does not respond in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await request
+    except TimeoutError as error:
+        raise Transient(f"{of} did not respond within {seconds:g} s.") from error

@@ -17,6 +17,11 @@ class Slots:
         self._lost: set[int] = set()
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of work that can be claimed here."""
+        return tuple(self._sizes)
+
+    @property
     def running(self) -> set[asyncio.Task[None]]:
         """The tasks that carry out claims."""
         return set(self._running)
@@ -30,10 +35,16 @@ class Slots:
         """
         return sorted({claim.attempt for claim in self._running.values()} | self._lost)
 
+    @property
+    def busy(self) -> dict[str, int]:
+        """How many slots of each kind are in use."""
+        kinds = [claim.kind for claim in self._running.values()]
+        return {kind: kinds.count(kind) for kind in self._sizes}
+
     def free(self, *, at_most: int | None = None) -> dict[str, int]:
         """Return how many claims of each kind may be taken, omitting kinds that have no free slot."""
-        busy = [claim.kind for claim in self._running.values()]
-        free = {kind: size - busy.count(kind) for kind, size in self._sizes.items()}
+        busy = self.busy
+        free = {kind: size - busy[kind] for kind, size in self._sizes.items()}
         return {kind: min(n, at_most or n) for kind, n in free.items() if n > 0}
 
     def run(self, claim: Claim, work: Coroutine[None, None, None]) -> None:
@@ -41,6 +52,12 @@ class Slots:
         task = asyncio.create_task(work)
         self._running[task] = claim
         task.add_done_callback(self._ended)
+
+    async def finish(self, *, after: asyncio.Task[None]) -> None:
+        """Wait for a task that may still start claims, then until none runs."""
+        await asyncio.wait([after])
+        if self._running:
+            await asyncio.wait(self._running)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]

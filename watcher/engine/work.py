@@ -6,7 +6,7 @@ for it begin with its name, as in `publish_begin`; see docs/architecture.md for 
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from watcher.engine.lease import Lease
 from watcher.identity import Claim
@@ -27,12 +27,15 @@ class Done:
 class Work(Protocol):
     """One kind of work."""
 
+    announced: ClassVar[bool]
+    """Whether Realtime announces new work of this kind."""
+
     def describe(self, claim: Claim) -> Mapping[str, object]:
         """Return the fields of the log event `claimed`."""
 
     async def carry(self, claim: Claim, lease: Lease) -> Done:
         """Carry out the claim.
 
-        Raises Permanent, Transient or Outage if it cannot, and whatever `lease.check` raises. It may be cancelled at
+        Raises Permanent, Transient, Wait or Outage if it cannot, and whatever `lease.check` raises. It may be cancelled at
         any moment; the next attempt continues from the state it finds then.
         """

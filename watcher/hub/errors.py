@@ -2,14 +2,19 @@
 
 import errno
 import json
+import re
 
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 
 from watcher.errors import Outage, Permanent, Transient, WatcherError
 from watcher.hub.library import parse_ratelimit_headers
+from watcher.hub.rate_limit import LONGEST_WINDOW
 from watcher.process.host import outage_of
 from watcher.process.log import redact
+
+# The Hub's words for the account: "Private repository storage limit reached", "Your storage patterns tripped …".
+_ACCOUNT = re.compile(r"storage (limit|patterns)|quota", re.IGNORECASE)
 
 
 class NameTaken(Exception):
@@ -57,8 +62,11 @@ def _by_status(error: HfHubHTTPError) -> WatcherError:
             f"The Hub refused the token: {reason}. Set HF_TOKEN to a valid token with write access."
         )
     if status in {httpx2.codes.PAYMENT_REQUIRED, httpx2.codes.FORBIDDEN}:
+        # A repo of one row can be disabled or blocked; a plan and a quota are the account's.
+        certain = status == httpx2.codes.PAYMENT_REQUIRED or bool(_ACCOUNT.search(reason))
         return Outage(
-            f"The Hub refused to store data for this token: {reason}. Check the token's rights and the account's storage."
+            f"The Hub refused to store data for this token: {reason}. Check the token's rights and the account's storage.",
+            certain=certain,
         )
     if "LFS pointer pointed to a file that does not exist" in reason:
         return Transient(f"The Hub has lost an uploaded image: {reason}")
@@ -93,7 +101,7 @@ def retry_after(response: httpx2.Response) -> float | None:
     """
     rate_limit = parse_ratelimit_headers(response.headers)
     if rate_limit is not None and rate_limit.remaining == 0:
-        return float(rate_limit.reset_in_seconds)
+        return float(min(rate_limit.reset_in_seconds, LONGEST_WINDOW))
     try:
         return float(response.headers.get("Retry-After", ""))
     except ValueError:

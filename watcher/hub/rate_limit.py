@@ -10,6 +10,9 @@ _SCARCE = 0.1
 """Requests are spread over the window once no more than this share of its limit remains."""
 _LONGEST_PAUSE = 10.0
 """Seconds. A window lasts five minutes; a late request is better than a refused one."""
+LONGEST_WINDOW = 3600
+"""Seconds. A response that names more is not believed, nor one that names more than _MOST_REQUESTS."""
+_MOST_REQUESTS = 10**9
 
 
 class RateLimit:
@@ -28,8 +31,9 @@ class RateLimit:
         if parsed is None or parsed.resource_type != "api":
             return
         with self._lock:
-            self.remaining, self._limit = parsed.remaining, parsed.limit or 0
-            self._resets_at = time.monotonic() + parsed.reset_in_seconds
+            self.remaining = min(parsed.remaining, _MOST_REQUESTS)
+            self._limit = min(parsed.limit or 0, _MOST_REQUESTS)
+            self._resets_at = time.monotonic() + min(parsed.reset_in_seconds, LONGEST_WINDOW)
 
     @property
     def requests(self) -> dict[str, int]:

@@ -4,6 +4,7 @@ Each can safely be repeated, since a response can be lost, and a thread in which
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,9 @@ from watcher.process.metrics import stage
 
 File = CommitOperationAdd
 """A file to be committed."""
+
+_SHA = re.compile(r"[0-9a-f]{7,64}")
+_NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,96}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +92,17 @@ class Hub:
 
     async def check_token(self) -> None:
         """Check that the token may write to the namespace; raises Misconfigured, Outage or Transient."""
-        who = await in_thread(self._whoami)
-        if self._namespace is None:
-            self._namespace = who["name"]
-        _check_rights(who, self.namespace)
-
-    def _whoami(self) -> dict[str, Any]:
-        who = self._api.whoami()
-        if not isinstance(who, dict) or "name" not in who:
+        who = await in_thread(self._api.whoami)
+        try:
+            user = who["name"]
+            valid = _NAMESPACE.fullmatch(user) is not None
+            if valid:
+                _check_rights(who, self._namespace or user)
+        except (AttributeError, LookupError, TypeError):
+            valid = False
+        if not valid:
             raise Transient("The Hub's response about the token is malformed.")
-        return who
+        self._namespace = self._namespace or user
 
     async def look(self, repo_id: str, identity_id: str) -> RepoState:
         """Return what the Hub has under a name, and whether that is this row's."""
@@ -110,15 +115,16 @@ class Hub:
             commits = self._api.list_repo_commits(repo_id)
             if len(commits) > 1:
                 ours = is_commit_of(identity_id, commits[-2].message)
-                return RepoState("ours", commits[-2].commit_id) if ours else RepoState("foreign")
+                return RepoState("ours", _sha(commits[-2].commit_id)) if ours else RepoState("foreign")
             info = self._api.repo_info(repo_id)
         except HfHubHTTPError as error:
             if error.response.status_code == httpx2.codes.NOT_FOUND:
                 return RepoState("absent")
             raise
         if not commits:
-            return RepoState("absent")  # not visible yet
-        return RepoState("empty", commits[0].commit_id) if info.private else RepoState("foreign")
+            # There is a repo, so it is not absent: nobody may take it for deleted.
+            raise Transient("The Hub shows a repo, but not its initial commit yet.")
+        return RepoState("empty", _sha(commits[0].commit_id)) if info.private else RepoState("foreign")
 
     async def create(self, repo_id: str, *, check: Callable[[], None] = lambda: None) -> None:
         """Create a private repo; raises NameTaken, and what `check` raises.
@@ -164,17 +170,18 @@ class Hub:
         parent: str,
     ) -> str:
         try:
-            return self._api.create_commit(
+            made = self._api.create_commit(
                 repo_id,
                 operations,
                 commit_message=message,
                 commit_description=description,
                 parent_commit=parent,
-            ).oid
+            )
         except HfHubHTTPError as error:
             if error.response.status_code == httpx2.codes.PRECONDITION_FAILED:
                 raise Conflict(reason_of(error)) from error
             raise
+        return _sha(made.oid)
 
     async def delete(self, repo_id: str) -> None:
         """Delete a repo, if it exists."""
@@ -184,6 +191,13 @@ class Hub:
         """Close all connections, also those that a thread waits on, and restore the library's own client."""
         set_client_factory(default_client_factory)
         self._client.close_for_good()
+
+
+def _sha(commit_id: object) -> str:
+    """Return a commit's id as the Hub sent it; raises Transient for what can be none."""
+    if not isinstance(commit_id, str) or not _SHA.fullmatch(commit_id):
+        raise Transient("The Hub's response has no valid commit id.")
+    return commit_id
 
 
 def _check_rights(who: dict[str, Any], namespace: str) -> None:

@@ -121,7 +121,7 @@ class _Since(click.ParamType[float | str]):
 
 @click.command(
     epilog="Exit codes: 0 done, also when no row matched; 1 not confirmed, or Supabase could not be queried; "
-    "2 usage error, or no terminal to confirm on and no --yes; 78 configuration error."
+    "2 usage error, or no terminal to confirm on and no --yes; 78 configuration error; 130 Ctrl-C."
 )
 @click.argument("ids", nargs=-1, type=click.UUID)
 @click.option("--failed", is_flag=True, help="All failed rows.")
@@ -149,7 +149,8 @@ def replay(
     """Set failed rows back to pending; the attempt counter is reset.
 
     Replays only rows that match all given conditions. Pending, publishing and published rows are left alone, and the
-    history is kept. Shows first what it would do, and asks for confirmation. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
+    history is kept. Shows first what it would do, and asks for confirmation. Works in batches: what is done when Ctrl-C
+    ends it stays done, and the same command goes on with the rest. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
     """
     if not (ids or failed or code or since is not None or user):
         raise click.UsageError("Choose the rows: IDS, --failed, --code, --since or --user.")
@@ -158,6 +159,7 @@ def replay(
             "There is no terminal to confirm on: add --yes, or --dry-run to see what would be done."
         )
     from watcher.operator import queries, screens, terminal
+    from watcher.operator.replay import replay as replay_rows
 
     matching = queries.ReplayFilter(
         ids=[str(id_) for id_ in dict.fromkeys(ids)] or None,
@@ -166,8 +168,12 @@ def replay(
         failed_within_seconds=since if isinstance(since, float) else None,
         user=str(user) if user else None,
     )
+    total = None
     if dry_run or not yes:
-        would = queries.ask(lambda database: database.replay(matching, dry_run=True))
+        planned = queries.ask(lambda database: replay_rows(database, matching, dry_run=True))
+        if planned.error is not None:
+            raise planned.error
+        would, total = planned.counts, planned.counts["replayed"]
         if not (dry_run and as_json):
             click.echo("\n".join(screens.replay(would, matching.ids, verb="Would replay")), err=as_json)
         if dry_run or not would["replayed"]:
@@ -176,12 +182,18 @@ def replay(
             return
         if not click.confirm("Replay them?", err=True):
             raise click.exceptions.Exit(1)
-    done = queries.ask(lambda database: database.replay(matching, dry_run=False))
+    with terminal.progress_bar(total) as advance:
+        done = queries.ask(lambda database: replay_rows(database, matching, on_batch=advance))
     if as_json:
-        terminal.print_json(done)
-        return
-    lines = screens.replay(done, matching.ids, verb="Replayed")
-    click.echo("\n".join(lines if yes else lines[:1]))
+        terminal.print_json(done.counts)
+    elif done.counts["replayed"] or not done.error:
+        lines = screens.replay(done.counts, matching.ids, verb="Replayed")
+        click.echo("\n".join(lines if yes and not (done.error or done.interrupted) else lines[:1]))
+    if done.error is not None:
+        raise done.error
+    if done.interrupted:
+        click.echo("Interrupted: the same command replays the rest.", err=True)
+        raise click.exceptions.Exit(130)
 
 
 @click.command(epilog="Exit codes: 0 no problem; 1 warnings; 2 errors.")

@@ -16,6 +16,9 @@ from watcher.supabase.rpc import Rpc, read
 
 T = TypeVar("T")
 
+_BATCH = 1000
+"""Rows that one call replays: a second's work for the database."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayFilter:
@@ -48,16 +51,27 @@ class Queries:
         """Return the catalogue: the current grants, policies and triggers; see `watcher_catalogue` in the migrations."""
         return await self._rpc.object("watcher_catalogue")
 
-    async def replay(self, matching: ReplayFilter, *, dry_run: bool) -> dict[str, Any]:
-        """Set failed rows back to pending and return the counts; see `watcher_replay` in the migrations."""
-        return await self._rpc.object(
+    async def replay(
+        self, matching: ReplayFilter, *, dry_run: bool, after: str | None = None
+    ) -> dict[str, Any]:
+        """Set one batch of failed rows back to pending, those after that id.
+
+        Returns the counts, and as `last` what to call it with for the next batch, None if there is none; see
+        `watcher_replay` in the migrations. A dry run counts all rows in one call.
+        """
+        answer = await self._rpc.object(
             "watcher_replay",
+            p_limit=_BATCH,
+            p_after=after,
             p_ids=matching.ids,
             p_code=matching.code,
             p_failed_since=matching.failed_since,
             p_failed_within_seconds=matching.failed_within_seconds,
             p_user=matching.user,
             p_dry_run=dry_run,
+        )
+        return read(
+            "watcher_replay", lambda: answer | {"codes": dict(answer["codes"]), "last": answer["last"]}
         )
 
 

@@ -1,6 +1,7 @@
 """What the operator sees of the rows: the queue as a whole, and one row's history. Prints nothing.
 
-The words are those of the database and the log: pending, publishing, published, failed; deferred, released, crashed.
+The words are those of the database and the log: pending, publishing, published, failed; deferred, waited, released,
+crashed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,10 @@ from watcher.process.log import redact
 _STATUSES = {"pending": "yellow", "publishing": "cyan", "published": "green", "failed": "red"}
 _OUTCOMES = {
     "published": "green",
+    "erased": "green",
     "failed": "red",
     "deferred": "yellow",
+    "waited": "yellow",
     "crashed": "red",
     "revoked": "yellow",
 }
@@ -194,16 +197,15 @@ def _repo(row: Mapping[str, Any]) -> Text:
         return Text(f"{row['huggingface_repo_url']}  (commit {row['commit_sha'][:12]})")
     if not row["model_id"]:
         return Text("none")
-    if row["status"] == "failed":
-        return Text(f"{row['model_id']} (name reserved; a repo that was empty is deleted)")
-    return Text(f"{row['model_id']} (name reserved)")
+    return Text(f"{row['model_id']} (reserved)")
 
 
 def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("Attempts", "number", "started (UTC)", "took", "instance", "outcome", "reason")
+    table = _table("Attempts", "number", "kind", "started (UTC)", "took", "instance", "outcome", "reason")
     for attempt in attempts:
         table.add_row(
             str(attempt["number"]),
+            attempt["kind"],
             moment(attempt["started_at"]).removesuffix(" UTC"),
             duration(attempt["seconds"]),
             _cell(attempt["instance"]),

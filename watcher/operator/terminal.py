@@ -1,10 +1,13 @@
 """Output to a terminal, a pipe or a program."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import click
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from watcher.settings.settings import environment
 
@@ -23,6 +26,19 @@ def console() -> Console:
 def full_screen(on: Console) -> Live:
     """Return a context manager that takes over the whole terminal until it exits."""
     return Live(console=on, screen=True, auto_refresh=False)
+
+
+@contextmanager
+def progress_bar(total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr, if that is a terminal, until the block ends; the block says how many more are done.
+
+    `total`: None if it is not known.
+    """
+    on = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=on, transient=True, disable=not on.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda more: bar.advance(task, more)
 
 
 def print_json(value: object) -> None:

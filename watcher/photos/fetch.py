@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from watcher.engine.retry import Retry
-from watcher.errors import Outage, Permanent, Transient, WatcherError
+from watcher.errors import Outage, Permanent, Transient, Wait, WatcherError
 from watcher.identity import Identity, Image, StoredObject
 from watcher.photos.image_check import Format, ImageCheck
 from watcher.photos.refusals import InvalidImage
@@ -18,6 +18,8 @@ from watcher.process.metrics import BYTES, stage
 from watcher.supabase.storage import Download, Missing, Storage
 
 MAX_BYTES = 20 * 2**20
+# Seconds. An object may become visible shortly after the row that names it; meanwhile its slot is another row's.
+_MISSING_PAUSE, _MISSING_WITHIN = 2.0, 15.0
 
 # The table's own rule, checked again: nothing in a row may make the daemon read outside its user's folder.
 _SEGMENT = r"(?![ .])[A-Za-z0-9 ._()+@=-]+(?<! )"
@@ -30,29 +32,13 @@ _PARALLEL_STEPS = 2
 class Photos:
     """Fetches photos, at most `fetches` at the same time over all rows."""
 
-    def __init__(
-        self,
-        storage: Storage,
-        *,
-        fetches: int,
-        retry: Retry,
-        clean: bool = True,
-        missing_for: float = 15,
-        missing_pause: float = 1,
-    ) -> None:
-        """`clean`: keep only what the pictures need of a photo, and its orientation; else every byte.
-
-        `missing_for`: seconds for which a missing object is requested again, every `missing_pause` seconds. An object may
-        become visible shortly after the row that names it.
-        """
+    def __init__(self, storage: Storage, *, fetches: int, retry: Retry, clean: bool = True) -> None:
         self._storage = storage
         self._fetches = asyncio.Semaphore(fetches)
         self._steps = asyncio.Semaphore(_PARALLEL_STEPS)
         self._retry = retry
         self.clean = clean
         """Whether photos are published without their metadata."""
-        self._missing_for = missing_for
-        self._missing_pause = missing_pause
 
     def check(self, identity: Identity) -> None:
         """Raise Permanent unless the row names 3 to 40 objects in its user's own folder, each once.
@@ -66,7 +52,7 @@ class Photos:
             _checked_path(identity, number)
 
     async def fetch(self, identity: Identity, number: int, folder: Path) -> Image:
-        """Fetch image `number` (from 1) into `folder`; raises Permanent, Transient or Outage."""
+        """Fetch image `number` (from 1) into `folder`; raises Permanent, Transient, Wait or Outage."""
         path = _checked_path(identity, number)
         stored = identity.objects[number - 1] if identity.objects else _UNKNOWN
         wanted = _Wanted(number, path, _label(number, path), folder / f"image_{number:03}", stored)
@@ -96,17 +82,17 @@ class Photos:
                 ) from error
 
     async def _find(self, wanted: "_Wanted", past_cache: str | None = None) -> Image:
-        """Fetch an object that may become visible in a moment."""
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + self._missing_for
-        while True:
-            try:
-                return await self._retry(self._stream, wanted, past_cache)
-            except Missing as error:
-                if loop.time() >= give_up:
-                    sentence = f"{wanted.label} is not in the bucket; upload it, then try again."
-                    raise Permanent("image_missing", sentence, image=wanted.number) from error
-                await asyncio.sleep(self._missing_pause)
+        try:
+            return await self._retry(self._stream, wanted, past_cache)
+        except Missing as error:
+            raise Wait(
+                f"{wanted.label} is not in the bucket yet.",
+                seconds=_MISSING_PAUSE,
+                within=_MISSING_WITHIN,
+                code="image_missing",
+                last_words=f"{wanted.label} is not in the bucket; upload it, then try again.",
+                image=wanted.number,
+            ) from error
 
     async def _stream(self, wanted: "_Wanted", past_cache: str | None) -> Image:
         label = wanted.label

@@ -18,7 +18,7 @@ _MIN_FREE = 64 * 2**20
 
 
 class Spool:
-    """The folder of one instance. Its lock proves that no other run of this instance is alive."""
+    """The folder of one instance. Its lock keeps the runs of other projects out that use the same folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

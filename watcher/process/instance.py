@@ -1,4 +1,7 @@
-"""The lock of this daemon's name on its host. Touches a socket, or a file where there are no abstract sockets."""
+"""The machine that this daemon runs on, and the lock of its name there.
+
+Touches a socket, or a file where there are no abstract sockets.
+"""
 
 import errno
 import fcntl
@@ -8,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from watcher.errors import Misconfigured
@@ -17,6 +20,19 @@ _ABSTRACT = sys.platform == "linux"
 """Whether there are abstract sockets."""
 # Where there are none. Not /tmp, which is emptied of old files while they are in use.
 _FOLDER = Path("/var/tmp")  # noqa: S108  (the file is empty, and opened without following links)
+
+
+def machine() -> str:
+    """Return a name of this machine that no other has; containers with a network of their own count as machines.
+
+    16 hexadecimal digits that tell nothing about the machine.
+    """
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text(encoding="ascii").strip())
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/net").stat().st_ino))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 class InstanceLock:

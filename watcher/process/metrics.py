@@ -26,7 +26,12 @@ INFO.info({"version": __version__})
 READY = Gauge(
     "watcher_ready", "1 if a row can be claimed now, else 0; the same as /readyz.", registry=REGISTRY
 )
-SLOTS = Gauge("watcher_slots", "Slots by state: `busy` or `free`.", ["state"], registry=REGISTRY)
+SLOTS = Gauge(
+    "watcher_slots",
+    "Slots by kind of work, `publish` or `erase`, and by state, `busy` or `free`.",
+    ["kind", "state"],
+    registry=REGISTRY,
+)
 ROWS = Gauge(
     "watcher_rows",
     "Rows of the whole table by status: `pending` (due now), `deferred` (pending, due later), `publishing`, `failed`, "
@@ -48,8 +53,8 @@ OLDEST = Gauge(
 )
 ATTEMPTS = Counter(
     "watcher_attempts",
-    "Attempts that ended, by outcome: `published`, `failed`, `deferred`, `released` or `lease_lost`; `code` is the row's "
-    "`error_code` if it failed, and `unexpected` if a bug ended the attempt.",
+    "Attempts that ended, by outcome: `published`, `erased`, `failed`, `deferred`, `waited`, `released` or `lease_lost`; "
+    "`code` is the row's `error_code` if it failed, and `unexpected` if a bug ended the attempt.",
     ["outcome", "code"],
     registry=REGISTRY,
 )
@@ -109,7 +114,7 @@ def exposition() -> bytes:
 
 
 # Start every counter at 0: Prometheus does not count the first increase of a series that appears at 1.
-for _outcome in ("published", "deferred", "released", "lease_lost"):
+for _outcome in ("published", "erased", "deferred", "waited", "released", "lease_lost"):
     ATTEMPTS.labels(_outcome, "")
 ATTEMPTS.labels("deferred", "unexpected")
 for _code in CODES:

@@ -3,11 +3,7 @@
 Each step can be repeated, also by another attempt: the next one that holds the row continues from what this one did.
 """
 
-import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
-
-import structlog
 
 from watcher.engine.lease import Lease
 from watcher.engine.retry import Retry
@@ -18,14 +14,8 @@ from watcher.identity import Identity
 from watcher.publishing.documents import slug
 from watcher.supabase.verbs import Verbs
 
-log = structlog.get_logger(__name__)
-
 _MAX_NAMES = 5
 """Names that one attempt tries, in case the Hub reports every new repo as foreign: each name creates a repo."""
-
-
-class _NotVisible(Transient):
-    """The Hub does not show a repo that exists, or may exist."""
 
 
 class RepoName:
@@ -41,8 +31,6 @@ class RepoName:
         self._verbs = verbs
         self._hub = hub
         self._retry = retry
-        self._creations: list[asyncio.Future[None]] = []
-        """The requests that create the repo under the current name; any of them may have created it."""
 
     @property
     def repo_id(self) -> str:
@@ -89,7 +77,6 @@ class RepoName:
                     slug(self._identity.name),
                     self._reserved,
                 )
-                self._creations = []
             found = await self._retry(self._create_and_look)
         if found.state == "ours":
             raise Transient("Another attempt has just published this row.")
@@ -97,45 +84,19 @@ class RepoName:
 
     async def _create_and_look(self) -> RepoState:
         self._lease.check()
-        creation = asyncio.ensure_future(self._hub.create(self.repo_id, check=self._lease.check))
-        creation.add_done_callback(lambda creation: creation.cancelled() or creation.exception())
-        self._creations.append(creation)
-        with suppress(NameTaken):
-            await asyncio.shield(creation)
-        return await self._look_at_new()
-
-    async def _look_at_new(self) -> RepoState:
+        with suppress(NameTaken), self._lease.mutating(NameTaken):
+            await self._hub.create(self.repo_id, check=self._lease.check)
         found = await self.look()
         if found.state == "absent":
-            raise _NotVisible(f"The Hub does not show {self._reserved} yet.")
+            raise Transient(f"The Hub does not show {self._reserved} yet.")
         return found
 
-    async def abandon(self) -> str | None:
-        """Delete the repo if it is empty; if the row turns out to be published, return the id of its commit instead."""
+    async def published_commit(self) -> str | None:
+        """Return the id of the row's commit if the repo turns out to hold it, None otherwise.
+
+        To be asked before a row fails, which gives its name up: the repo behind it is erased as work of its own.
+        """
         if self._reserved is None:
             return None
-        found = await self._look_after(self._creations)
-        if found.state == "ours":
-            return found.sha
-        if found.state == "empty":
-            self._lease.check()
-            await self._retry(self._hub.delete, self._reserved)
-            log.info("repo_deleted", repo=self._reserved)
-        return None
-
-    async def _look_after(self, creations: Sequence[asyncio.Future[None]]) -> RepoState:
-        """Look once all creations have ended; if one may have succeeded, retry while the Hub does not show the repo."""
-        if not creations:
-            return await self._retry(self.look)
-        # They cannot be cancelled, and an earlier look would not see what they create.
-        await asyncio.wait(creations)
-        errors = [creation.exception() for creation in creations]
-        created = any(error is None or isinstance(error, NameTaken) for error in errors)
-        if not created and not any(isinstance(error, Transient) for error in errors):
-            return await self._retry(self.look)
-        try:
-            return await self._retry(self._look_at_new)
-        except _NotVisible:
-            if not created:
-                return RepoState("absent")
-            raise  # the repo exists: failing the row now would leave it behind
+        found = await self._retry(self.look)
+        return found.sha if found.state == "ours" else None

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from watcher.engine.lease import Lease
 from watcher.engine.retry import Retry
@@ -33,6 +33,8 @@ _PARALLEL_UPLOADS = 2
 class Publisher:
     """Publishes rows."""
 
+    announced: ClassVar[bool] = True
+
     verbs: Verbs
     hub: Hub
     photos: Photos
@@ -50,7 +52,7 @@ class Publisher:
         return Done(
             "published",
             {"url": publication.url, "commit": publication.commit_sha},
-            partial(self.verbs.complete, claim.attempt, publication, config),
+            partial(self.verbs.complete, claim.attempt, publication, config, answered=lease.answered),
         )
 
     async def publish(self, claim: Claim, lease: Lease) -> Publication:
@@ -61,8 +63,9 @@ class Publisher:
                 raise Permanent("attempts_exhausted", claim.exhausted or "Gave up.")
             return await publish()
         except Permanent:
-            # Check the Hub before failing the row: it may be published, and an empty repo must be deleted.
-            publication = await publish.abandon()
+            # Check the Hub before failing the row: it may be published. If not, its name is given up with it, and what is
+            # behind the name is erased as work of its own: a deletion from here could land after a retry has published.
+            publication = await publish.find()
             if publication is None:
                 raise
             return publication
@@ -119,7 +122,7 @@ class _Publish:
         if self._name.in_other_namespace:
             # Start again in the new namespace. The token may no longer have access to the old one.
             with suppress(Outage):
-                publication = await self.abandon()
+                publication = await self.find()
                 if publication is not None:
                     return publication
             self._name.discard()
@@ -140,9 +143,9 @@ class _Publish:
                 raise asyncio.CancelledError from group_error
             raise group_error.exceptions[0] from group_error
 
-    async def abandon(self) -> Publication | None:
-        """Abandon the name; if the row turns out to be published, return its publication instead."""
-        sha = await self._name.abandon()
+    async def find(self) -> Publication | None:
+        """Return the row's publication if the Hub turns out to have it."""
+        sha = await self._name.published_commit()
         return None if sha is None else self._publication(sha)
 
     async def _fetch_and_upload(
@@ -195,13 +198,14 @@ class _Publish:
             self._lease.check()
             tried = True
             try:
-                sha = await self._hub.commit(
-                    repo_id,
-                    files,
-                    message=commit_message(self._identity),
-                    description=commit_description(self._identity.id),
-                    parent=parent.sha,
-                )
+                with self._lease.mutating(Conflict):
+                    sha = await self._hub.commit(
+                        repo_id,
+                        files,
+                        message=commit_message(self._identity),
+                        description=commit_description(self._identity.id),
+                        parent=parent.sha,
+                    )
             except Conflict as conflict:
                 raise Transient(f"The Hub refused the commit to {repo_id}: {conflict}") from conflict
             return self._publication(sha)

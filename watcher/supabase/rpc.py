@@ -48,6 +48,9 @@ class Rpc:
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise Transient(f"Supabase could not be reached for {function}: {reason}") from error
+        except (ValueError, RecursionError) as error:
+            # Not UTF-8, or nested too deeply.
+            raise malformed(function) from error
 
     async def object(self, function: str, **arguments: object) -> dict[str, Any]:
         """Return the function's result, which must be an object."""
@@ -62,7 +65,7 @@ def read(function: str, reading: Callable[[], T]) -> T:
     """
     try:
         return reading()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise malformed(function) from error
 
 

@@ -103,7 +103,8 @@ def _translate(label: str, status: int, body: bytes) -> WatcherError:
     if actual in {401, 402, 403} or error == "InvalidJWT":
         return Outage(
             f"Supabase Storage refused access to images: {message or status}. Check SUPABASE_SECRET_KEY and the "
-            "project's plan."
+            "project's plan.",
+            certain=actual == httpx.codes.PAYMENT_REQUIRED,
         )
     if error in {"InvalidKey", "InvalidRequest"}:
         return Permanent("path_forbidden", f"{label} has a path that Storage refuses: {message or status}")

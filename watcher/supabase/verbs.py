@@ -1,17 +1,27 @@
 """The verbs: one method for each SQL function through which the daemon reads and writes, named as in the schema."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from watcher import __version__
-from watcher.errors import LeaseLost, Misconfigured
+from watcher.errors import LeaseLost, Misconfigured, Wait
 from watcher.identity import Claim, Publication
 from watcher.process.text import storable
 from watcher.supabase.rpc import NoFunction, Rpc, malformed, read
 
 # The newest migration that this version knows, and the oldest that it works with.
 SCHEMA = "20261122100300"
+
+
+@dataclass(frozen=True, slots=True)
+class NameTaken:
+    """Another machine runs a watcher of this name."""
+
+    machine: str
+    seconds: float
+    """Until it counts as gone, unless it is heard again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +33,8 @@ class Claims:
     """Whether to claim again as soon as a running claim ends."""
     next_due: float | None
     """Seconds until other work falls due, as known now; None if there is none."""
+    name_taken: NameTaken | None = None
+    """Set, and nothing claimed, while another machine goes by this name."""
 
 
 class Verbs:
@@ -40,11 +52,12 @@ class Verbs:
         lease: float,
         holding: Sequence[int],
         predecessor_is_dead: bool,
+        machine: str,
     ) -> Claims:
         """Claim due work for `lease` seconds, at most as many pieces of each kind as `slots` has.
 
         `holding`: attempts whose work must not be claimed again. `predecessor_is_dead`: take over at once what an
-        earlier run of this instance holds.
+        earlier run of this instance on this machine holds.
         """
         result = await self._rpc.call(
             "watcher_claim",
@@ -54,13 +67,15 @@ class Verbs:
             p_lease_seconds=lease,
             p_holding=list(holding),
             p_predecessor_is_dead=predecessor_is_dead,
+            p_machine=machine,
         )
         return read(
             "watcher_claim",
             lambda: Claims(
                 claims=tuple(_claim(line) for line in result["claims"]),
                 more_due=bool(result["more_due"]),
-                next_due=result["next_due_seconds"],
+                next_due=None if result["next_due_seconds"] is None else _seconds(result["next_due_seconds"]),
+                name_taken=_name_taken(result.get("name_taken")),
             ),
         )
 
@@ -90,35 +105,83 @@ class Verbs:
             raise malformed("watcher_reserve")
         return str(name)
 
-    async def complete(self, attempt: int, publication: Publication, training_config: dict[str, Any]) -> None:
-        """End the attempt; the row is published."""
+    async def complete(
+        self, attempt: int, publication: Publication, training_config: dict[str, Any], *, answered: bool
+    ) -> None:
+        """End the attempt; the row is published.
+
+        `answered`, here and below: whether the Hub answered each of the attempt's changes, so that none can still land.
+        """
         await self._write_back(
             "watcher_complete",
             attempt,
             p_url=publication.url,
             p_commit_sha=publication.commit_sha,
             p_training_config=training_config,
+            p_answered=answered,
         )
 
-    async def fail(self, attempt: int, code: str, message: str, image: int | None = None) -> None:
+    async def erased(self, attempt: int, lines: Sequence[int], *, answered: bool) -> None:
+        """End the attempt; what these lines list is gone from the Hub."""
+        await self._write_back("watcher_erased", attempt, p_gone=list(lines), p_answered=answered)
+
+    async def fail(
+        self, attempt: int, code: str, message: str, *, answered: bool, image: int | None = None
+    ) -> None:
         """End the attempt and the work; the row is failed, by that image where its number is given."""
         await self._write_back(
             "watcher_fail",
             attempt,
             p_code=code,
             p_message=storable(message),
-            p_details=None if image is None else {"image": image},
+            p_answered=answered,
+            p_details=_about(image),
         )
 
-    async def defer(self, attempt: int, reason: str, retry_after: float | None = None) -> None:
+    async def defer(
+        self, attempt: int, reason: str, retry_after: float | None = None, *, answered: bool
+    ) -> None:
         """End the attempt, which counts; the work is due later, in `retry_after` seconds at the earliest."""
         await self._write_back(
-            "watcher_defer", attempt, p_reason=storable(reason), p_retry_after_seconds=retry_after
+            "watcher_defer",
+            attempt,
+            p_reason=storable(reason),
+            p_retry_after_seconds=retry_after,
+            p_answered=answered,
         )
 
-    async def release(self, attempt: int, reason: str) -> None:
-        """End the attempt, which does not count; the work is due now."""
-        await self._write_back("watcher_release", attempt, p_reason=storable(reason))
+    async def release(
+        self, attempt: int, reason: str, cause: Literal["shutdown", "outage", "unsure"], *, answered: bool
+    ) -> None:
+        """End the attempt, which does not count before the third in a row of one cause; the work is due now.
+
+        An `outage` never counts: to be said only where a request showed it that concerns no row.
+        """
+        await self._write_back(
+            "watcher_release", attempt, p_reason=storable(reason), p_cause=cause, p_answered=answered
+        )
+
+    async def wait(self, attempt: int, wait: Wait, *, answered: bool) -> bool:
+        """End the attempt, which does not count; the work is due in the seconds that the wait names.
+
+        Returns False if the wait's deadline has passed: the row is failed.
+        """
+        outcome = await self._rpc.call(
+            "watcher_wait",
+            p_attempt=attempt,
+            p_seconds=wait.seconds,
+            p_within_seconds=wait.within,
+            p_reason=storable(str(wait)),
+            p_code=wait.code,
+            p_message=storable(wait.last_words),
+            p_answered=answered,
+            p_details=_about(wait.image),
+        )
+        if outcome == "lost":
+            raise _lost(attempt)
+        if outcome not in {"waited", "failed"}:
+            raise malformed("watcher_wait")
+        return bool(outcome == "waited")
 
     async def beat(self) -> int | None:
         """Update the pulse row, which Realtime then reports; returns its new number, None if the row is missing."""
@@ -135,11 +198,12 @@ class Verbs:
                 "that `watcher migrate --into supabase/migrations` writes)."
             ) from error
         schema, serves = read("watcher_version", lambda: (str(result["schema"]), str(result["serves"])))
+        lowest = read("watcher_version", lambda: _version(serves))
         if schema < SCHEMA:
             raise Misconfigured(
                 f"The database's schema is {schema}, and this version needs {SCHEMA}: run `watcher migrate`."
             )
-        if schema > SCHEMA and _version(serves) > _version(__version__):
+        if schema > SCHEMA and lowest > _version(__version__):
             raise Misconfigured(
                 f"The database's schema {schema} needs watcher {serves} or later, and this is {__version__}: "
                 "upgrade the watcher."
@@ -156,8 +220,26 @@ class Verbs:
                 raise malformed(verb)
 
 
+def _about(image: int | None) -> dict[str, int] | None:
+    return None if image is None else {"image": image}
+
+
 def _lost(attempt: int) -> LeaseLost:
     return LeaseLost(f"Attempt {attempt} no longer holds its row.")
+
+
+def _name_taken(answer: Mapping[str, Any] | None) -> NameTaken | None:
+    return (
+        None if answer is None else NameTaken(storable(str(answer["machine"])), _seconds(answer["seconds"]))
+    )
+
+
+def _seconds(number: Any) -> float:
+    """Return a duration; raises ValueError unless it is finite."""
+    seconds = float(number)
+    if not math.isfinite(seconds):
+        raise ValueError(number)
+    return seconds
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -166,12 +248,12 @@ def _version(text: str) -> tuple[int, ...]:
 
 def _claim(line: dict[str, Any]) -> Claim:
     return Claim(
-        attempt=line["attempt"],
-        kind=line["kind"],
-        identity_id=line["identity_id"],
-        details=line["details"],
-        look_only=line["look_only"],
+        attempt=int(line["attempt"]),
+        kind=str(line["kind"]),
+        identity_id=str(line["identity_id"]),
+        details=dict(line["details"].items()),
+        look_only=bool(line["look_only"]),
         exhausted=line["exhausted"],
-        never_tried=line["never_tried"],
-        age=line["age_seconds"],
+        never_tried=bool(line["never_tried"]),
+        age=_seconds(line["age_seconds"]),
     )

@@ -33,13 +33,21 @@ class Verdict:
     """Of the rows that failed."""
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
+    without_repo: list[str] = field(default_factory=list)
+    """Rows that are published, but have no repo on the Hub."""
     stuck: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
 
     @property
     def findings(self) -> list[str]:
         """All findings, by kind."""
-        kinds = {"lost": self.lost, "doubled": self.doubled, "stuck": self.stuck, "orphan repo": self.orphans}
+        kinds = {
+            "lost": self.lost,
+            "doubled": self.doubled,
+            "published without a repo": self.without_repo,
+            "stuck": self.stuck,
+            "orphan repo": self.orphans,
+        }
         return [f"{kind}: {what}" for kind, found in kinds.items() for what in found]
 
 
@@ -68,16 +76,16 @@ class _Repo:
         return [row for commit in self.commits for row in _ROW_OF_COMMIT.findall(commit.message)]
 
 
-def audit(stage: Stage, register: Register, created_late: AbstractSet[str] = frozenset()) -> Verdict:
-    """Compare what users inserted with the database and the Hub.
-
-    `created_late`: repos whose creation was still in flight when another attempt found nothing and failed the row.
-    """
+def audit(stage: Stage, register: Register) -> Verdict:
+    """Compare what users inserted with the database and the Hub."""
     verdict = Verdict()
     rows = _rows(stage)
     names = _names(stage)
     repos = {repo.name: repo for repo in _repos(stage)}
-    _check_repos(verdict, register, rows, names, repos)
+    to_erase = stage.to_erase()
+    verdict.stuck += [f"{name} is still to be erased" for name in to_erase]
+    verdict.orphans += [repo.name for repo in repos.values() if _is_orphan(repo, rows, names, to_erase)]
+    _check_repos(verdict, register, names, repos)
     for identity, inserted in register.rows.items():
         row = rows.get(identity)
         if row is None:
@@ -89,11 +97,14 @@ def audit(stage: Stage, register: Register, created_late: AbstractSet[str] = fro
         match row["status"]:
             case "published":
                 verdict.ended["published"] += 1
-                wrong = list(_wrong_with_publication(stage, row, inserted, repos.get(row["model_id"])))
+                repo = repos.get(row["model_id"])
+                wrong = _wrong_with_publication(stage, row, inserted, repo) if repo else []
+                if repo is None:
+                    verdict.without_repo.append(f"{identity}, {row['model_id']}")
             case "failed":
                 verdict.ended["failed"] += 1
                 verdict.codes[row["error_code"]] += 1
-                wrong = list(_wrong_with_failure(stage, row, names, repos, created_late))
+                wrong = list(_wrong_with_failure(row, names, repos))
             case status:
                 wrong = []
                 verdict.stuck.append(f"{identity} is still {status}: {json.dumps(stage.story(identity))}")
@@ -132,19 +143,27 @@ def _repos(stage: Stage) -> list[_Repo]:
     return found
 
 
+def _is_orphan(
+    repo: _Repo, rows: dict[str, dict[str, Any]], names: dict[str, _Name], to_erase: AbstractSet[str]
+) -> bool:
+    """Whether a repo belongs to no row and is not listed to be erased."""
+    if repo.edited or repo.name in to_erase or any(row["model_id"] == repo.name for row in rows.values()):
+        return False  # one with commits made by hand belongs to whoever made them
+    name = names.get(repo.name)
+    if name is None:
+        return True
+    row = rows.get(name.row)
+    # The names of a deleted row stay reserved, even after another row was inserted under its id. The repos of failed rows
+    # are checked with the rows.
+    return bool(row and row["status"] == "published" and name.reserved_at >= _time(row["created_at"]))
+
+
 def _check_repos(
-    verdict: Verdict,
-    register: Register,
-    rows: dict[str, dict[str, Any]],
-    names: dict[str, _Name],
-    repos: dict[str, _Repo],
+    verdict: Verdict, register: Register, names: dict[str, _Name], repos: dict[str, _Repo]
 ) -> None:
-    """Find rows that were published twice, and repos that belong to no row."""
-    named = {row["model_id"] for row in rows.values()} | names.keys()
+    """Find rows that were published twice, and repos that are public."""
     holding: Counter[str] = Counter()
     for repo in repos.values():
-        if repo.name not in named:
-            verdict.orphans.append(repo.name)
         if not repo.private:
             verdict.lost.append(f"{repo.name} is public")
         if len(repo.commits) > 2:
@@ -159,12 +178,8 @@ def _check_repos(
             verdict.doubled.append(f"{identity} was published in {count} repos")
 
 
-def _wrong_with_publication(
-    stage: Stage, row: dict[str, Any], inserted: Inserted, repo: _Repo | None
-) -> list[str]:
+def _wrong_with_publication(stage: Stage, row: dict[str, Any], inserted: Inserted, repo: _Repo) -> list[str]:
     """Compare the repo of a published row with what its user uploaded, byte by byte."""
-    if repo is None:
-        return [f"is published as {row['model_id']}, which is not on the Hub"]
     wrong = []
     if not inserted.fit:
         wrong.append("is published, although its images are not valid")
@@ -223,26 +238,16 @@ def _config(row: dict[str, Any], inserted: Inserted) -> dict[str, Any]:
     }
 
 
-def _wrong_with_failure(
-    stage: Stage,
-    row: dict[str, Any],
-    names: dict[str, _Name],
-    repos: dict[str, _Repo],
-    created_late: AbstractSet[str],
-) -> list[str]:
-    """Check that a failed row has a reason, and no repo; except an empty one that no attempt could have deleted."""
+def _wrong_with_failure(row: dict[str, Any], names: dict[str, _Name], repos: dict[str, _Repo]) -> list[str]:
+    """Check that a failed row has a reason, and no repo."""
     wrong = []
     if row["error_code"] not in _CODES or not row["error_message"]:
         wrong.append(f"failed with {row['error_code']}: {row['error_message']}")
-    last = (stage.story(row["id"])["attempts"] or [{}])[-1]
-    look_failed = last.get("look_only") and last.get("outcome") in {"crashed", "deferred"}
     for name, reserved in names.items():
         repo = repos.get(name)
         if repo is None or reserved.row != row["id"] or reserved.reserved_at < _time(row["created_at"]):
             continue  # it belongs to a deleted row with the same id
         if repo.edited:
             continue  # a repo with other people's commits is never deleted
-        if len(repo.commits) == 1 and name == row["model_id"] and (look_failed or name in created_late):
-            continue
         wrong.append(f"failed with {row['error_code']}, but {name} exists with {len(repo.commits)} commits")
     return wrong

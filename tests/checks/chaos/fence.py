@@ -8,14 +8,17 @@ from typing import Any
 
 from tests.checks.chaos.record import Exchange
 
-_ENDS = {"complete": "published", "fail": "failed", "defer": "deferred"}
+_ENDS = {
+    "complete": "published", "erased": "erased", "fail": "failed", "defer": "deferred", "wait": "waited",
+}  # fmt: skip
 
 
 @dataclass(slots=True)
 class Hold:
-    """The time in which one attempt held its row."""
+    """The time in which one attempt held its row, for one kind of work."""
 
     attempt: int
+    kind: str
     row: str
     instance: str
     since: float
@@ -29,24 +32,29 @@ class Fence:
     def __init__(self, exchanges: Sequence[Exchange]) -> None:
         self._exchanges = exchanges
         self.holds: dict[int, Hold] = {}
-        self._by_row: dict[str, list[Hold]] = {}
+        self._by_work: dict[tuple[str, str], list[Hold]] = {}
         for exchange in exchanges:
             if exchange.name != "claim" or not isinstance(exchange.answered, dict) or exchange.ended is None:
                 continue
             for claim in exchange.answered["claims"]:
                 hold = Hold(
-                    claim["attempt"], claim["identity_id"], exchange.asked["p_instance"], exchange.ended
+                    claim["attempt"],
+                    claim["kind"],
+                    claim["identity_id"],
+                    exchange.asked["p_instance"],
+                    exchange.ended,
                 )
                 self.holds[hold.attempt] = hold
-                self._by_row.setdefault(hold.row, []).append(hold)
-        for holds in self._by_row.values():
+                self._by_work.setdefault((hold.kind, hold.row), []).append(hold)
+        for holds in self._by_work.values():
             holds.sort(key=lambda hold: hold.attempt)
             for hold, following in itertools.pairwise(holds):
                 hold.until = min(hold.until, following.since)
 
     def following(self, hold: Hold) -> Hold | None:
-        """The next hold on the same row."""
-        return next((one for one in self._by_row[hold.row] if one.attempt > hold.attempt), None)
+        """The next hold on the same work."""
+        holds = self._by_work[hold.kind, hold.row]
+        return next((one for one in holds if one.attempt > hold.attempt), None)
 
     def stale_writes(self, own_ends: Mapping[int, str]) -> list[str]:
         """The write-backs that were accepted although another attempt already held the row.
@@ -72,27 +80,6 @@ class Fence:
                         f"{exchange.name} by attempt {attempt} on {hold.row}, which another attempt held"
                     )
         return found
-
-    def created_late(self) -> set[str]:
-        """The repos whose creation was in flight when another attempt failed their row."""
-        failed = [one for one in self._exchanges if one.name == "fail" and one.answered == "done"]
-        reserved = {
-            str(one.answered): self.holds.get(one.asked["p_attempt"])
-            for one in self._exchanges
-            if one.name == "reserve" and one.answered
-        }
-        late = set()
-        for creation in self._exchanges:
-            if creation.name != "create" or creation.status != 200 or creation.ended is None:
-                continue
-            asked = creation.asked
-            name = f"{asked.get('organization')}/{asked.get('name')}"
-            hold = reserved.get(name)
-            for fail in failed if hold else ():
-                by = self.holds.get(fail.asked["p_attempt"])
-                if by and hold and by.row == hold.row and creation.arrived < fail.began < creation.ended:
-                    late.add(name)
-        return late
 
     def takeovers(
         self, kills: Sequence[tuple[float, str]], hidden: Sequence[tuple[float, float]]

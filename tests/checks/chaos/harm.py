@@ -1,8 +1,10 @@
 """Injects the faults of the schedule into services, network and daemons, and removes them all at the end."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,10 +15,10 @@ from tests.checks.chaos.agenda import Agenda
 from tests.checks.chaos.daemons import Daemons
 from tests.checks.chaos.notes import Notes
 from tests.checks.chaos.record import ARRIVED
-from tests.checks.chaos.schedule import NOT_FOUND, PLACES, REFUSED_KEY, Event
+from tests.checks.chaos.schedule import LONGEST_DELAY, NOT_FOUND, PLACES, REFUSED_KEY, Event
 from watcher.sandbox import Postgres, Sandbox, faults
-from watcher.sandbox.faults import Answer, Rule
-from watcher.sandbox.faults.actions import Passage
+from watcher.sandbox.faults import Answer, Delay, Late, Rule
+from watcher.sandbox.faults.actions import Gate, Passage
 
 BY_HAND = "Edit .gitattributes by hand"
 
@@ -24,7 +26,7 @@ BY_HAND = "Edit .gitattributes by hand"
 _CLAIMING = {"claim", "verbs", "version", "whoami", "hub"}
 _SLOWING = {"Rate"}
 # Requests that these delay are read first, so that they go on even if their sender is killed.
-_DELAYING = {"Delay", "Hold"}
+_DELAYING = {"Delay", "Hold", "Late"}
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,49 @@ class _Met:
     action: Callable[[Passage], Any]
     place: str
     notes: Notes
-    counted: Callable[[str], None]
+    harm: "Harm"
 
     async def __call__(self, passage: Passage) -> None:
-        name = type(self.action).__name__
-        self.counted(f"{name} at {self.place}")
-        self.notes.add("fault", f"{self.action} met by {passage.scope['method']} {passage.scope['path']}")
+        if self.harm.over:
+            await passage.go_on()
+            return
+        action = self.action
+        name = type(action).__name__
+        self.harm.met[f"{name} at {self.place}"] += 1
+        self.notes.add("fault", f"{action} met by {passage.scope['method']} {passage.scope['path']}")
         began = time.monotonic()
-        passage.scope.setdefault(ARRIVED, began)
+        latest = passage.scope.setdefault(ARRIVED, began) + LONGEST_DELAY
         if name in _DELAYING:
-            passage = await _read(passage)
+            passage = replace(await _read(passage), gate=_Gate(passage.gate, latest))
+        if isinstance(action, Delay):
+            action = replace(action, seconds=min(action.seconds, max(0.0, latest - began)))
+        self.harm.under_way += 1
         try:
-            await self.action(passage)
+            await action(passage)
         finally:
-            if self.place in _CLAIMING and name not in _SLOWING:
+            self.harm.under_way -= 1
+            # A sender that is cut off can send again at once.
+            cut = isinstance(action, Late) and action.connection == "cut"
+            if self.place in _CLAIMING and name not in _SLOWING and not cut:
                 self.notes.hidden.append((began, time.monotonic()))
+
+
+@dataclass(frozen=True)
+class _Gate:
+    """A gate that opens by itself at a monotonic time."""
+
+    gate: Gate
+    at: float
+
+    def reach(self) -> None:
+        self.gate.reach()
+
+    def finish(self) -> None:
+        self.gate.finish()
+
+    async def opened(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.gate.opened(), max(0.0, self.at - time.monotonic()))
 
 
 async def _read(passage: Passage) -> Passage:
@@ -75,21 +105,26 @@ class Harm:
         self._notes = notes
         self._agenda = agenda
         self._down_since: float | None = None
-        self._over = False
+        self.over = False
+        """Whether all faults have been removed."""
+        self.under_way = 0
+        """Requests that a fault holds or delays."""
         self.met: Counter[str] = Counter()
         """Requests that met a fault, by fault and place, and faults of whole services."""
 
     def do(self, event: Event) -> None:
         """Do one event, unless all faults have been removed already."""
-        if not self._over:
+        if not self.over:
             getattr(self, event.do)(**event.how)
 
     def heal(self) -> None:
-        """Remove all faults."""
-        if not self._over:
+        """Remove all faults. Requests that are late by then are still processed late."""
+        if not self.over:
             self._notes.add("harm", "all faults are removed")
-        self._over = True
-        self._sandbox.faults.clear()
+        self.over = True
+        for rule in self._sandbox.faults.rules():
+            if not (isinstance(rule.action, _Met) and isinstance(rule.action.action, Late)):
+                self._sandbox.faults.remove(rule)
         self._sandbox.hub.reset()
         self._sandbox.realtime.unmute()
         self._sandbox.realtime.drop_events(0)
@@ -285,12 +320,23 @@ class Harm:
               where status = 'pending' and next_attempt_at > now() + interval '0.5 seconds' for update skip locked)
             """
         )
+        # An erasure too, unless it is the second look at what was erased: that one waits for late requests.
+        self._sql(
+            """
+            update watcher.work set next_at = now() + interval '0.2 seconds'
+            where id in (select w.id from watcher.work w
+              where w.kind = 'erase' and w.next_at > now() + interval '0.5 seconds' and exists (
+                select from watcher.erase_lines l
+                where l.identity_id = w.identity_id and (l.gone_at is null or l.look_again_at <= now()))
+              for update skip locked)
+            """
+        )
 
     # Helpers.
 
     def _add(self, action: Any, place: str, *, times: int | None, skip: int) -> Rule:
         service, method, path = PLACES[place]
-        met: Any = _Met(action, place, self._notes, self._count)
+        met: Any = _Met(action, place, self._notes, self)
         self._notes.add("harm", f"{action} at {place}, times {times}, skip {skip}")
         return self._sandbox.faults.add(
             met,

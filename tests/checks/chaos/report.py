@@ -3,22 +3,24 @@
 runs                   runs completed.
 rows                   rows inserted by users; a row deleted and inserted again under its id counts once.
 kills                  SIGKILLs of a running daemon.
-freezes                SIGSTOPs of a running daemon; SIGCONT came 0.5 to 5 s later, with a lease of 2 s.
+freezes                SIGSTOPs of a running daemon; SIGCONT came 0.5 to 4 s later, with a lease of 2 s.
 faults                 requests that met a fault, and faults of whole services (a crash of Postgres, a knob of the Hub).
 published, failed      rows that ended with this status, and
 deleted                rows that are gone because their user deleted them or the account.
 lost                   findings: a row that is none of these; a row that nobody inserted; a published row whose repo does
                        not contain exactly its images (bytes compared, in order), config, card and .gitattributes, or is
-                       public; a failed row without a reason, or with a repo. Not counted is the empty repo named in
-                       model_id if the last look crashed or failed, or if its creation was still in flight during that
-                       look.
+                       public (one without a repo is counted below); a failed row without a reason, or with a repo. Not
+                       counted is the empty repo named in model_id if the last look crashed or failed, or if its creation
+                       was still in flight during that look.
 doubled                findings: a repo with more than one commit after the initial one (apart from those made by hand);
                        a row named by the commits of more than one repo.
-stuck                  rows still open a minute after all faults were removed.
-stale_writes_accepted  calls of complete, fail, defer, reserve or renew that began after another attempt had got the row
-                       and were accepted by the database (recorded before a fault can lose the answer). A repeated
-                       write-back of the same attempt is not counted: it changes nothing.
-orphan_repos           repos in the namespace that neither a row's model_id nor watcher_names() names.
+stuck                  rows still open, and repos still to be erased, a minute after all faults were removed.
+stale_writes_accepted  calls of complete, erased, fail, defer, wait, reserve or renew that began after another attempt
+                       had got the work and were accepted by the database (recorded before a fault can lose the answer).
+                       A repeated write-back of the same attempt is not counted: it changes nothing.
+orphan_repos           repos in the namespace that belong to no row and are not listed to be erased. A repo belongs to the
+                       row whose model_id it is, and to the deleted row for which watcher_names() has it.
+published_without_repo published rows whose repo is not on the Hub.
 takeover_seconds       from the SIGKILL of a daemon that held a row to the next claim of that row, without the time in
                        which no daemon could claim: none was running, ready, not frozen and without an outage (checked
                        every 0.1 s), Postgres was down, or a fault held the claim. The lease is 2 s; a daemon that
@@ -35,8 +37,8 @@ from statistics import median
 from tests.checks.chaos.run import Run
 
 HEAD = (
-    "  seed daemons rows kills freezes faults published failed deleted  lost doubled stuck stale orphans takeover"
-    "  healed   took"
+    "  seed daemons rows kills freezes faults published failed deleted  lost doubled stuck stale orphans no repo"
+    " takeover  healed   took"
 )
 
 
@@ -48,7 +50,7 @@ def line(run: Run) -> str:
         f"{run.seed:6} {run.daemons:7} {run.rows:4} {run.kills:5} {run.freezes:7} {run.met.total():6} "
         f"{ended['published']:9} {ended['failed']:6} {ended['deleted']:7} {len(verdict.lost):5} "
         f"{len(verdict.doubled):7} {len(verdict.stuck):5} {len(run.stale):5} {len(verdict.orphans):7} "
-        f"{max(run.takeovers, default=0):6.1f} s "
+        f"{len(verdict.without_repo):7} {max(run.takeovers, default=0):6.1f} s "
         f"{run.healed_in:5.1f} s {run.took:4.1f} s{'  WRONG' if run.findings else ''}"
     )
 
@@ -83,6 +85,7 @@ def figures(runs: Sequence[Run]) -> str:
             "stuck": sum(len(run.verdict.stuck) for run in runs),
             "stale_writes_accepted": sum(len(run.stale) for run in runs),
             "orphan_repos": sum(len(run.verdict.orphans) for run in runs),
+            "published_without_repo": sum(len(run.verdict.without_repo) for run in runs),
             "takeover_seconds": {
                 "median": round(median(takeovers), 2) if takeovers else None,
                 "max": round(max(takeovers), 2) if takeovers else None,

@@ -18,6 +18,8 @@ PLACES = {
     "fail": ("rest", "POST", "/rpc/watcher_fail$"),
     "defer": ("rest", "POST", "/rpc/watcher_defer$"),
     "release": ("rest", "POST", "/rpc/watcher_release$"),
+    "wait": ("rest", "POST", "/rpc/watcher_wait$"),
+    "erased": ("rest", "POST", "/rpc/watcher_erased$"),
     "beat": ("rest", "POST", "/rpc/watcher_beat$"),
     "version": ("rest", "POST", "/rpc/watcher_version$"),
     "insert": ("rest", "POST", "/trained_identities$"),
@@ -35,10 +37,17 @@ PLACES = {
     "verbs": ("rest", "POST", "/rpc/watcher_"),
 }
 MUTATING = {
-    "claim": 2, "renew": 1, "reserve": 2, "complete": 6, "fail": 2, "defer": 1, "release": 1,
-    "create": 4, "put": 2, "commit": 5, "delete": 1,
+    "claim": 2, "renew": 1, "reserve": 2, "complete": 6, "fail": 2, "defer": 1, "release": 1, "wait": 1,
+    "create": 4, "put": 2, "commit": 5, "delete": 3, "erased": 2,
 }  # fmt: skip
 """Requests that change something, with weights."""
+LONGEST_FREEZE = 4.0
+"""Seconds for which a daemon is frozen."""
+LONGEST_DELAY = 4.0
+"""Seconds by which all faults together delay a request before it is processed."""
+LATE_SECONDS = 8
+"""Seconds within which a sent request is processed, at least LONGEST_FREEZE + LONGEST_DELAY: a daemon can be frozen
+between checking its lease and sending."""
 ANYWHERE = {
     **MUTATING, "fetch": 4, "look": 3, "batch": 3, "hub": 2, "verbs": 2,
     "beat": 1, "version": 1, "insert": 1, "whoami": 1, "info": 1, "card": 1,
@@ -99,9 +108,11 @@ def draw(seed: int, lasts: float = 11.0) -> Schedule:
     families = {family: rnd.choice((0, 1, 1, 2, 4)) * share for family, share in _FAMILIES.items()}
     many = rnd.randint(int(1.5 * lasts), int(3.5 * lasts))
     drawn = [family(rnd) for family in rnd.choices(list(families), list(families.values()), k=many)]
-    # Every run has lost answers and late requests. Faults that wait for a request begin early, so that a request meets them.
+    # Every run has lost answers, delayed and late requests. Faults that wait for a request begin early, so that one meets
+    # them.
     drawn += [_lost_answer(rnd) for _ in range(rnd.randint(int(lasts), int(2 * lasts)))]
-    drawn += [_late(rnd) for _ in range(rnd.randint(2, 6))]
+    drawn += [_delayed(rnd) for _ in range(rnd.randint(2, 6))]
+    drawn += [_late(rnd) for _ in range(rnd.randint(int(lasts / 2), int(lasts)))]
     harms = [Event(rnd.uniform(0, 0.6 if "times" in how else 1.0) * lasts, do, how) for do, how in drawn]
     return Schedule(
         seed=seed,
@@ -137,7 +148,7 @@ def _acts(rnd: random.Random, rows: list[Row], people: int, lasts: float) -> lis
     # Users retry failed rows from time to time.
     acts += [
         Event(rnd.uniform(1, lasts), "retry_failed", {"person": rnd.randrange(people)})
-        for _ in range(rnd.randint(0, 6))
+        for _ in range(rnd.randint(2, 8))
     ]
     if people > 2 and rnd.random() < 0.4:
         acts.append(Event(rnd.uniform(0.4 * lasts, lasts), "leave", {"person": rnd.randrange(people)}))
@@ -164,7 +175,7 @@ def _kill(rnd: random.Random) -> Drawn:
 
 
 def _freeze(rnd: random.Random) -> Drawn:
-    return "freeze", {"daemon": rnd.randrange(4), "seconds": rnd.uniform(0.5, 5)}
+    return "freeze", {"daemon": rnd.randrange(4), "seconds": rnd.uniform(0.5, LONGEST_FREEZE)}
 
 
 def _stop(rnd: random.Random) -> Drawn:
@@ -173,7 +184,7 @@ def _stop(rnd: random.Random) -> Drawn:
 
 def _ambush(rnd: random.Random) -> Drawn:
     """On a request to the place, all daemons are killed or frozen for longer than the lease; the request is done later."""
-    freeze = rnd.choice((0, 0, 0, rnd.uniform(2.5, 4)))
+    freeze = rnd.choice((0, 0, 0, rnd.uniform(2.5, LONGEST_FREEZE)))
     return "ambush", {
         "place": _place(rnd, MUTATING),
         "when": rnd.choice(("before", "after")),
@@ -194,14 +205,28 @@ def _lost_answer(rnd: random.Random) -> Drawn:
     }
 
 
-def _late(rnd: random.Random) -> Drawn:
+def _delayed(rnd: random.Random) -> Drawn:
     """A request that the network delays for longer than the lease."""
     return "fault", {
         "action": "Delay",
-        "options": {"seconds": rnd.uniform(2.2, 5)},
+        "options": {"seconds": rnd.uniform(2.2, LONGEST_DELAY)},
         "place": _place(rnd, MUTATING),
         "times": rnd.choice((1, 1, 2)),
         "skip": rnd.choice((0, 0, 1)),
+    }
+
+
+def _late(rnd: random.Random) -> Drawn:
+    """A request that is not answered, and is processed after its sender has retried it, timed out or been killed."""
+    return "fault", {
+        "action": "Late",
+        "options": {
+            "seconds": rnd.uniform(0.3, LONGEST_DELAY),
+            "connection": rnd.choice(("cut", "cut", "hang")),
+        },
+        "place": _place(rnd, MUTATING),
+        "times": rnd.choice((1, 1, 2)),
+        "skip": rnd.choice((0, 0, 0, 1, 2)),
     }
 
 
@@ -234,7 +259,7 @@ def _for_a_while(rnd: random.Random) -> Drawn:
             ("Hang", {}),
             ("Hold", {"when": "before"}),
             ("Hold", {"when": "after"}),
-            ("Rate", {"bytes_per_second": rnd.uniform(2_000, 40_000)}),
+            ("Rate", {"bytes_per_second": rnd.uniform(8_000, 40_000)}),
             ("Answer", {"status": rnd.choice((500, 503)), "body": "trouble", "headers": LONG_WAIT}),
         )
     )

@@ -32,9 +32,10 @@ def _of_services(exchanges: Sequence[Exchange], began: float) -> Iterator[Note]:
                 yield Note(
                     at,
                     "claim",
-                    f"{exchange.asked['p_instance']} claims {claim['identity_id']} as attempt {claim['attempt']}{looks}",
+                    f"{exchange.asked['p_instance']} claims {claim['identity_id']} to {claim['kind']} "
+                    f"as attempt {claim['attempt']}{looks}",
                 )
-        elif exchange.name in {"reserve", "complete", "fail", "defer", "release"}:
+        elif exchange.name in {"reserve", "complete", "erased", "fail", "defer", "wait", "release"}:
             asked = exchange.asked
             why = asked.get("p_code") or asked.get("p_reason") or ""
             yield Note(

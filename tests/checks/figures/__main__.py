@@ -12,18 +12,46 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
 import click
 
-from . import clock, commits, crashes, fencing, locks, outages, stopping, waiting
+from . import (
+    bulk,
+    clock,
+    commits,
+    crashes,
+    endless,
+    fencing,
+    late,
+    locks,
+    missing,
+    names,
+    outages,
+    stopping,
+    waiting,
+)
 from .figure import Figure, Measured
 
 FIGURES = {
     figure.name: figure
-    for room in (fencing, commits, crashes, stopping, waiting, locks, clock, outages)
+    for room in (
+        fencing,
+        commits,
+        crashes,
+        stopping,
+        waiting,
+        locks,
+        clock,
+        outages,
+        endless,
+        missing,
+        late,
+        bulk,
+        names,
+    )
     for figure in room.FIGURES
 }
 _MARKS = {True: "✓", False: "✗", None: "–"}
 # Figures that mostly wait, beside the one that uses the CPU.
 _WAITING_AT_ONCE = 3
-_TIMEOUT = 300.0
+_TIMEOUT = 1200.0
 
 
 @click.command()

@@ -14,7 +14,7 @@ from tests.acceptance.running import Watcher
 from watcher.sandbox.faults import Answer
 
 from .figure import Figure, Measured, in_words, spread
-from .scene import Scene, scene
+from .scene import Scene, scene, until
 
 _TIMES = 10
 # Longer than an attempt waits, so that the attempt ends at the first answer.
@@ -161,7 +161,37 @@ def _zombie(rebuilt: list[float], waits: list[float]) -> Measured:
     )
 
 
+def _feed() -> Measured:
+    """The connection breaks, is closed by the server, and cannot be made again; the looks are seen by the sandbox."""
+    looks: list[float] = []
+    with scene() as here, Watcher(here.stage) as watcher:
+        for number in range(1, _TIMES + 1):
+            watcher.wait_for("feed_alive", count=number, within=100)
+            time.sleep(random.uniform(1, 4))
+            lost = time.monotonic()
+            here.sandbox.realtime.refuse(503, times=3)
+            here.sandbox.realtime.close_all(1006 if number % 2 else 1012)
+            looks.append(_next_look(here, lost) - lost)
+        watcher.stop()
+    numbers = spread(looks)
+    return Measured(numbers["max"] <= 2.5, in_words(numbers), numbers)
+
+
+def _next_look(here: Scene, after: float) -> float:
+    """When the first claim after a moment came, on the monotonic clock."""
+    came: list[float] = []
+
+    def looked() -> bool:
+        claims = (seen.came_at for seen in here.sandbox.faults.log() if seen.path.endswith("/watcher_claim"))
+        came.extend(at for at in claims if at > after)
+        return bool(came)
+
+    until(looked)
+    return came[0]
+
+
 FIGURES = [
+    Figure("feed", "Realtime lost → the next look within 2.5 s", _feed, waits=True),
     Figure("retry", "a retry, a replay, the end of a back-off: claimed within 3 s", _retry, waits=True),
     Figure("no_realtime", "no Realtime: insert → claim p50 ≤ 1.1 s, max ≤ 2.5 s", _no_realtime, waits=True),
     Figure("zombie_idle", "a silent Realtime, no rows: reconnected within 70 s", _zombie_idle, waits=True),

@@ -1,11 +1,12 @@
-"""Checks the queue, as Supabase reports it: no due row waits for long, and no two daemons share one name."""
+"""Checks the queue: as Supabase reports it: no due row waits for long, and no other machine's daemon has this one's name."""
 
 from collections.abc import AsyncIterator
 
 from watcher.errors import WatcherError
 from watcher.operator.doctor.finding import Finding, unanswered
-from watcher.operator.format import count, duration
+from watcher.operator.format import ago, count, duration
 from watcher.operator.queries import Queries
+from watcher.process.instance import machine
 from watcher.settings.settings import Settings
 
 _OVERDUE = 300.0
@@ -13,7 +14,7 @@ _OVERDUE = 300.0
 
 
 async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Finding]:
-    """Check which rows wait, and which run holds which."""
+    """Check which rows wait, and who was heard lately."""
     try:
         status = await queries.status()
     except WatcherError as error:
@@ -30,11 +31,10 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
         yield Finding("queue", "warning", sentence, "systemctl status watcher; journalctl -u watcher -n 50")
     else:
         yield Finding("queue", "ok", f"No due row waits for long; {count(status['pending'], 'row')} pending.")
-    runs = {
-        row["run_id"]
-        for row in status["publishing"]
-        if row["instance"] == settings.instance and row["attempt"] and row["lease_seconds"] > 0
-    }
-    if len(runs) > 1:
-        sentence = f"Two daemons are named {settings.instance}: whichever starts takes over the other's rows."
+    known = status["instances"].get(settings.instance)
+    if known is not None and known["machine"] != machine():
+        sentence = (
+            f"A daemon runs as {settings.instance} on another machine ({known['machine']}), and was heard "
+            f"{ago(known['heard_seconds_ago'])}: one that starts here waits for it to be gone."
+        )
         yield Finding("instance", "error", sentence, "Set WATCHER_INSTANCE to another name for one of them.")

@@ -343,9 +343,7 @@ class Late:
             await asyncio.wait_for(passage.gate.opened(), self.seconds)
 
         async def kept_receive() -> Message:
-            if not messages:
-                await asyncio.Event().wait()  # to the app, the caller is still there
-            return messages.pop(0)
+            return messages.pop(0) if messages else await passage.receive()
 
         await passage.go_on(kept_receive, _discard)
         passage.gate.finish()

@@ -45,6 +45,11 @@ class Access:
         self._users = dict(users)
         self._restricted: dict[str, User | None] = {}
 
+    def add(self, token: str, user: User) -> None:
+        """Accept one more token, of a user who may have others."""
+        with self._lock:
+            self._users[token] = user
+
     def revoke(self, token: str) -> None:
         """Refuse the token from now on; LookupError for an unknown one."""
         with self._lock:

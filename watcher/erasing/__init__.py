@@ -1,0 +1,1 @@
+"""Erasing: what nobody may have any more is taken from the Hub."""
