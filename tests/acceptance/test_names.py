@@ -5,7 +5,7 @@ from huggingface_hub import CommitOperationAdd
 
 from tests.acceptance.person import BUCKET, Person
 from tests.acceptance.places import PHOTOS, at, hold, inserted, outcomes
-from tests.acceptance.repo import audit, download
+from tests.acceptance.repo import audit, download, orphans
 from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage, unique
 from tests.support.pictures import jpeg
@@ -68,13 +68,14 @@ def test_a_photo_that_is_gone_for_fifteen_seconds_fails_the_row_and_leaves_no_re
     stage.admin.storage.from_(BUCKET).remove([person.row(identity)["image_paths"][2]])
     with Watcher(stage) as watcher:
         row = person.wait_for(identity, "failed")
+        stage.erase_due()
         watcher.stop()
     assert row["error_code"] == "image_missing"
     assert "Image 3 (photo.jpg)" in row["error_message"]
-    assert not any(stage.api.repo_exists(name) for name in stage.names())
+    assert not orphans(stage)
 
 
-def test_in_another_namespace_it_begins_anew_and_takes_the_empty_repo_away(
+def test_in_another_namespace_it_begins_anew_and_the_empty_repo_goes_once_the_old_one_is_served(
     stage: Stage, sandbox: Sandbox, person: Person
 ) -> None:
     sandbox.hub.access._users["hf_member"] = User(sandbox.hub_user, orgs={"acme": "write"})
@@ -91,7 +92,11 @@ def test_in_another_namespace_it_begins_anew_and_takes_the_empty_repo_away(
         row = person.wait_for(identity, "published")
         again.stop()
     assert row["model_id"].startswith("acme/identity-ada-")
-    assert stage.names().keys() == {first, row["model_id"]}
+    assert stage.to_erase() == {first}, "Its token need not be valid for the old namespace."
+    with Watcher(stage, instance) as back:
+        stage.erase_due()
+        back.stop()
+    assert stage.names().keys() == {row["model_id"]}
     assert not stage.api.repo_exists(first)
     sandbox_token, stage.token = stage.token, "hf_member"
     try:
@@ -109,7 +114,8 @@ def test_what_the_hub_refuses_to_take_fails_the_row_and_leaves_no_repo(
     identity = inserted(person)
     with Watcher(stage) as watcher:
         row = person.wait_for(identity, "failed")
+        stage.erase_due()
         watcher.stop()
     assert row["error_code"] == "hub_refused"
     assert "not to our taste" in row["error_message"]
-    assert not any(stage.api.repo_exists(name) for name in stage.names())
+    assert not orphans(stage)

@@ -36,7 +36,14 @@ def test_replay_tries_what_failed_and_counts_what_it_did(
     chosen = [done, first, str(uuid4())]
     would = stage.rpc("watcher_replay", ids=chosen, dry_run=True)
     code = before[first]["error_code"]
-    assert would == {"replayed": 1, "codes": {code: 1}, "published": 1, "pending": 0, "publishing": 0}
+    assert would == {
+        "replayed": 1,
+        "codes": {code: 1},
+        "published": 1,
+        "pending": 0,
+        "publishing": 0,
+        "last": None,
+    }
     assert stage.rpc("watcher_replay", user=person.id, code="image_missing")["replayed"] == 0
     assert {identity: person.row(identity) for identity in before} == before
 
@@ -61,7 +68,7 @@ def test_replay_leaves_a_running_row_alone(
     identity = inserted(person)
     held.wait_reached()
     counts = stage.rpc("watcher_replay", ids=[identity])
-    assert counts == {"replayed": 0, "codes": {}, "published": 0, "pending": 0, "publishing": 1}
+    assert counts == {"replayed": 0, "codes": {}, "published": 0, "pending": 0, "publishing": 1, "last": None}
     held.release()
     audit(stage, person.wait_for(identity, "published"), PHOTOS)
 

@@ -29,8 +29,8 @@ def _replay() -> Measured:
             here.database.execute(
                 """
                 insert into public.trained_identities
-                  (user_id, identity_name, image_paths, num_training_images, status, error_code, error_message)
-                select %s, 'Ada', %s, 3, 'failed', 'attempts_exhausted', 'Gave up.' from generate_series(1, %s)
+                  (user_id, identity_name, image_paths, status, error_code, error_message)
+                select %s, 'Ada', %s, 'failed', 'attempts_exhausted', 'Gave up.' from generate_series(1, %s)
                 """,
                 [here.person.id, here.paths, _ROWS],
             )

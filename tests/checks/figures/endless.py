@@ -10,7 +10,7 @@ from uuid import uuid4
 from tests.acceptance.person import Person
 from tests.acceptance.places import at
 from tests.acceptance.running import Watcher
-from watcher.sandbox.faults import Answer
+from watcher.sandbox.faults import Answer, Delay
 from watcher.sandbox.faults.actions import Passage
 from watcher.sandbox.hub.access import User
 
@@ -58,7 +58,7 @@ _CALLS: dict[str, tuple[str, str, str]] = {
     "fetch": ("storage", "/object/authenticated/", ""),
     "reserve": ("rest", "watcher_reserve$", ""),
     "complete": ("rest", "watcher_complete$", ""),
-    "renew": ("rest", "watcher_renew$", ""),
+    "renew": ("rest", "watcher_renew$", "slow commit"),
     "defer": ("rest", "watcher_defer$", "commit"),
     "fail": ("rest", "watcher_fail$", "broken photo"),
 }
@@ -137,13 +137,15 @@ def _with_strange_answers(here: Scene, call: str) -> Numbers:
     rules = [here.sandbox.faults.add(strange, service=service, path=path, times=None)]
     if needs == "commit":
         rules.append(here.sandbox.faults.add(Answer(503), **at("commit"), times=None))
+    if needs == "slow commit":
+        rules.append(here.sandbox.faults.add(Delay(3), **at("commit"), times=None))
     paths = here.paths
     if needs == "broken photo":
         paths = [*here.paths[:2], here.person.upload(b"no photo", "note.jpg")]
     with Watcher(here.stage, program=(_PROGRAM, ""), **_SHORT) as watcher:
         watcher.wait_for("ready")
         found = _to_its_end(here, here.person.insert("Ada", paths))
-        assert any(rule.reached for rule in rules), f"Nothing was strange about {call}."
+        assert rules[0].reached, f"Nothing was strange about {call}."
         for rule in rules:
             here.sandbox.faults.remove(rule)
         watcher.kill()

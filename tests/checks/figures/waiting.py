@@ -166,10 +166,10 @@ def _feed() -> Measured:
     looks: list[float] = []
     with scene() as here, Watcher(here.stage) as watcher:
         for number in range(1, _TIMES + 1):
-            watcher.wait_for("feed_alive", count=number, within=100)
+            watcher.wait_for("feed_alive", count=number, within=300)
             time.sleep(random.uniform(1, 4))
             lost = time.monotonic()
-            here.sandbox.realtime.refuse(503, times=3)
+            here.sandbox.realtime.refuse(503)
             here.sandbox.realtime.close_all(1006 if number % 2 else 1012)
             looks.append(_next_look(here, lost) - lost)
         watcher.stop()
