@@ -205,7 +205,7 @@ def _outages(here: Scene) -> str:
             slow.wait_reached()
             access.revoke(token)
             here.sandbox.faults.remove(slow)
-            watcher.wait_for("outage", count=number)
+            watcher.wait_for("released", count=number)
             slow = here.keep("commit")
             access.restore(token)
         here.sandbox.faults.remove(slow)
