@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 NODE := .venv/node
 RIVALS := .venv/rivals
 
-.PHONY: help install demo sandbox web check format test chaos figures bench truth test-postgres check-supabase check-web has-chromium clean
+.PHONY: help install demo sandbox web check format test chaos figures bench truth test-postgres check-photos check-supabase check-web has-chromium clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ test-postgres: install  ## the tests of the schema, on Postgres 15 and 17
 
 check-supabase: install $(NODE)  ## the migrations with the Supabase CLI (network)
 	@$(BIN)/python -m tests.checks.supabase
+
+check-photos: install  ## damage photos at random: what passes opens, shows the same, tells nothing (RUNS=20000, SEED=1; exiftool)
+	@$(BIN)/python -m tests.checks.photos --runs $(or $(RUNS),20000) --seed $(or $(SEED),1)
 
 check-web: has-chromium install $(NODE)  ## examples/web and docs/frontend.md's program in Chromium (network; ONLY='1 10')
 	@$(BIN)/python -m tests.checks.web $(ONLY)

@@ -70,6 +70,7 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
             storage.Storage(image_http, url=settings.supabase_url, key=key),
             fetches=settings.fetches,
             retry=retry,
+            clean=settings.metadata == "clean",
         )
         leases = Leases(verbs, length=settings.lease, renewal=settings.renewal)
         works: dict[str, Work] = {

@@ -169,6 +169,7 @@ COLUMNS: dict[str, dict[str, tuple[Any, bool]]] = {
         "published_at": ("2030-01-01", False),
         "error_code": ("x", False),
         "error_message": ("x", False),
+        "error_image": (1, False),
         "created_at": ("2030-01-01", False),
         "updated_at": ("2030-01-01", False),
     },

@@ -31,6 +31,7 @@ from starlette.routing import BaseRoute, Route
 
 from watcher.sandbox.faults.actions import (
     Answer,
+    Cache,
     Cut,
     Delay,
     Hang,
@@ -53,6 +54,7 @@ _ACTIONS = {
     "rate": Rate,
     "cut": Cut,
     "truncate": Truncate,
+    "cache": Cache,
     "hang": Hang,
     "lose_answer": LoseAnswer,
     "hold": Hold,
