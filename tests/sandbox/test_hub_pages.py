@@ -74,7 +74,7 @@ def test_a_picture_is_shown_and_nothing_else_runs(browser: httpx.Client) -> None
 @pytest.mark.parametrize(
     "path",
     ["/alice/none", "/bob/secret", f"/{REPO}/tree/main/none", f"/{REPO}/blob/main/none", f"/{REPO}/raw/main/none",
-     f"/{REPO}/commit/{'0' * 40}", f"/datasets/{REPO}", "/api/none"],
+     f"/{REPO}/commit/{'0' * 40}", f"/datasets/{REPO}"],
 )  # fmt: skip
 def test_what_is_not_there_or_not_the_owners_is_a_404(browser: httpx.Client, path: str) -> None:
     assert browser.get(path).status_code == 404

@@ -1,5 +1,5 @@
 import { useState } from 'react'
-import { photoAtFault, refusal, type Identities, type Identity } from './identities'
+import { refusal, type Identities, type Identity } from './identities'
 import { Photos } from './Photos'
 
 type Props = { row: Identity; identities: Identities }
@@ -8,7 +8,7 @@ type Props = { row: Identity; identities: Identities }
 export function IdentityCard({ row, identities }: Props) {
   const [busy, setBusy] = useState(false)
   const [refused, setRefused] = useState('')
-  const fault = row.status === 'failed' ? photoAtFault(row) : null
+  const fault = row.error_image
 
   const run = async (act: () => Promise<void>) => {
     setBusy(true)

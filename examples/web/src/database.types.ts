@@ -9,6 +9,7 @@ export type Database = {
           commit_sha: string | null
           created_at: string
           error_code: string | null
+          error_image: number | null
           error_message: string | null
           huggingface_repo_url: string | null
           id: string

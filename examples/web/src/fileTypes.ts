@@ -17,6 +17,8 @@ const formats: [string, string][] = [
   ["(?:\\xef\\xbb\\xbf)?\\s*<(?:!doctype html|html|head|body|script)\\b", "is a web page; upload the picture itself"],
   ["(?:\\xef\\xbb\\xbf)?\\s*<(?:.*<)?svg\\b", "is an SVG drawing; save it as JPG or PNG"],
   ["\\x00+$", "begins with zeros only; upload it again"],
+  ["--[^\\r\\n]{1,100}\\r?\\nContent-", "is a form (multipart) with a picture in it; upload the picture itself, as a File or Blob"],
+  ["\\xc3\\xbf\\xc3\\x98\\xc3\\xbf|(?:\\xef\\xbf\\xbd){3}|(?:\\xc2\\x89|\\xef\\xbf\\xbd)PNG", "was read as text on its way, which destroys a picture; upload the File or Blob itself"],
   ["[\\t\\n\\r -~\\x80-\\xff]+$", "is text; upload the picture itself"],
 ]
 

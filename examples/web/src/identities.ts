@@ -20,12 +20,6 @@ const LOOK_EVERY = 10_000 // ms; events can be lost without a sign
 const SHOWN_SECONDS = 3600
 const DRAFT = 'identity'
 
-/** The number of the photo at which a row has failed, from 1; null if it was none. */
-export function photoAtFault(row: Identity): number | null {
-  const found = /^Image (\d+) /.exec(row.error_message ?? '')
-  return found ? Number(found[1]) : null
-}
-
 /** The identities of the user who is signed in with `supabase`, which was made with this URL and publishable key. */
 export class Identities {
   readonly supabase: SupabaseClient<Database>

@@ -25,17 +25,19 @@ async def _no_such_repo(request: Request) -> Response:
     raise repo_not_found(anonymous=user is None)
 
 
-ROUTES = [
+# Before the pages, which take any two names for a repo's.
+API_ROUTES = [
     *(
         Route(path, _no_such_repo, methods=_METHODS)
         for kind in ("models", "datasets")
-        for path in (
-            f"/api/{kind}/{{name}}",
-            f"/api/{kind}{_BARE}",
-            f"/api/{kind}{_BARE}/{{rest:path}}",
-            f"/{kind}/{{name}}/resolve/{{rest:path}}",
-        )
+        for path in (f"/api/{kind}/{{name}}", f"/api/{kind}{_BARE}", f"/api/{kind}{_BARE}/{{rest:path}}")
     ),
-    Route("/{name}/resolve/{rest:path}", _no_such_repo, methods=_METHODS),
+    Route("/api/{path:path}", _missing, methods=_METHODS),
+]
+ROUTES = [
+    *(
+        Route(f"{prefix}/{{name}}/resolve/{{rest:path}}", _no_such_repo, methods=_METHODS)
+        for prefix in ("/models", "/datasets", "")
+    ),
     Route("/{path:path}", _missing, methods=_METHODS),
 ]

@@ -39,6 +39,7 @@ class Hub:
                 *commits.ROUTES,
                 *trees.ROUTES,
                 *files.ROUTES,
+                *missing.API_ROUTES,
                 *pages.ROUTES,
                 *missing.ROUTES,
             ],
