@@ -72,7 +72,7 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
         )
         stack.callback(hub.close)
         bucket = storage.Storage(image_http, url=settings.supabase_url, key=key)
-        photos = Photos(bucket, fetches=settings.fetches, retry=retry)
+        photos = Photos(bucket, fetches=settings.fetches, retry=retry, clean=settings.metadata == "clean")
         leases = Leases(verbs, length=settings.lease, renewal=settings.renewal)
         works: dict[str, Work] = {
             "publish": Publisher(
