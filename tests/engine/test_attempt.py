@@ -480,7 +480,7 @@ async def test_a_second_row_that_is_refused_makes_it_an_outage_and_gives_back_wh
 
 def checks_of(reach: Reach) -> dict[str, Checks]:
     """The checks of a memory, for one that knows nothing yet."""
-    return {name: Checks(service.key._request, service._others) for name, service in reach._services.items()}
+    return {name: service.checks for name, service in reach._services.items()}
 
 
 @pytest.mark.parametrize("trouble", [Hang(), Answer(503), Answer(200, b"[]")], ids=["hung", "503", "strange"])

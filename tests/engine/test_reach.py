@@ -18,15 +18,19 @@ class Service:
     key: WatcherError | None = None
     others: WatcherError | None = None
     has_others: bool = True
+    takes: float = 0
+    """Seconds."""
     asked: list[str] = field(default_factory=list)
 
     async def ask_key(self) -> None:
         self.asked.append("key")
+        await asyncio.sleep(self.takes)
         if self.key:
             raise self.key
 
     async def ask_others(self, row: str) -> bool:
         self.asked.append(f"others than {row}")
+        await asyncio.sleep(self.takes)
         if self.others:
             raise self.others
         return self.has_others
@@ -155,3 +159,38 @@ async def test_many_rows_that_are_refused_at_once_ask_once(reach: Reach, service
     await asyncio.gather(*(judge(reach, row) for row in "bcdefg"))
     assert service.asked.count("key") == 1
     assert sum(question.startswith("others") for question in service.asked) == 1
+
+
+@pytest.mark.parametrize("error", [Outage("No."), Misconfigured("No.")])
+async def test_many_rows_that_meet_a_refused_key_ask_once_so_that_none_waits_for_the_others(
+    reach: Reach, service: Service, error: WatcherError
+) -> None:
+    assert await judge(reach, "a", 1) is None, "It spends an attempt."
+    service.asked.clear()
+    await asyncio.sleep(2)
+    service.key, service.takes = error, 4
+    async with asyncio.timeout(5):
+        met = await asyncio.gather(*(judge(reach, row, 2, now=True) for row in "bcdefg"))
+    assert service.asked == ["key"]
+    outages = [outage for outage in met if outage is not None]
+    assert [(str(one), one.certain, one.of_kind) for one in outages] == [("No.", True, False)] * 6
+    assert [number for one in outages for number in one.spent_by].count(1) == 1, "Given back once."
+
+
+async def test_many_rows_that_meet_a_token_without_the_right_to_write_ask_once(
+    reach: Reach, service: Service
+) -> None:
+    service.others, service.takes = Outage("No."), 4
+    met = await asyncio.gather(*(judge(reach, row) for row in "bcdefg"))
+    assert [question for question in service.asked if question != "key"] == ["others than b"]
+    assert all(outage is not None and outage.of_kind and outage.probe is not None for outage in met)
+
+
+async def test_a_refusal_is_no_answer_for_a_row_that_is_refused_later(reach: Reach, service: Service) -> None:
+    service.key = Outage("No.")
+    assert await judge(reach, "b", now=True) is not None
+    await asyncio.sleep(0.1)
+    service.key = None
+    reach.passed("a", "commit")
+    assert await judge(reach, "b", now=True) is None
+    assert service.asked == ["key", "key"]

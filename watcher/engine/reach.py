@@ -7,6 +7,7 @@ there. What it does not settle, a check does: a request that concerns no row, or
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from watcher.errors import Misconfigured, Outage, Refused
 
@@ -56,7 +57,7 @@ class Reach:
 
     async def _judge(self, refusal: Refused, row: str, step: "_Step", now: float) -> None:
         service = self._services[refusal.service]
-        await service.key.ask(now, believed=_ASK_AGAIN[refusal.now])
+        await service.ask_key(now, believed=_ASK_AGAIN[refusal.now])
         others_pass = step.passed_by_another(row, now)
         others_refused = step.others_refused(row, now)
         if others_pass and not others_refused:
@@ -102,49 +103,58 @@ class _Step:
 
 
 class _Shared:
-    """One request for all who want to know the same at about the same time."""
+    """One question for all who want to know the same at about the same time."""
 
-    def __init__(self, request: Callable[[], Awaitable[object]]) -> None:
-        self._request = request
+    def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._asked_at = float("-inf")
+        self._accepted_at = float("-inf")
+        self._refused_at = float("-inf")
+        self._refusal = ""
 
-    async def ask(self, now: float, *, believed: float) -> None:
-        """Return if it was answered with a yes at most `believed` seconds ago, else ask."""
+    async def ask(self, request: Callable[[], Awaitable[object]], now: float, *, believed: float) -> bool:
+        """Return True if a request of the last `believed` seconds was accepted, else send one; False if it returns that.
+
+        Raises what it raises. Those who wait while another's request is refused are refused, too: in an outage many rows
+        ask at once, and if each sent its own, the last ones would not be answered in time.
+        """
         async with self._lock:
-            if self._asked_at < now - believed:
-                asked_at = _now()
-                await self._request()
-                self._asked_at = asked_at
+            if self._refused_at >= now:
+                raise Outage(self._refusal)
+            if self._accepted_at >= now - believed:
+                return True
+            asked_at = _now()
+            try:
+                accepted = await request() is not False
+            except (Outage, Misconfigured) as error:
+                self._refused_at, self._refusal = _now(), str(error)
+                raise
+            if accepted:
+                self._accepted_at = asked_at
+            return accepted
 
 
 class _Service:
     """The checks of one service, each shared."""
 
     def __init__(self, checks: Checks) -> None:
-        self.key = _Shared(checks.key)
-        self._others = checks.others
-        self._lock = asyncio.Lock()
-        self._asked_at = float("-inf")
+        self.checks = checks
+        self._key, self._right = _Shared(), _Shared()
+
+    async def ask_key(self, now: float, *, believed: float) -> None:
+        """Return if the key is good, known for at most `believed` seconds."""
+        await self._key.ask(self.checks.key, now, believed=believed)
 
     async def ask_others(self, row: str, now: float) -> bool:
-        """Return whether there was something to ask, raise Outage if it is refused; at most one request a minute."""
-        if self._others is None:
+        """Return whether there was something to ask, raise Outage if it is refused; if not, one request a minute."""
+        if self.checks.others is None:
             return True
-        others = self._others
-        async with self._lock:
-            if self._asked_at >= now - _EVIDENCE:
-                return True
-            try:
-                asked_at = _now()
-                asked = await others(row)
-            except Outage as outage:
-                outage.of_kind = True
-                outage.probe = lambda: others(row)
-                raise
-            if asked:
-                self._asked_at = asked_at
-            return asked
+        request = partial(self.checks.others, row)
+        try:
+            return await self._right.ask(request, now, believed=_EVIDENCE)
+        except Outage as outage:
+            outage.of_kind = True
+            outage.probe = request
+            raise
 
 
 def _now() -> float:

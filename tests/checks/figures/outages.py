@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.acceptance.places import outcomes
 from tests.acceptance.repo import audit
 from tests.acceptance.running import Watcher
 from watcher.sandbox.faults import Answer
@@ -68,7 +67,8 @@ def _outage(here: Scene, begin: Callable[[], object], end: Callable[[], object],
         logged, over = len(watcher.said("outage")), len(watcher.said("outage_over"))
     for row in rows:
         audit(here.stage, here.person.row(row))
-        assert set(outcomes(here.stage, row)) <= {"released", "published"}
+        found = [(attempt["outcome"], attempt["reason"]) for attempt in here.attempts(row)]
+        assert {outcome for outcome, _ in found} <= {"released", "published"}, found
     return {"spent": spent, "failed": failed, "logged": logged, "over": over, "resumed": round(resumed, 1)}
 
 
