@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import itertools
 import selectors
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import cache
@@ -30,6 +31,9 @@ from watcher.supabase.client import supabase_client
 from watcher.supabase.rpc import Rpc
 from watcher.supabase.storage import Storage
 from watcher.supabase.verbs import Verbs
+
+# A shell that starts tests in the background has SIGINT ignored, and programs that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _names = (f"test_{number}" for number in itertools.count(1))
 
