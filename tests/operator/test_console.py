@@ -210,6 +210,8 @@ def many_failed(scene: Scene, count: int) -> None:
         "error_message from public.trained_identities, generate_series(2, %s) n",
         [count],
     )
+    # As autovacuum does some time after so many inserts: without it a batch can take longer than a statement may.
+    scene.database.overwrite("analyze public.trained_identities, watcher.work")
 
 
 def pending(scene: Scene) -> int:
