@@ -203,15 +203,11 @@ def test_replay_chooses_by_the_time_of_the_failure(scene: Scene) -> None:
 
 
 def many_failed(scene: Scene, count: int) -> None:
-    """Failed rows of a hundred users."""
     failed(scene)
     scene.database.overwrite(
-        "with people as (insert into auth.users (id) select gen_random_uuid() from generate_series(1, 100) returning id), "
-        "numbered as (select id, row_number() over () as number from people) "
         "insert into public.trained_identities (user_id, identity_name, image_paths, status, error_code, error_message) "
-        "select id, 'Ada', array[id || '/1', id || '/2', id || '/3'], 'failed', "
-        "case when n %% 2 = 0 then 'image_missing' else 'hub_refused' end, 'Gone.' "
-        "from generate_series(2, %s) n join numbered on number = n %% 100 + 1",
+        "select user_id, identity_name, image_paths, status, case when n %% 2 = 0 then error_code else 'hub_refused' end, "
+        "error_message from public.trained_identities, generate_series(2, %s) n",
         [count],
     )
 
