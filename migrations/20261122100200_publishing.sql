@@ -22,18 +22,17 @@ begin
         due := now();
         if tg_op = 'INSERT' or old.status = 'failed' then
           -- Fairness between users: for each other open row of its user, a row queues half a minute later than it came.
-          -- Counts at most a hundred of them, since a replay may open thousands in one statement.
+          -- Counts at most a hundred of them, since a replay may open thousands in one statement. From the queue alone:
+          -- a session keeps its plan, and with a join one that was made for an empty queue takes minutes later.
           due := due + (
             select 30 * count(*) from (
-              select from public.trained_identities t
-              join watcher.work w on w.identity_id = t.id and w.kind = 'publish'
-              where t.user_id = new.user_id and t.status in ('pending', 'publishing') limit 100
+              select from watcher.work w where w.owner = new.user_id and w.kind = 'publish' limit 100
             ) others
           ) * interval '1 second';
         end if;
       end if;
-      insert into watcher.work as w (kind, identity_id, turn_at, next_at)
-      values ('publish', new.id, due, new.next_attempt_at)
+      insert into watcher.work as w (kind, identity_id, owner, turn_at, next_at)
+      values ('publish', new.id, new.user_id, due, new.next_attempt_at)
       on conflict (identity_id, kind) do update set turn_at = excluded.turn_at, next_at = excluded.next_at
       where (w.turn_at, w.next_at) is distinct from (excluded.turn_at, excluded.next_at);
     elsif new.status in ('published', 'failed') then
@@ -136,8 +135,8 @@ begin
   create function watcher.publish_find_unqueued() returns boolean
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
-    insert into watcher.work (kind, identity_id, turn_at, next_at)
-    select 'publish', t.id, case when t.next_attempt_at is null then now() end, t.next_attempt_at
+    insert into watcher.work (kind, identity_id, owner, turn_at, next_at)
+    select 'publish', t.id, t.user_id, case when t.next_attempt_at is null then now() end, t.next_attempt_at
     from public.trained_identities t
     where t.status in ('pending', 'publishing')
       and not exists (select from watcher.work w where w.identity_id = t.id and w.kind = 'publish')
