@@ -62,6 +62,7 @@ begin
   create index work_due on watcher.work (kind, turn_at) where turn_at is not null;
   create index work_deferred on watcher.work (kind, next_at) where next_at is not null;
   create index work_held on watcher.work (kind) where turn_at is null and next_at is null;
+  create index work_by_owner on watcher.work (owner, kind) where owner is not null;
   create index work_isolated on watcher.work (isolated_for) where isolated_for is not null;
   alter table watcher.work enable row level security;
 

@@ -181,7 +181,7 @@ async def test_a_repo_whose_creation_was_lost_goes_though_the_next_one_was_refus
 ) -> None:
     """Seed 7144: the Hub did not show the repo yet, and of the creations only the last was looked behind."""
     identity = scene.insert()
-    scene.sandbox.hub.knobs.hide_new_repo(4)
+    scene.sandbox.hub.knobs.hide_new_repo(2)
     scene.sandbox.faults.add(LoseAnswer(), service="hub", path="/api/repos/create")
     scene.sandbox.faults.add(Answer(422, {"error": "No."}), service="hub", path="/api/repos/create", skip=1)
     # Somebody else was accepted meanwhile, so that it is the row's fault.

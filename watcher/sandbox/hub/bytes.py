@@ -10,6 +10,8 @@ from pathlib import Path
 
 from watcher.sandbox.hub.git import File, blob_oid
 
+_DELETED = ".deleted"
+
 
 class RepoGoneError(Exception):
     """The repo was deleted during a request to it."""
@@ -51,6 +53,8 @@ class Bytes:
             path.mkdir(parents=True, exist_ok=True)
         for unfinished in self._incoming.iterdir():
             unfinished.unlink()
+        for unfinished in self._repos.glob(f"*{_DELETED}"):
+            shutil.rmtree(unfinished)
 
     def make_folders(self, repo: str) -> None:
         """Make the folders of a new repo."""
@@ -59,7 +63,9 @@ class Bytes:
 
     def delete(self, repo: str) -> None:
         """Delete the folders of a repo."""
-        shutil.rmtree(self._repos / repo)
+        # Renamed first: a request that still writes to the repo finds it gone, and cannot add a file behind the deletion.
+        deleted = (self._repos / repo).rename(self._repos / f"{repo}{_DELETED}")
+        shutil.rmtree(deleted)
 
     def put_blob(self, repo: str, path: str, content: bytes) -> File:
         """Store the content of a regular file; raises RepoGoneError."""
