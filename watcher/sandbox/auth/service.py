@@ -184,9 +184,11 @@ class Auth:
         return JSONResponse(user)
 
     async def admin_delete(self, request: Request) -> Response:
-        """DELETE /admin/users/{id}: foreign keys decide what is deleted with the user."""
+        """DELETE /admin/users/{id}: foreign keys decide what is deleted with the user; softly, the row stays as a shell."""
         self._admin(request)
-        if not await self._users.delete(_uuid(request.path_params["id"])):
+        softly = (await _body(request)).get("should_soft_delete") is True
+        user_id = _uuid(request.path_params["id"])
+        if not await (self._users.soft_delete if softly else self._users.delete)(user_id):
             raise AuthError(404, "user_not_found", "User not found")
         return JSONResponse({})
 

@@ -219,6 +219,29 @@ class Users:
             )
             return await user_of(cursor, user_id)
 
+    async def soft_delete(self, user_id: str) -> bool:
+        """Mark a user as deleted, and hash or clear what names them; return False if there is none.
+
+        No foreign key acts: what refers to the user stays. A token that was issued stays valid until it expires.
+        """
+        async with as_admin(self._database, "soft deleting user") as cursor:
+            await cursor.execute(
+                """
+                update auth.users set email = encode(sha256(email::bytea), 'base64'), encrypted_password = '',
+                    raw_user_meta_data = '{}', raw_app_meta_data = '{}', deleted_at = now()
+                where id = %s and deleted_at is null
+                """,
+                [user_id],
+            )
+            found = cursor.rowcount == 1
+            await cursor.execute("delete from auth.sessions where user_id = %s", [user_id])
+            await cursor.execute(
+                "update auth.identities set identity_data = '{}', provider_id = encode(sha256(provider_id::bytea), 'base64')"
+                " where user_id = %s",
+                [user_id],
+            )
+            return found
+
     async def delete(self, user_id: str) -> bool:
         """Delete a user, and what refers to it; return False if there is none."""
         async with as_admin(self._database, "deleting user") as cursor:
