@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import structlog
 
@@ -21,6 +22,7 @@ from watcher.engine.attempt import Attempts
 from watcher.engine.lease import Leases
 from watcher.engine.retry import Retry
 from watcher.erasing.eraser import Eraser
+from watcher.erasing.sweeper import Sweeper
 from watcher.hub.repos import Hub
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
@@ -84,6 +86,8 @@ def template(postgres: Postgres) -> Callable[[bool], str]:
         name = "template_of_an_old_project" if auto_expose else "template_of_a_new_project"
         postgres.create(name, auto_expose=auto_expose)
         migrate(postgres.dsn(name, "postgres"))
+        with psycopg.connect(postgres.dsn(name, "postgres"), autocommit=True) as connection:
+            connection.execute("delete from watcher.work")  # the sweep: a test that wants one asks for it
         return name
 
     return migrated
@@ -184,13 +188,14 @@ def quick() -> Retry:
 
 
 @pytest.fixture
-async def photos(sandbox: Sandbox, quick: Retry) -> AsyncIterator[Photos]:
+async def bucket(sandbox: Sandbox) -> AsyncIterator[Storage]:
     async with httpx.AsyncClient(timeout=PATIENCE) as http:
-        yield Photos(
-            Storage(http, url=sandbox.supabase_url, key=sandbox.keys.secret),
-            fetches=4,
-            retry=quick,
-        )
+        yield Storage(http, url=sandbox.supabase_url, key=sandbox.keys.secret)
+
+
+@pytest.fixture
+def photos(bucket: Storage, quick: Retry) -> Photos:
+    return Photos(bucket, fetches=4, retry=quick)
 
 
 @pytest.fixture
@@ -206,8 +211,8 @@ def publisher(verbs: Verbs, hub: Hub, photos: Photos, spool: Spool, quick: Retry
 
 
 @pytest.fixture
-def eraser(verbs: Verbs, hub: Hub, quick: Retry) -> Eraser:
-    return Eraser(verbs=verbs, hub=hub, retry=quick)
+def eraser(verbs: Verbs, hub: Hub, bucket: Storage, quick: Retry) -> Eraser:
+    return Eraser(verbs=verbs, hub=hub, storage=bucket, retry=quick)
 
 
 @pytest.fixture
@@ -216,7 +221,7 @@ def attempts(verbs: Verbs, publisher: Publisher, eraser: Eraser, quick: Retry) -
     return Attempts(
         verbs=verbs,
         leases=Leases(verbs, length=20, renewal=5),
-        works={"publish": publisher, "erase": eraser},
+        works={"publish": publisher, "erase": eraser, "sweep": Sweeper(verbs)},
         retry=quick,
         probe=publisher.hub.check_token,
     )

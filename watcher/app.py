@@ -15,6 +15,7 @@ from watcher.engine.probes import Probes
 from watcher.engine.retry import Retry
 from watcher.engine.work import Work
 from watcher.erasing.eraser import Eraser
+from watcher.erasing.sweeper import Sweeper
 from watcher.hub.repos import Hub
 from watcher.operator.queries import Queries
 from watcher.photos.fetch import Photos
@@ -66,17 +67,19 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
             namespace=settings.hf_namespace,
         )
         stack.callback(hub.close)
+        bucket = storage.Storage(image_http, url=settings.supabase_url, key=key)
         photos = Photos(
-            storage.Storage(image_http, url=settings.supabase_url, key=key),
+            bucket,
             fetches=settings.fetches,
             retry=retry,
         )
         leases = Leases(verbs, length=settings.lease, renewal=settings.renewal)
         works: dict[str, Work] = {
             "publish": Publisher(verbs=verbs, hub=hub, photos=photos, spool=spool, retry=retry),
-            "erase": Eraser(verbs=verbs, hub=hub, retry=retry),
+            "erase": Eraser(verbs=verbs, hub=hub, storage=bucket, retry=retry),
+            "sweep": Sweeper(verbs),
         }
-        slots = {"publish": settings.slots, "erase": _ERASE_SLOTS}
+        slots = {"publish": settings.slots, "erase": _ERASE_SLOTS, "sweep": 1}
         outages = Outages()
         answer_within = settings.poll_alive + _ANSWER_WITHIN
         health = Health(ServiceManager(environment()), outages, answer_within=answer_within)

@@ -174,6 +174,7 @@ class Faulty:
     """A kind of work with a bug at one step; without one, it publishes without asking anybody."""
 
     announced: ClassVar[bool] = True
+    routine: ClassVar[bool] = False
 
     verbs: Verbs
     at: str = ""

@@ -52,7 +52,10 @@ def test_an_attempt_is_fenced_when_its_row_is_gone_and_came_again(database: Data
     worker = Worker(database)
     attempt = worker.claim_one()
     database.run("delete from public.trained_identities where id = %s", [identity])
-    assert database.insert(user, paths, id=identity) == identity
+    database.run(
+        "insert into public.trained_identities (id, user_id, identity_name, image_paths) values (%s, %s, 'Ada', %s)",
+        [identity, user, paths],
+    )
     refused(worker, verb, attempt)
     assert worker.claim_one() > attempt
     refused(worker, verb, attempt)
@@ -543,6 +546,13 @@ def test_an_empty_table_has_an_empty_status(database: Database) -> None:
         "last_failed": [],
         "published_24h": 0,
         "instances": {},
+        "erasing": {
+            "open": 0,
+            "oldest_seconds": None,
+            "held_users": None,
+            "held_names": None,
+            "swept_seconds_ago": None,
+        },
     }
 
 

@@ -1,6 +1,6 @@
 """Streams objects from the bucket in Supabase Storage."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +33,7 @@ class Storage:
         """`client` must be closed by the caller."""
         self._client = client
         self._objects = f"{url}/storage/v1/object/authenticated/{BUCKET}/"
+        self._bucket = f"{url}/storage/v1/object/{BUCKET}"
         # The bytes as they were uploaded: a proxy must not compress them.
         self._headers = {"apikey": key, "Authorization": f"Bearer {key}", "Accept-Encoding": "identity"}
 
@@ -51,6 +52,23 @@ class Storage:
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise Transient(f"{label} could not be fetched: {reason}") from error
+
+    async def remove(self, keys: Sequence[str]) -> None:
+        """Delete objects, at most 1000; Storage passes over those that it does not find. Raises Transient or Outage."""
+        try:
+            response = await self._client.request(
+                "DELETE", self._bucket, headers=self._headers, json={"prefixes": list(keys)}
+            )
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise Transient(f"Photos could not be deleted from Supabase Storage: {reason}") from error
+        if not response.is_success:
+            translated = _translate("A photo", response.status_code, response.content)
+            if isinstance(translated, Outage):
+                raise translated
+            raise Transient(
+                f"Photos could not be deleted from Supabase Storage: HTTP {response.status_code}."
+            )
 
 
 async def _blocks(response: httpx.Response) -> AsyncIterator[bytes]:
