@@ -18,6 +18,7 @@ from . import (
     commits,
     crashes,
     endless,
+    erasing,
     fencing,
     late,
     locks,
@@ -45,6 +46,7 @@ FIGURES = {
         late,
         bulk,
         names,
+        erasing,
     )
     for figure in room.FIGURES
 }
