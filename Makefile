@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 NODE := .venv/node
 RIVALS := .venv/rivals
 
-.PHONY: help install demo sandbox check format test chaos figures bench test-postgres check-supabase clean
+.PHONY: help install demo sandbox web check format test chaos figures bench truth test-postgres check-photos check-supabase check-web has-chromium clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,9 @@ demo: install  ## publish one row on a local Supabase and Hub, or on SUPABASE_UR
 
 sandbox: install  ## a Supabase and a Hub on this machine, until Ctrl-C
 	@$(BIN)/watcher sandbox
+
+web: install $(NODE)  ## the page in examples/web, with a sandbox and a daemon, until Ctrl-C (network the first time)
+	@$(BIN)/python -m tests.checks.web.serve
 
 check: install  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
@@ -49,11 +52,25 @@ figures: install  ## measure the promises about crashes, freezes and outages (ON
 bench: install $(RIVALS)  ## measure a row's cost, compared with other queues (ONLY='latency rate')
 	@$(BIN)/python -m bench $(ONLY)
 
+truth: install  ## compare a real project and Hub with the sandbox; makes its own users and removes them (AGAINST=URL, YES=1)
+	@$(BIN)/python -m tests.checks.truth $(if $(AGAINST),--against '$(AGAINST)') $(if $(YES),--yes)
+
 test-postgres: install  ## the tests of the schema, on Postgres 15 and 17
 	bash tests/postgres_versions.sh
 
-check-supabase: install $(NODE)  ## docs/frontend.md with supabase-js, the migrations with the Supabase CLI (network)
+check-supabase: install $(NODE)  ## the migrations with the Supabase CLI (network)
 	@$(BIN)/python -m tests.checks.supabase
+
+check-photos: install  ## damage photos at random: what passes opens, shows the same, tells nothing (RUNS=20000, SEED=1; exiftool)
+	@$(BIN)/python -m tests.checks.photos --runs $(or $(RUNS),20000) --seed $(or $(SEED),1)
+
+check-web: has-chromium install $(NODE)  ## examples/web and docs/frontend.md's program in Chromium (network; ONLY='1 10')
+	@$(BIN)/python -m tests.checks.web $(ONLY)
+
+# First of all, before anything is installed.
+has-chromium:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit; done; \
+	  echo "This needs Chromium. On Debian: sudo apt-get install --no-install-recommends chromium"; exit 1
 
 $(NODE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[node]'
@@ -64,4 +81,4 @@ $(RIVALS): $(INSTALLED)
 	@touch $@
 
 clean:  ## remove what was installed
-	rm -rf .venv .cache
+	rm -rf .venv .cache examples/web/node_modules examples/web/dist

@@ -35,6 +35,7 @@ class _Fetched(Photos):
 
     def __init__(self, images: list[Image]) -> None:
         self._images = images
+        self.clean = True
 
     async def fetch(self, identity: Identity, number: int, folder: Path) -> Image:  # noqa: ARG002
         """Return a hard link to the image, since the publisher deletes the file once it is uploaded."""

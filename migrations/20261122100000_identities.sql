@@ -89,6 +89,10 @@ begin
       if path is null then
         return format('Image %s has no path.', number);
       end if;
+      if starts_with(path, 'identity-images/') then
+        return watcher.image_label(number, path)
+          || ' has a path that begins with the bucket''s name; leave out "identity-images/".';
+      end if;
       if not starts_with(path, user_id::text || '/') then
         return watcher.image_label(number, path) || ' lies outside your own folder; upload it under your user id.';
       end if;
@@ -133,7 +137,8 @@ begin
     identity_name text not null
       constraint identity_name_is_readable check (watcher.name_error(identity_name) is null),
     image_paths text[] not null,
-    num_training_images integer not null generated always as (cardinality(image_paths)) stored,
+    -- Kept by triggers, since Realtime's events lack generated columns.
+    num_training_images integer not null default 0,
     status text not null default 'pending'
       constraint status_is_known check (status in ('pending', 'publishing', 'published', 'failed')),
     model_id text,
@@ -145,6 +150,7 @@ begin
     published_at timestamptz,
     error_code text constraint error_code_is_a_word check (error_code ~ '^[a-z_]+$'),
     error_message text,
+    error_image integer,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     constraint image_paths_are_the_users_own check (watcher.paths_error(user_id, image_paths) is null),
@@ -159,6 +165,9 @@ begin
     ),
     constraint failed_rows_say_why check (
       num_nulls(error_code, error_message) = case status when 'failed' then 0 else 2 end
+    ),
+    constraint only_failed_rows_blame_an_image check (
+      error_image is null or (status = 'failed' and error_image between 1 and num_training_images)
     )
   );
   alter table public.trained_identities enable row level security;
@@ -166,6 +175,8 @@ begin
   comment on table public.trained_identities is
     'One row per identity: the frontend inserts it as pending, the watcher publishes it.';
   comment on column public.trained_identities.next_attempt_at is 'While pending: the time of the next attempt.';
+  comment on column public.trained_identities.error_image is
+    'While failed, where one image is at fault: its number, from 1 in the order of image_paths.';
 
   create index trained_identities_by_user on public.trained_identities (user_id, created_at);
   create index trained_identities_open_by_user on public.trained_identities (user_id)
@@ -204,6 +215,7 @@ begin
   declare
     refusal text;
   begin
+    new.num_training_images := coalesce(cardinality(new.image_paths), 0);
     -- Row-level security, which is checked after this trigger, refuses a forged status or user.
     if new.status is distinct from 'pending'
       or (select auth.jwt()) is not null and new.user_id is distinct from (select auth.uid())
@@ -245,6 +257,7 @@ begin
     refusal text;
   begin
     new.updated_at := now();
+    new.num_training_images := cardinality(new.image_paths);
     if old.status = 'failed' and new.status = 'pending' then
       -- Users are bound by the limit and need all images uploaded; the operator's replay is not checked.
       if (select auth.uid()) is not null then
@@ -256,6 +269,7 @@ begin
       end if;
       new.error_code := null;
       new.error_message := null;
+      new.error_image := null;
       new.images_published := 0;
       new.next_attempt_at := null;
     end if;

@@ -4,7 +4,7 @@
 --   watcher.publish_begin(id)                  on a claim: returns what the worker needs, null if there is nothing to do
 --   watcher.publish_progress(ids, progress)    on a renewal: stores the progress, which is JSON in the kind's own format
 --   watcher.publish_put_back(id, next_at)      an attempt was deferred until next_at, or released (null)
---   watcher.publish_fail(id, code, message)    the work has failed permanently
+--   watcher.publish_fail(id, code, message, details)  the work has failed permanently; the details are the kind's own JSON
 --   watcher.publish_needs_look(id)             whether, with the budget spent, one more attempt must look at what is left
 --   watcher.publish_find_unqueued()            queues work that lacks an entry in the queue; returns whether it found any
 -- A verb of the kind's own, watcher_complete for publish, ends an attempt as done. See docs/architecture.md.
@@ -170,11 +170,14 @@ begin
   $function$;
 
   -- Fails the work permanently and deletes its queue entry.
-  create function watcher.fail_work(p_kind text, p_identity_id uuid, p_code text, p_message text) returns void
+  create function watcher.fail_work(
+    p_kind text, p_identity_id uuid, p_code text, p_message text, p_details jsonb default null
+  ) returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     delete from watcher.work where kind = p_kind and identity_id = p_identity_id;
-    execute format('select watcher.%I($1, $2, $3)', p_kind || '_fail') using p_identity_id, p_code, p_message;
+    execute format('select watcher.%I($1, $2, $3, $4)', p_kind || '_fail')
+      using p_identity_id, p_code, p_message, p_details;
   end
   $function$;
 
@@ -541,7 +544,9 @@ begin
 
   -- p_answered, in all of them: whether each request of the attempt that changes something on the Hub was answered.
 
-  create function public.watcher_fail(p_attempt bigint, p_code text, p_message text, p_answered boolean default false)
+  create function public.watcher_fail(
+    p_attempt bigint, p_code text, p_message text, p_answered boolean default false, p_details jsonb default null
+  )
   returns text
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -552,7 +557,7 @@ begin
       return case when mine.outcome = 'failed' then 'done' else 'lost' end;
     end if;
     perform watcher.end_attempt(p_attempt, 'failed', p_code, watcher.without_files(p_message), p_answered);
-    perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message);
+    perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message, p_details);
     return 'done';
   end
   $function$;
@@ -628,7 +633,8 @@ begin
   -- Returns what became of the attempt, 'waited', 'failed' or 'deferred', also when the same attempt repeats it; or 'lost'.
   create function public.watcher_wait(
     p_attempt bigint, p_seconds double precision, p_within_seconds double precision, p_reason text,
-    p_code text default null, p_message text default null, p_answered boolean default false
+    p_code text default null, p_message text default null, p_answered boolean default false,
+    p_details jsonb default null
   ) returns text
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -652,7 +658,7 @@ begin
     if now() >= deadline then
       if p_code is not null then
         perform watcher.end_attempt(p_attempt, 'failed', p_code, watcher.without_files(p_message), p_answered);
-        perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message);
+        perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message, p_details);
         return 'failed';
       end if;
       perform watcher.end_attempt(p_attempt, 'deferred', null, p_reason, p_answered);

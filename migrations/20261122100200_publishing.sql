@@ -74,7 +74,18 @@ begin
       'identity_name', t.identity_name,
       'image_paths', to_jsonb(t.image_paths),
       'created_at', to_char(t.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-      'model_id', t.model_id
+      'model_id', t.model_id,
+      -- Size, ETag and version of what is stored under each path, so that the worker knows a cache's old bytes from the
+      -- right ones. Arrays, since a claim of 8 rows names 320 objects.
+      'objects', (
+        select jsonb_agg(jsonb_build_array(o.metadata -> 'size', o.metadata -> 'eTag', o.version) order by image.number)
+        from unnest(t.image_paths) with ordinality as image (path, number)
+        left join storage.objects o on o.bucket_id = 'identity-images' and o.name = image.path
+      ),
+      'failed_by_image', (
+        select starts_with(a.code, 'image_') from watcher.attempts a
+        where a.identity_id = t.id and a.outcome = 'failed' order by a.number desc limit 1
+      )
     ) into details
     from public.trained_identities t where t.id = p_identity_id and t.status = 'publishing';
     return details;
@@ -100,14 +111,16 @@ begin
   $function$;
 
   -- The name goes back with the row: what is behind it on the Hub is erased as work of its own, and nobody gets it again.
-  create function watcher.publish_fail(p_identity_id uuid, p_code text, p_message text) returns void
+  -- The details are {"image": n}, where an image is at fault.
+  create function watcher.publish_fail(p_identity_id uuid, p_code text, p_message text, p_details jsonb) returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     abandoned text;
   begin
     select model_id into abandoned from public.trained_identities where id = p_identity_id;
     update public.trained_identities
-    set status = 'failed', error_code = p_code, error_message = p_message, next_attempt_at = null, model_id = null
+    set status = 'failed', error_code = p_code, error_message = p_message,
+      error_image = (p_details ->> 'image')::integer, next_attempt_at = null, model_id = null
     where id = p_identity_id;
     perform watcher.abandon_name(p_identity_id, abandoned);
   end

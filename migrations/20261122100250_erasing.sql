@@ -340,7 +340,7 @@ begin
   language sql security definer set search_path = pg_catalog, pg_temp as $function$ select $function$;
 
   -- An erasure is never given up: with its budget spent it is tried again, once an hour.
-  create function watcher.erase_fail(p_identity_id uuid, p_code text, p_message text) returns void
+  create function watcher.erase_fail(p_identity_id uuid, p_code text, p_message text, p_details jsonb) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
     insert into watcher.work (kind, identity_id, next_at, spent, last_reason)
     values ('erase', p_identity_id, now() + interval '1 hour', watcher.max_attempts() - 1, p_message)
@@ -520,7 +520,7 @@ begin
   create function watcher.sweep_put_back(p_identity_id uuid, p_next_at timestamptz) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$ select $function$;
 
-  create function watcher.sweep_fail(p_identity_id uuid, p_code text, p_message text) returns void
+  create function watcher.sweep_fail(p_identity_id uuid, p_code text, p_message text, p_details jsonb) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
     insert into watcher.work (kind, identity_id, next_at, spent, last_reason)
     values ('sweep', p_identity_id, now() + interval '5 minutes', watcher.max_attempts() - 1, p_message)

@@ -101,7 +101,7 @@ begin
 
   -- The bucket. No policy for update, so that the images of a row cannot be replaced.
   insert into storage.buckets (id, name, public, file_size_limit, allowed_mime_types)
-  values ('identity-images', 'identity-images', false, 20971520, '{image/jpeg,image/png}')
+  values ('identity-images', 'identity-images', false, 20971520, '{image/jpeg,image/png,image/jpg,image/pjpeg}')
   on conflict (id) do update set
     public = excluded.public, file_size_limit = excluded.file_size_limit,
     allowed_mime_types = excluded.allowed_mime_types;

@@ -59,5 +59,7 @@ def _prose(text: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_page_names_is_there(page: Path) -> None:
-    named = re.findall(r"`((?:watcher|migrations|tests|docs|systemd|bench)/[\w./-]*)`", page.read_text())
+    named = re.findall(
+        r"`((?:watcher|migrations|tests|docs|systemd|bench|examples)/[\w./-]*)`", page.read_text()
+    )
     assert [path for path in named if not (ROOT / path).exists()] == []

@@ -72,6 +72,7 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
             bucket,
             fetches=settings.fetches,
             retry=retry,
+            clean=settings.metadata == "clean",
         )
         leases = Leases(verbs, length=settings.lease, renewal=settings.renewal)
         works: dict[str, Work] = {

@@ -204,7 +204,8 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
 def demo(photos: Path | None, as_json: bool, keep: bool, erase: bool) -> None:
     """Watch a row become a repo.
 
-    Acts as a frontend of a sandbox that it starts: a Supabase and a Hub on this machine.
+    Acts as a frontend of a sandbox that it starts: a Supabase and a Hub on this machine. At a terminal, these keep running
+    until Ctrl-C, so that the repo can be opened in a browser.
 
     With SUPABASE_URL set, acts on that project instead, with the settings of `run` and SUPABASE_PUBLISHABLE_KEY: it migrates
     the database if SUPABASE_DB_URL is set, creates a user there, and its daemon also publishes other rows that are due. At

@@ -61,26 +61,38 @@ class Transient(WatcherError):
 class Wait(WatcherError):
     """Nothing but time can help this row: look again in `seconds`.
 
-    `within` seconds from the first of such waits the row fails with `code`, one of CODES, and `last_words`.
+    `within` seconds from the first of such waits the row fails with `code`, one of CODES, and `last_words`; `image` is the
+    number of the image at fault, from 1, where one is.
     """
 
-    def __init__(self, sentence: str, *, seconds: float, within: float, code: str, last_words: str) -> None:
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        seconds: float,
+        within: float,
+        code: str,
+        last_words: str,
+        image: int | None = None,
+    ) -> None:
         super().__init__(sentence)
         self.seconds = seconds
         self.within = within
         self.code = code
         self.last_words = last_words
+        self.image = image
 
 
 class Permanent(WatcherError):
     """This row cannot be published, and retries do not help.
 
-    `code` is one of CODES.
+    `code` is one of CODES; `image` is the number of the image at fault, from 1, where one is.
     """
 
-    def __init__(self, code: str, sentence: str) -> None:
+    def __init__(self, code: str, sentence: str, *, image: int | None = None) -> None:
         super().__init__(sentence)
         self.code = code
+        self.image = image
 
 
 class LeaseLost(WatcherError):

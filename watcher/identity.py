@@ -7,6 +7,17 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What the database says of an object in the bucket; each None where it says nothing."""
+
+    size: int | None
+    """Bytes."""
+    etag: str | None
+    version: str | None
+    """Changes with each upload."""
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """One row of `trained_identities`: the columns that determine what is published."""
 
@@ -16,6 +27,8 @@ class Identity:
     image_paths: tuple[str, ...]
     created_at: str
     """UTC, whole seconds, for example 2025-10-26T12:00:00Z."""
+    objects: tuple[StoredObject, ...] = ()
+    """What is stored under each path; empty where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +43,7 @@ class Image:
     extension: Literal["jpg", "png"]
     """Of its actual format, whatever the key says."""
     size: int
-    """Bytes."""
+    """Bytes, as it is published."""
     sha256: str
     """Hexadecimal."""
 

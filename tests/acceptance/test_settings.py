@@ -12,6 +12,8 @@ from tests.acceptance.person import Person
 from tests.acceptance.repo import audit
 from tests.acceptance.running import Watcher, environment
 from tests.acceptance.stage import Stage
+from tests.checks.photos.judging import judged
+from tests.support.hostile import a_phones_photo
 from tests.support.pictures import jpeg
 from tests.support.waiting import PATIENCE
 from watcher.sandbox import Postgres, Sandbox
@@ -156,6 +158,22 @@ def test_a_supabase_that_is_away_at_the_start_is_waited_for(
         audit(stage, person.wait_for(identity, "published"), photos)
         assert len(watcher.said("unreachable")) == 1
         watcher.stop()
+
+
+@pytest.mark.parametrize("metadata", ["clean", "keep"])
+def test_photos_are_published_without_their_metadata_or_as_they_came(
+    stage: Stage, person: Person, metadata: str
+) -> None:
+    photos = [a_phones_photo(), jpeg(seed=1), jpeg(seed=2)]
+    with Watcher(stage, WATCHER_METADATA=metadata) as watcher:
+        row = person.wait_for(person.insert("Ada", [person.upload(photo) for photo in photos]), "published")
+        watcher.stop()
+    published, _ = judged(photos[0])
+    assert published is not None
+    assert len(published) < len(photos[0]) / 2
+    files = audit(stage, row, [photos[0] if metadata == "keep" else published, *photos[1:]])
+    card = files["README.md"].decode()
+    assert ("including their metadata" in card) == (metadata == "keep")
 
 
 @pytest.mark.parametrize("name", ["SUPABASE_URL", "HF_ENDPOINT"])

@@ -5,16 +5,18 @@ from functools import partial
 import pytest
 
 from bench import after_crash, claim, requests
-from bench.photos import photo, upload
+from bench.photos import Kind, photo, upload
 from bench.race import race
 from tests.checks.figures.scene import scene
+from tests.checks.photos.judging import judged
 
 _SIZE = 200_000
 
 
-def test_a_photo_is_of_its_size_and_another_for_each_number() -> None:
-    photos = [photo(_SIZE, number) for number in range(3)]
-    assert len(set(photos)) == 3
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_photo_is_of_its_size_and_another_for_each_number(kind: Kind) -> None:
+    photos = [photo(_SIZE, number, kind) for number in range(3)]
+    assert len({judged(one)[0] for one in photos} - {None}) == 3
     assert all(abs(len(one) / _SIZE - 1) < 0.02 for one in photos)
 
 

@@ -38,6 +38,7 @@ COLUMNS = {
     "published_at": set[str](),
     "error_code": set[str](),
     "error_message": set[str](),
+    "error_image": set[str](),
     "created_at": set[str](),
     "updated_at": set[str](),
 }
@@ -508,8 +509,10 @@ def test_doctor_is_told_of_everything_that_matters(database: Database) -> None:
     assert answer["published_tables"] == ["trained_identities", "watcher_pulse"]
     assert len(answer["policies"]) == 8
     assert answer["bucket"] == {
-        "public": False, "file_size_limit": 20971520, "allowed_mime_types": ["image/jpeg", "image/png"],
-    }  # fmt: skip
+        "public": False,
+        "file_size_limit": 20971520,
+        "allowed_mime_types": ["image/jpeg", "image/png", "image/jpg", "image/pjpeg"],
+    }
     expected = {f"service_role EXECUTE on {verb}" for verb in VERBS}
     expected |= {
         f"service_role SELECT on public.{table}" for table in ("trained_identities", "watcher_pulse")

@@ -45,6 +45,27 @@ def wear_out(worker: Worker, identity: UUID, reason: str = "The Hub is away.") -
 # What a claim answers.
 
 
+def test_a_claim_names_what_is_stored_under_each_path_in_their_order(database: Database) -> None:
+    user = database.user()
+    paths = database.upload(user, 4)
+    one = {"size": 9, "eTag": '"e"', "mimetype": "image/png"}
+    for path, metadata in zip(paths, (one, {}, {"size": "odd"}), strict=False):
+        database.run(
+            "update storage.objects set metadata = %s, version = 'v' where name = %s",
+            [Jsonb(metadata), path],
+            role="supabase_admin",
+        )
+    database.insert(user, paths[::-1])
+    database.overwrite("delete from storage.objects where name = %s", [paths[3]])
+    [claim] = Worker(database).claim()
+    assert claim["details"]["objects"] == [
+        [None, None, None],
+        ["odd", None, "v"],
+        [None, None, "v"],
+        [9, '"e"', "v"],
+    ]
+
+
 def test_a_claim_answers_all_that_the_worker_needs(database: Database) -> None:
     user = database.user()
     paths = database.upload(user, 4)
@@ -62,6 +83,8 @@ def test_a_claim_answers_all_that_the_worker_needs(database: Database) -> None:
             "image_paths": paths,
             "created_at": row["created_at"].strftime("%Y-%m-%dT%H:%M:%SZ"),
             "model_id": None,
+            "objects": [[None, None, None]] * 4,
+            "failed_by_image": None,
         },
         "look_only": False,
         "exhausted": None,

@@ -182,7 +182,7 @@ def test_a_bucket_that_was_there_is_closed(project: Database) -> None:
     migrate(project.dsn())
     [bucket] = project.run("select * from storage.buckets", role="supabase_admin")
     assert (bucket["public"], bucket["file_size_limit"]) == (False, 20971520)
-    assert bucket["allowed_mime_types"] == ["image/jpeg", "image/png"]
+    assert bucket["allowed_mime_types"] == ["image/jpeg", "image/png", "image/jpg", "image/pjpeg"]
 
 
 @in_each_project

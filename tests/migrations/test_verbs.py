@@ -131,6 +131,30 @@ def test_failing_says_why(database: Database) -> None:
     assert (ended["code"], ended["reason"]) == ("image_unreadable", "Image 2 (b.jpg) cannot be read.")
 
 
+def test_failing_names_the_image_at_fault_until_the_row_is_tried_again(database: Database) -> None:
+    identity = database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    assert (
+        worker.call("fail", attempt=attempt, code="image_missing", message="X.", details=Jsonb({"image": 3}))
+        == "done"
+    )
+    assert database.row(identity)["error_image"] == 3
+    worker.replay()
+    assert database.row(identity)["error_image"] is None
+    [again] = worker.claim()
+    assert again["details"]["failed_by_image"] is True
+
+
+@pytest.mark.parametrize("image", [0, 4])
+def test_an_image_that_a_row_does_not_have_cannot_be_at_fault(database: Database, image: int) -> None:
+    database.insert(database.user())
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    with pytest.raises(psycopg.errors.CheckViolation, match="only_failed_rows_blame_an_image"):
+        worker.call("fail", attempt=attempt, code="x", message="X.", details=Jsonb({"image": image}))
+
+
 @pytest.mark.parametrize(
     ("code", "message"), [(None, "Why."), ("x", None), ("Two words", "Why."), ("", "Why.")]
 )

@@ -1,10 +1,13 @@
-"""Images: every byte as it was uploaded, or a verdict that can be relied on; never one that a bad line made up."""
+"""Images: the picture that was uploaded, or a verdict that can be relied on; never one that a bad line made up."""
 
 import asyncio
 import hashlib
 import inspect
+import threading
 import tracemalloc
+import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +16,16 @@ import httpx
 import pytest
 from httpcore._async import http11
 
-from tests.support.pictures import PNG_SIGNATURE, jpeg, png
+from tests.support.pictures import IEND, PNG_SIGNATURE, chunk, hand_made_png, header, jpeg, png
 from tests.support.scene import PICTURES, Scene
 from tests.support.waiting import PATIENCE
 from watcher.engine.retry import Retry
 from watcher.errors import Outage, Permanent, Transient, Wait
-from watcher.identity import Identity
+from watcher.identity import Identity, StoredObject
 from watcher.photos.fetch import MAX_BYTES, Photos
+from watcher.photos.stream import Step
 from watcher.sandbox import Sandbox
-from watcher.sandbox.faults import Answer, Cut, Hang, LoseAnswer, Truncate
+from watcher.sandbox.faults import Answer, Cache, Cut, Hang, LoseAnswer, Truncate
 from watcher.supabase.client import UNLIMITED
 from watcher.supabase.storage import Storage
 
@@ -37,14 +41,31 @@ def stored(scene: Scene, pictures: Sequence[bytes | None] = PICTURES) -> Identit
     return row(*scene.put(pictures))
 
 
+def known(scene: Scene, identity: Identity) -> Identity:
+    """The row as a claim has it, which names what is stored under each path."""
+    return replace(identity, objects=scene.objects(identity.image_paths))
+
+
+def in_folder(folder: Path) -> int:
+    return len(list(folder.iterdir()))
+
+
 def tries(scene: Scene) -> int:
     return len(scene.seen("GET", DOWNLOAD))
 
 
-async def test_each_byte_is_as_it_was_uploaded(scene: Scene, photos: Photos, tmp_path: Path) -> None:
-    pictures = [jpeg(1), png(2), jpeg(3) + b"a video at its end" * 9999]
-    identity = stored(scene, pictures)
+@pytest.mark.parametrize("clean", [True, False])
+async def test_what_is_published_is_on_the_disk_and_nothing_else(
+    scene: Scene, photos: Photos, tmp_path: Path, *, clean: bool
+) -> None:
+    """Size and digest are those of the cleaned file, too."""
+    pictures = [jpeg(1), png(2), jpeg(3)]
+    identity = stored(scene, [*pictures[:2], pictures[2] + b"a video at its end" * 9999])
+    photos.clean = clean
+    if not clean:
+        pictures[2] += b"a video at its end" * 9999
     fetched = await asyncio.gather(*(photos.fetch(identity, number, tmp_path) for number in (1, 2, 3)))
+    assert in_folder(tmp_path) == 3
     for number, (image, picture) in enumerate(zip(fetched, pictures, strict=True), 1):
         assert image.file.read_bytes() == picture
         assert (image.number, image.path) == (number, identity.image_paths[number - 1])
@@ -74,7 +95,7 @@ async def test_an_image_that_is_missing_is_named_by_number_and_file_and_holds_no
     assert tries(scene) == 1
     wait = caught.value
     assert str(wait) == "Image 2 (photo 2.jpg) is not in the bucket yet."
-    assert (wait.code, wait.seconds, wait.within) == ("image_missing", 2, 15)
+    assert (wait.code, wait.image, wait.seconds, wait.within) == ("image_missing", 2, 2, 15)
     assert wait.last_words == "Image 2 (photo 2.jpg) is not in the bucket; upload it, then try again."
     await asyncio.to_thread(scene.upload, paths[1], PICTURES[1])
     assert (await photos.fetch(row(user, paths), 2, tmp_path)).size == len(PICTURES[1])
@@ -98,7 +119,7 @@ async def test_an_unfit_image_is_refused_after_two_looks(
     with pytest.raises(Permanent) as caught:
         await photos.fetch(identity, 1, tmp_path)
     code, words = verdict
-    assert caught.value.code == code
+    assert (caught.value.code, caught.value.image) == (code, 1)
     assert words in str(caught.value)
     assert tries(scene) == 2
 
@@ -111,10 +132,10 @@ async def test_an_image_that_is_too_large_is_left_after_its_limit(
         limit = stored(scene, [jpeg() + bytes(MAX_BYTES - len(jpeg())), jpeg() + bytes(MAX_BYTES)])
     finally:
         scene.database.run("update storage.buckets set file_size_limit = 20971520", role="supabase_admin")
-    assert (await photos.fetch(limit, 1, tmp_path)).size == MAX_BYTES
+    assert (await photos.fetch(limit, 1, tmp_path)).size == len(jpeg())
     with pytest.raises(Permanent) as caught:
         await photos.fetch(limit, 2, tmp_path)
-    assert caught.value.code == "image_too_large"
+    assert (caught.value.code, caught.value.image) == ("image_too_large", 2)
     assert str(caught.value).startswith("Image 2 (photo 2.jpg) is larger than 20 MiB")
 
 
@@ -152,6 +173,100 @@ async def test_trouble_on_the_way_is_tried_again_and_in_the_end_left_for_later(
     scene.sandbox.faults.add(trouble, service="storage", path=DOWNLOAD, times=None)
     with pytest.raises(Transient, match=r"Image 2 \(photo 2.jpg\)"):
         await photos.fetch(identity, 2, tmp_path)
+
+
+async def test_a_cache_that_has_an_earlier_upload_is_got_past(
+    scene: Scene, photos: Photos, tmp_path: Path
+) -> None:
+    identity = stored(scene)
+    scene.sandbox.faults.add(Cache(), service="storage", path=DOWNLOAD, times=None)
+    assert (await photos.fetch(identity, 1, tmp_path)).file.read_bytes() == PICTURES[0]
+    scene.replace(identity.image_paths[0], jpeg(9))
+    assert (await photos.fetch(identity, 1, tmp_path)).file.read_bytes() == PICTURES[0], "The cache works."
+    before = tries(scene)
+    assert (await photos.fetch(known(scene, identity), 1, tmp_path)).file.read_bytes() == jpeg(9)
+    assert tries(scene) == before + 2
+
+
+@pytest.mark.parametrize("later", [jpeg(9), jpeg()[:-40], b"GIF89a" + bytes(99), b""])
+async def test_what_comes_instead_of_the_object_that_was_claimed_is_neither_published_nor_judged(
+    scene: Scene, photos: Photos, tmp_path: Path, later: bytes
+) -> None:
+    """It came late, after the row was claimed, or a cache has it and does not let go."""
+    identity = known(scene, stored(scene))
+    scene.replace(identity.image_paths[0], later)
+    with pytest.raises(Transient, match=r"Image 1 \(photo 1.jpg\) is not what was uploaded"):
+        await photos.fetch(identity, 1, tmp_path)
+    assert tries(scene) == 2
+    assert in_folder(tmp_path) == 0
+
+
+@pytest.mark.parametrize("words", ["unchanged", "weak", "bare"])
+async def test_an_etag_is_the_same_however_a_proxy_writes_it(
+    scene: Scene, photos: Photos, tmp_path: Path, words: str
+) -> None:
+    identity = known(scene, stored(scene))
+    one = identity.objects[0]
+    assert one.etag is not None
+    written = {"unchanged": one.etag, "weak": f"W/{one.etag}", "bare": one.etag.strip('"')}[words]
+    identity = replace(identity, objects=(replace(one, etag=written), *identity.objects[1:]))
+    await photos.fetch(identity, 1, tmp_path)
+    assert tries(scene) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "matches"),
+    [
+        (StoredObject(None, None, None), True),
+        (StoredObject(len(PICTURES[0]), None, None), True),
+        (StoredObject(1, None, None), False),
+        (StoredObject(None, '"another"', None), False),
+    ],
+)
+async def test_what_the_database_does_not_say_of_an_object_is_not_compared(
+    scene: Scene, photos: Photos, tmp_path: Path, one: StoredObject, *, matches: bool
+) -> None:
+    identity = replace(stored(scene), objects=(one, one, one))
+    if matches:
+        await photos.fetch(identity, 1, tmp_path)
+    else:
+        with pytest.raises(Transient):
+            await photos.fetch(identity, 1, tmp_path)
+
+
+async def test_where_storage_names_no_etag_the_size_decides(
+    scene: Scene, photos: Photos, tmp_path: Path
+) -> None:
+    identity = known(scene, stored(scene))
+    scene.sandbox.faults.add(Answer(200, PICTURES[0]), service="storage", path=DOWNLOAD)
+    await photos.fetch(identity, 1, tmp_path)
+    scene.sandbox.faults.add(Answer(200, PICTURES[0] + b"x"), service="storage", path=DOWNLOAD, times=2)
+    with pytest.raises(Transient):
+        await photos.fetch(identity, 1, tmp_path)
+
+
+async def test_pngs_are_unpacked_in_threads_two_at_a_time(
+    scene: Scene, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = zlib.compress(bytes(12_000 * (1 + 3 * 1_000)))
+    identity = stored(scene, [hand_made_png(header(1_000, 12_000), chunk(b"IDAT", rows), IEND)] * 6)
+    running: list[int] = []
+    threads: set[int] = set()
+
+    async def counted(step: Step) -> None:
+        def work() -> None:
+            threads.add(threading.get_ident())
+            running.append(2 - photos._steps._value)
+            step()
+
+        await in_a_thread(work)
+
+    in_a_thread: Any = asyncio.to_thread
+    monkeypatch.setattr("watcher.photos.fetch.asyncio.to_thread", counted)
+    await asyncio.gather(*(photos.fetch(identity, number, tmp_path) for number in range(1, 7)))
+    assert len(running) >= 6 * 34
+    assert set(running) == {1, 2}
+    assert threading.get_ident() not in threads
 
 
 async def test_a_row_of_an_object_without_its_bytes_is_left_for_later(

@@ -83,6 +83,13 @@ def card(name: str = "John", count: int = 3) -> str:
     return publication.documents(identity(name, count), REPO)["README.md"].decode()
 
 
+def test_the_card_says_what_the_photos_tell_and_which_trainers_turn_them() -> None:
+    kept = publication.documents(identity(), REPO, cleaned=False)["README.md"].decode()
+    assert "photos are without the metadata" in card()
+    assert "photos are as they were uploaded, including their metadata" in kept
+    assert "ai-toolkit and diffusers turn it upright.\nsd-scripts does not" in card()
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

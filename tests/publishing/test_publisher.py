@@ -13,7 +13,7 @@ from watcher.engine.lease import Leases
 from watcher.errors import LeaseLost, Outage, Permanent, Transient
 from watcher.identity import Claim, Publication
 from watcher.publishing.publisher import Publisher
-from watcher.sandbox.faults import Answer, Hold, LoseAnswer
+from watcher.sandbox.faults import Answer, Cache, Hold, LoseAnswer
 from watcher.supabase.verbs import Verbs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -40,6 +40,13 @@ async def again(scene: Scene, verbs: Verbs, attempt: int) -> Claim:
 def files(scene: Scene, repo: str) -> list[str]:
     store = scene.sandbox.hub.store
     return list(store.files(scene.repo(repo), store.head(scene.repo(repo)).oid))
+
+
+def content(scene: Scene, repo: str, number: int) -> bytes:
+    """The bytes of an image in a repo."""
+    store, found = scene.sandbox.hub.store, scene.repo(repo)
+    file = store.files(found, store.head(found).oid)[f"images/image_{number:03}.jpg"]
+    return store.bytes.content(found.id, file).read_bytes()
 
 
 async def test_everything_is_in_one_commit_on_top_of_the_initial_one(
@@ -111,6 +118,51 @@ async def test_a_commit_refused_without_reason_is_made_after_a_fresh_look(
     scene.sandbox.faults.add(Answer(412, {"error": "somebody"}), service="hub", path="/commit/")
     await publish(publisher, await claim(verbs))
     assert len(scene.commits(scene.repos()[0])) == 2
+
+
+async def test_a_cache_in_front_of_storage_defers_a_row_until_it_lets_go(
+    scene: Scene, verbs: Verbs, publisher: Publisher
+) -> None:
+    user, paths = scene.put()
+    cache = scene.sandbox.faults.add(Cache(stubborn=True), service="storage", path="/object/", times=None)
+    for path in paths:
+        scene.read(path)
+    for number, path in enumerate(paths):
+        scene.replace(path, jpeg(70 + number))
+    scene.database.insert(user, paths)
+    claimed = await claim(verbs)
+    with pytest.raises(Transient, match="is not what was uploaded"):
+        await publish(publisher, claimed)
+    assert scene.seen("PUT", "/_lfs/") == []
+    scene.sandbox.faults.remove(cache)
+    await publish(publisher, await again(scene, verbs, claimed.attempt))
+    [repo] = scene.repos()
+    assert [content(scene, repo, number) for number in (1, 2, 3)] == [jpeg(70), jpeg(71), jpeg(72)]
+
+
+async def test_a_row_that_failed_by_an_image_is_judged_whole_before_anything_goes_up(
+    scene: Scene, verbs: Verbs, publisher: Publisher
+) -> None:
+    user, paths = scene.put([jpeg(1), jpeg(2), b"GIF89a" + bytes(99)])
+    identity = scene.database.insert(user, paths)
+    claimed = await claim(verbs)
+    with pytest.raises(Permanent) as failed:
+        await publish(publisher, claimed)
+    failure = failed.value
+    await verbs.fail(claimed.attempt, failure.code, str(failure), image=failure.image, answered=True)
+    assert scene.database.row(identity)["error_image"] == 3
+    held = scene.sandbox.faults.add(Hold("before"), service="storage", path=f"{paths[2]}$")
+    scene.database.run("update public.trained_identities set status = 'pending' where id = %s", [identity])
+    assert scene.database.row(identity)["error_image"] is None
+    scene.sandbox.faults.reset()
+    second = await claim(verbs)
+    publishing = asyncio.create_task(publish(publisher, second))
+    await asyncio.to_thread(held.wait_reached)
+    await until(lambda: len(scene.seen("GET", "/object/authenticated/")) == 3)
+    held.release()
+    with pytest.raises(Permanent):
+        await publishing
+    assert not [one for one in scene.sandbox.faults.log() if one.service == "hub" and one.method != "GET"]
 
 
 @pytest.mark.parametrize("private", [True, False])

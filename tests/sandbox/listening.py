@@ -102,10 +102,10 @@ async def listening(
     finally:
         async with asyncio.timeout(PATIENCE):
             await client.close()
-            await _end_timers(asyncio.all_tasks() - before)
+            await end_timers(asyncio.all_tasks() - before)
 
 
-async def _end_timers(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def end_timers(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """End the timers that the client's `close` leaves running: of unanswered pushes, and of the next join."""
     timers = [task for task in tasks if str(task.get_coro()).startswith(_TIMERS)]
     for timer in timers:

@@ -43,6 +43,8 @@ UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 E_TAG = r'"[0-9a-f]{32}"'
 TOKEN = r"<jwt:none>|[\w-]+\.[\w-]+\.[\w-]+"
+LOCATION = r"https?://[^/]+(?:/storage/v1)?/upload/resumable/[\w-]+"
+"""Recorded with two configurations: Storage's own path, and that of the Supabase CLI, which the sandbox has."""
 DATE = r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"
 
 
@@ -169,6 +171,9 @@ class Replay:
             for name, value in exchange.request["headers"].items()
         }
         path = exchange.path.replace("<jwt:none>", token or self.signed.get(_base(exchange.path), ""))
+        for there, here in self.here.items():
+            if there.endswith(path) and path.startswith("/upload/resumable/"):
+                path = f"/upload{here.rpartition('/upload')[2]}"
         body = _body(exchange.request)
         assert len(body) == exchange.request["body_bytes"], exchange
         return Sent(exchange.request["method"], self.prefix + path, {**headers, "host": self._host}, body)

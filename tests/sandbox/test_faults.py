@@ -38,6 +38,7 @@ from tests.support.pictures import jpeg
 from tests.support.scene import Scene
 from watcher.sandbox.faults import (
     Answer,
+    Cache,
     Cut,
     Delay,
     Faults,
@@ -280,6 +281,40 @@ def test_a_truncated_answer_looks_complete(faults: Faults, hub: httpx.Client) ->
     assert (short.status_code, len(short.content), short.headers["content-length"]) == (200, 10, "10")
     assert short.headers["etag"] == '"x"'
     assert len(hub.get("/stream").content) == 250
+
+
+def test_a_cache_answers_as_it_did_the_first_time_unless_it_is_got_past(
+    faults: Faults, work: Work, hub: httpx.Client
+) -> None:
+    rule = faults.add(Cache(), times=None)
+    assert [hub.get("/a").text for _ in range(3)] == ["done"] * 3
+    assert work.done == ["a"]
+    hub.get("/a", headers={"cache-control": "no-cache"})
+    hub.get("/a", params={"version": "2"})
+    hub.get("/a", params={"version": "2"})
+    hub.put("/a", content=b"x")
+    assert work.done == ["a"] * 4
+    rule.wait_reached(count=7)
+
+
+def test_a_stubborn_cache_is_not_got_past_until_it_is_removed(
+    faults: Faults, work: Work, hub: httpx.Client
+) -> None:
+    rule = faults.add(Cache(stubborn=True), path="/a$", times=None)
+    for query in (None, {"version": "2"}):
+        assert hub.get("/a", params=query, headers={"cache-control": "no-cache"}).text == "done"
+    assert work.done == ["a"]
+    assert hub.get("/b").text == "done"
+    faults.remove(rule)
+    hub.get("/a")
+    assert work.done == ["a", "b", "a"]
+
+
+def test_a_cache_keeps_no_failure(faults: Faults, work: Work, hub: httpx.Client) -> None:
+    faults.add(Cache(stubborn=True), times=None)
+    faults.add(Answer(404, "no"))
+    assert hub.get("/a").status_code == 404
+    assert hub.get("/a").text == "done"
 
 
 def test_a_request_that_hangs_is_dropped_when_the_rule_is_cleared(

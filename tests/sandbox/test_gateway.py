@@ -57,7 +57,7 @@ def test_the_service_gets_the_path_without_its_prefix(client: httpx.Client) -> N
     headers = {"apikey": KEYS.publishable}
     assert client.get("/rest/v1/notes", headers=headers).json()["path"] == "/notes"
     assert client.get("/storage/v1/object/a//b", headers=headers).json()["path"] == "/object/a//b"
-    unknown = client.get("/functions/v1/f", headers=headers)
+    unknown = client.get("/nothing/v1/f", headers=headers)
     assert (unknown.status_code, unknown.json()) == (404, {"message": "no Route matched with those values"})
 
 

@@ -140,7 +140,7 @@ def test_of_several_commits_on_one_parent_one_lands_and_the_others_get_a_412(sit
     for refusal in refusals:
         assert isinstance(refusal, HfHubHTTPError)
         assert refusal.response.status_code == 412
-        assert "A commit has happened since" in str(refusal)
+        assert "The branch was updated since you opened this page" in str(refusal)
     assert len(api.list_repo_commits("alice/a")) == 2
 
 
@@ -631,7 +631,7 @@ REFUSALS = {
             commit_message="x",
             parent_commit=api.list_repo_commits("alice/hidden")[-1].commit_id,
         ),
-        HfHubHTTPError, 412, None, "A commit has happened since. Please refresh and try again.",
+        HfHubHTTPError, 412, None, "The branch was updated since you opened this page. Please refresh and try again.",
     ),
 }  # fmt: skip
 
@@ -765,6 +765,7 @@ def test_an_lfs_object_that_is_refused_is_a_value_error(site: Site) -> None:
     [
         ("---\nlicense: gpl-3\n---\n", '"license" must be one of [apache-2.0, mit,'),
         ("---\ntags: {a: b}\n---\n", '"tags" must be a string or an array of strings'),
+        ("---\nmodel-index: foo\n---\n", '"model-index" must be an array'),
         ("---\nlicense: [mit\n---\n", "expected ',' or ']'"),
         ("---\njust text\n---\n", "metadata must be an object"),
     ],

@@ -33,7 +33,9 @@ def asked_for(rule: Rule) -> tuple[Any, ...]:
 
 def test_both_columns_ask_for_the_same_fault_and_all_faults_are_there(started: Sandbox) -> None:
     names = {"faults": started.faults, "hub": started.hub, "storage": started.storage}
-    names |= {"realtime": started.realtime} | {action.__name__: action for action in ACTIONS}
+    names |= {"realtime": started.realtime, "auth": started.auth} | {
+        action.__name__: action for action in ACTIONS
+    }
     found = set()
     for python, curl in ROWS:
         path, flag, body = shlex.split(curl)

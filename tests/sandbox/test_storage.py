@@ -249,11 +249,6 @@ async def test_moving_needs_an_update_policy_and_copying_does_not(
     assert not await ann.from_(BUCKET).exists(key)
 
 
-async def test_resumable_uploads_are_an_unknown_route(project: Project, http: httpx.AsyncClient) -> None:
-    answer = await http.post("/upload/resumable", headers=signed_in(project, ANN))
-    assert (answer.status_code, answer.json()["message"]) == (404, "Route POST:/upload/resumable not found")
-
-
 @pytest.mark.parametrize(
     ("path", "body", "message"),
     [

@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from hashlib import md5
 from typing import Any
+from unittest.mock import ANY
 from uuid import uuid4
 
 import httpx
 import pytest
 
 from tests.support.database import migrate
-from tests.support.scene import Scene, claim
+from tests.support.scene import PICTURES, Scene, claim
 from tests.support.waiting import PATIENCE
 from watcher.engine.retry import Retry
 from watcher.errors import LeaseLost, Misconfigured, Outage, Transient, Wait
@@ -69,6 +71,8 @@ async def test_a_claim_tells_all_that_an_attempt_needs(scene: Scene, verbs: Verb
         "image_paths": row["image_paths"],
         "created_at": row["created_at"].strftime("%Y-%m-%dT%H:%M:%SZ"),
         "model_id": None,
+        "objects": [[len(picture), f'"{md5(picture).hexdigest()}"', ANY] for picture in PICTURES],
+        "failed_by_image": None,
     }
     assert (claimed.look_only, claimed.never_tried) == (False, True)
     assert claimed.age >= 0

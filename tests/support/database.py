@@ -309,7 +309,8 @@ class Worker:
     def fail(
         self, attempt: int, code: str = "image_missing", message: str = "Image 2 is gone.", **more: Any
     ) -> Any:
-        return self.call("fail", attempt=attempt, code=code, message=message, **more)
+        image = Jsonb({"image": 2}) if message.startswith("Image 2 ") else None
+        return self.call("fail", attempt=attempt, code=code, message=message, details=image, **more)
 
     def defer(self, attempt: int, reason: str = "The Hub is away.", **more: Any) -> Any:
         return self.call("defer", attempt=attempt, reason=reason, **more)

@@ -8,8 +8,15 @@ from collections.abc import Iterator
 from PIL import Image
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_START = b"\xff\xd8"
+SOI = b"\xff\xd8"
 EOI = b"\xff\xd9"
+# A start marker, a quantization table, and a Huffman table of each class with codes for 0 and 1.
+JPEG_START = (
+    SOI
+    + b"\xff\xdb\0\x43\0" + b"\1" * 64
+    + b"\xff\xc4\0\x15\0" + bytes((0, 2, *bytes(14))) + b"\0\1"
+    + b"\xff\xc4\0\x15\x10" + bytes((0, 2, *bytes(14))) + b"\0\1"
+)  # fmt: skip
 
 
 def photo(mode: str = "RGB", size: tuple[int, int] = (64, 48), seed: int = 0) -> Image.Image:
@@ -45,9 +52,9 @@ def frame(width: int, height: int, marker: int = 0xC0, components: int = 1, prec
     return segment(marker, struct.pack(">BHHB", precision, height, width, components) + each)
 
 
-def scan(data: bytes = b"\x55", component: int = 1) -> bytes:
-    """A JPEG scan of one component."""
-    return segment(0xDA, bytes((1, component, 0, 0, 63, 0))) + data
+def scan(data: bytes = b"\x55", component: int = 1, last: int = 63) -> bytes:
+    """A JPEG scan of one component, with its coefficients up to `last`."""
+    return segment(0xDA, bytes((1, component, 0, 0, last, 0))) + data
 
 
 def chunk(name: bytes, body: bytes = b"") -> bytes:
@@ -74,7 +81,7 @@ _FTYP = b"\0\0\0\x18ftyp"
 
 
 def ordinary() -> Iterator[tuple[str, bytes, str]]:
-    """What is accepted and opens everywhere: name, bytes, what it is."""
+    """What is accepted, opens in Pillow as it came, and shows the same once it is cleaned: name, bytes, what it is."""
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     thumbnail = exif.tobytes() + jpeg(seed=9, size=(16, 12))  # a whole JPEG inside the first segment
@@ -96,6 +103,7 @@ def ordinary() -> Iterator[tuple[str, bytes, str]]:
     yield "JPEG and ZIP at once", jpeg() + b"PK\3\4" + bytes(50), "jpg"
     yield "JPEG with a page in its comment", saved(photo(), comment=b"<script>alert(1)</script>"), "jpg"
     yield "trailing megabytes", jpeg() + b"\xff\xd8\xff\xe0" * 500_000, "jpg"
+    yield "arithmetic", JPEG_START + segment(0xCC, b"\0\x10") + frame(8, 8, 0xC9) + scan() + EOI, "jpg"
     yield "PNG", png(), "png"
     yield "PNG of one pixel", png(size=(1, 1)), "png"
     for mode in ("1", "L", "LA", "P", "RGBA"):
@@ -114,19 +122,20 @@ def ordinary() -> Iterator[tuple[str, bytes, str]]:
 
 
 def odd() -> Iterator[tuple[str, bytes, str]]:
-    """What is accepted by its structure, though few programs open it or none should be made to."""
-    start = JPEG_START + frame(8, 8)
-    yield "arithmetic", JPEG_START + segment(0xCC, b"\0\x10") + frame(8, 8, 0xC9) + scan() + EOI, "jpg"
-    yield "lossless", JPEG_START + frame(8, 8, 0xC3, precision=16) + scan() + EOI, "jpg"
-    yield "twelve bits", JPEG_START + frame(8, 8, 0xC1, precision=12) + scan() + EOI, "jpg"
-    yield "thousands of scans", start + scan(b"\x55" * 99) * 5_000 + EOI, "jpg"
-    yield "exactly 250 megapixels", JPEG_START + frame(25_000, 10_000) + scan() + EOI, "jpg"
+    """What is accepted once it is cleaned: what is odd about it goes."""
     bomb = chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(20_000_000)))
     yield "compressed-text bomb", hand_made_png(header(5, 5), bomb, pixels(5, 5), IEND), "png"
     flat = chunk(b"iTXt", b"bomb\0\1\0\0\0" + zlib.compress(bytes(20_000_000)))
     yield "many text bombs", hand_made_png(header(5, 5), flat * 50, pixels(5, 5), IEND), "png"
     late = chunk(b"acTL", bytes(8))
     yield "animation announced too late", hand_made_png(header(5, 5), pixels(5, 5), late, IEND), "png"
+
+
+def large() -> Iterator[tuple[str, bytes, str]]:
+    """What is accepted and takes Pillow a second: as many pixels as it opens, and no more."""
+    yield "as many pixels as Pillow opens", JPEG_START + frame(14_351, 12_470) + scan() + EOI, "jpg"
+    flat = chunk(b"IDAT", zlib.compress(bytes(12_470 * (1 + 14_351 // 8 + 1)), 9))
+    yield "a PNG of as many pixels", hand_made_png(header(14_351, 12_470, 1, 0), flat, IEND), "png"
 
 
 def refused() -> Iterator[tuple[str, bytes, str, str]]:
@@ -170,7 +179,13 @@ def _other_formats() -> Iterator[tuple[str, bytes, str, str]]:
     yield "a few bytes", b"\1\2\3", code, "neither"
     yield "PDF before a JPEG", b"%PDF-1.7\n" + jpeg(), code, "PDF"
     yield "a line end before a JPEG", b"\n" + jpeg(), code, "neither"
-    yield "a picture in its start alone", b"\xff\xd8" + bytes(900), code, "neither"
+    yield "a picture in its start alone", SOI + bytes(900), code, "neither"
+    mangled = jpeg().decode("utf-8", "replace").encode()
+    yield "a JPEG read as text", mangled, code, "read as text"
+    yield "a JPEG written as text", jpeg().decode("latin-1").encode(), code, "read as text"
+    yield "a PNG read as text", png().decode("utf-8", "replace").encode(), code, "read as text"
+    form = b'------WebKitFormBoundaryX\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + jpeg()
+    yield "a form", form, code, "a form"
 
 
 def _broken_jpegs() -> Iterator[tuple[str, bytes, str, str]]:
@@ -187,25 +202,37 @@ def _broken_jpegs() -> Iterator[tuple[str, bytes, str, str]]:
     yield "without a scan", start + EOI, code, "no picture"
     yield "with an empty scan", start + scan(b"") + EOI, code, "no picture"
     yield "start and end alone", JPEG_START + EOI + bytes(10), code, "no picture"
+    yield "lossless", JPEG_START + frame(8, 8, 0xC3, precision=16) + scan() + EOI, code, "rare kind"
+    yield "twelve bits", JPEG_START + frame(8, 8, 0xC1, precision=12) + scan() + EOI, code, "rare kind"
+    yield "thousands of scans", start + scan(b"\x55" * 99) * 5_000 + EOI, code, "two pictures"
+    layers = JPEG_START + frame(8, 8, 0xC2) + scan(last=0) * 101 + EOI
+    yield "a hundred and one scans", layers, code, "layers"
+    many = JPEG_START + frame(8_000, 8_000, 0xC2) + scan(last=0) * 101 + EOI
+    yield "too many scans for its size", many, code, "layers"
     yield "with two headers", start + frame(60_000, 60_000) + scan() + EOI, code, "two headers"
     yield "with another's component", start + scan(component=7) + EOI, code, "makes no sense"
     yield "without width", JPEG_START + frame(0, 8) + scan() + EOI, code, "0 pixels"
     yield "without height", JPEG_START + frame(8, 0) + scan() + EOI, code, "0 pixels"
     yield "of five components", JPEG_START + frame(8, 8, components=5) + scan() + EOI, code, "wrong length"
     yield "of no components", JPEG_START + frame(8, 8, components=0) + scan() + EOI, code, "wrong length"
-    yield "of one bit", JPEG_START + frame(8, 8, precision=1) + scan() + EOI, code, "no sense"
+    yield "of two components", JPEG_START + frame(8, 8, components=2) + scan() + EOI, code, "rare kind"
+    yield "of one bit", JPEG_START + frame(8, 8, precision=1) + scan() + EOI, code, "rare kind"
+    yield "without tables", SOI + frame(8, 8) + scan() + EOI, code, "quantization table"
+    yield "without Huffman tables", JPEG_START[:71] + frame(8, 8) + scan() + EOI, code, "Huffman table"
     yield "a segment without length", start + b"\xff\xfe\0\0" + scan() + EOI, code, "no length"
     yield "a segment past the end", start + b"\xff\xfe\xff\xff" + scan() + EOI, code, "cut off"
     yield "a reserved marker", start + b"\xff\x4f\0\2" + scan() + EOI, code, "marker 4F"
     yield "hierarchical", JPEG_START + frame(8, 8, 0xC5) + scan() + EOI, code, "rare kind"
     yield "JPEG-LS", JPEG_START + frame(8, 8, 0xF7) + scan() + EOI, code, "rare kind"
     yield "too many segments", start + b"\xff\xfe\0\2" * 100_000 + scan() + EOI, code, "pieces"
-    yield "too many scans", start + scan() * 100_000 + EOI, code, "pieces"
-    yield "nothing but filling", b"\xff\xd8" + b"\xff" * 200_000, code, "cut off"
+    yield "nothing but filling", SOI + b"\xff" * 200_000, code, "mean nothing"
+    yield "too wide", JPEG_START + frame(65_501, 8) + scan() + EOI, "image_too_many_pixels", "65,500"
     bomb = JPEG_START + frame(65_535, 65_535, 0xC2) + scan() + EOI
     yield "JPEG bomb", bomb, "image_too_many_pixels", "65535 × 65535"
-    above = JPEG_START + frame(25_000, 10_001) + scan() + EOI
-    yield "one row above 250 megapixels", above, "image_too_many_pixels", "250 megapixels"
+    above = JPEG_START + frame(14_351, 12_471) + scan() + EOI
+    yield "one row above what Pillow opens", above, "image_too_many_pixels", "178 megapixels"
+    phone = JPEG_START + frame(16_320, 12_240, components=3) + scan() + EOI
+    yield "a phone's 200 megapixels", phone, "image_too_many_pixels", "fewer megapixels"
 
 
 def _broken_pngs() -> Iterator[tuple[str, bytes, str, str]]:

@@ -9,7 +9,7 @@ import httpx
 
 from tests.support.database import Database
 from tests.support.pictures import jpeg, png
-from watcher.identity import Claim
+from watcher.identity import Claim, StoredObject
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults.traffic import Seen
 from watcher.sandbox.hub.store import Repo
@@ -44,6 +44,28 @@ class Scene:
         headers = {"apikey": self.sandbox.keys.secret, "content-type": kind}
         headers["authorization"] = f"Bearer {self.sandbox.keys.secret}"
         self.http.post(url, content=picture, headers=headers).raise_for_status()
+
+    def objects(self, paths: Sequence[str]) -> tuple[StoredObject, ...]:
+        """What the database says of these objects."""
+        found = self.database.run(
+            "select name, metadata, version from storage.objects", role="supabase_admin"
+        )
+        stored = {
+            row["name"]: StoredObject(row["metadata"]["size"], row["metadata"]["eTag"], row["version"])
+            for row in found
+        }
+        return tuple(stored[path] for path in paths)
+
+    def read(self, path: str) -> bytes:
+        """Download an object as the daemon does."""
+        url = f"{self.sandbox.supabase_url}/storage/v1/object/authenticated/identity-images/{path}"
+        headers = {"apikey": self.sandbox.keys.secret, "authorization": f"Bearer {self.sandbox.keys.secret}"}
+        return self.http.get(url, headers=headers).raise_for_status().content
+
+    def replace(self, path: str, picture: bytes) -> None:
+        """Put another picture in the place of one."""
+        self.remove(path)
+        self.upload(path, picture)
 
     def remove(self, path: str) -> None:
         """Delete an object as its owner might, a moment too late."""

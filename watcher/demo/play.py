@@ -6,6 +6,7 @@ import json
 import secrets
 import shlex
 import signal
+import sys
 import tempfile
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -34,7 +35,10 @@ _PUBLISHED_WITHIN = 300.0
 
 
 async def play(*, folder: Path | None, as_json: bool, keep: bool, erase: bool = False) -> None:
-    """Publish one row from upload to repo; raises Misconfigured or Transient if that fails."""
+    """Publish one row from upload to repo; raises Misconfigured or Transient if that fails.
+
+    The sandbox also keeps running where somebody sits at a terminal, who may want to open the repo's page.
+    """
     console = Console(stderr=as_json)
     pictures = photos.read(folder) if folder else await asyncio.to_thread(photos.generate)
     async with AsyncExitStack() as stack:
@@ -60,8 +64,13 @@ async def play(*, folder: Path | None, as_json: bool, keep: bool, erase: bool = 
         result = await _as_a_user(console, frontend, pictures, keep=keep or not named, erase=erase)
         if as_json:
             click.echo(json.dumps(result, ensure_ascii=False))
-        if keep:
+        watched = console.is_terminal and sys.stdin.isatty() and not as_json
+        if keep or (watched and not named):
             await _wait_for_ctrl_c(console, environment, result)
+        else:
+            console.print(
+                "It is gone with everything else now; with --keep (make demo KEEP=1) it can be opened."
+            )
 
 
 async def _as_a_user(
@@ -215,7 +224,10 @@ async def _remove(
 
 
 async def _wait_for_ctrl_c(console: Console, environment: dict[str, str], result: dict[str, Any]) -> None:
-    console.print("\n[bold]Everything keeps running.[/] In another shell:")
+    console.print(
+        f"\n[bold]Everything keeps running.[/] Open the repo in a browser: {result['url']}", soft_wrap=True
+    )
+    console.print("In another shell:")
     for name, value in environment.items():
         console.print(f"  export {name}={shlex.quote(value)}", soft_wrap=True, highlight=False)
     console.print(f"  hf download {result['model_id']} --local-dir repo", soft_wrap=True, highlight=False)

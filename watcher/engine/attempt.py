@@ -147,7 +147,13 @@ class _Attempt:
             self._log_failed(error.code, str(error))
 
         await self._settle(
-            on_settled, self._verbs.fail, self._number, error.code, str(error), answered=self._answered
+            on_settled,
+            self._verbs.fail,
+            self._number,
+            error.code,
+            str(error),
+            image=error.image,
+            answered=self._answered,
         )
 
     def _log_failed(self, code: str, reason: str) -> None:

@@ -4,7 +4,6 @@ The words are those of the database and the log: pending, publishing, published,
 crashed.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,8 +26,6 @@ _OUTCOMES = {
     "revoked": "yellow",
 }
 
-_IMAGE = re.compile(r"Image (\d+) ")
-"""How the reason begins where one image is at fault."""
 _OVERDUE = 300.0
 """Seconds that a due row may wait before the screen suggests `watcher doctor`."""
 _NAME = 30
@@ -167,9 +164,8 @@ def _facts(row: Mapping[str, Any]) -> Table:
     facts.add_row("status", _status(row))
     if state == "failed":
         facts.add_row("reason", _cell(f"{row['error_message']} ({row['error_code']})"))
-        image = _IMAGE.match(row["error_message"])
-        if image and int(image[1]) <= len(row["image_paths"]):
-            facts.add_row(f"image {image[1]}", _cell(row["image_paths"][int(image[1]) - 1]))
+        if image := row["error_image"]:
+            facts.add_row(f"image {image}", _cell(row["image_paths"][image - 1]))
     if state == "pending" and row["last_reason"]:
         facts.add_row("last reason", _cell(row["last_reason"]))
     facts.add_row("repo", _repo(row))

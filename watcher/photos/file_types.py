@@ -44,6 +44,15 @@ _FORMATS: Final = tuple(
         ),
         (rb"(?:\xef\xbb\xbf)?\s*<(?:.*<)?svg\b", f"is an SVG drawing; {_SAVE}"),
         (rb"\0+\Z", "begins with zeros only; upload it again"),
+        (
+            rb"--[^\r\n]{1,100}\r?\nContent-",
+            "is a form (multipart) with a picture in it; upload the picture itself, as a File or Blob",
+        ),
+        (
+            # The first bytes of a JPEG or PNG that were taken for Latin-1 or UTF-8, and written again as UTF-8.
+            rb"\xc3\xbf\xc3\x98\xc3\xbf|(?:\xef\xbf\xbd){3}|(?:\xc2\x89|\xef\xbf\xbd)PNG",
+            "was read as text on its way, which destroys a picture; upload the File or Blob itself",
+        ),
         (rb"[\t\n\r -~\x80-\xff]+\Z", "is text; upload the picture itself"),
     )
 )

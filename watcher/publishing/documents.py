@@ -69,19 +69,23 @@ def image_path(image: Image) -> str:
     return f"images/image_{image.number:03}.{image.extension}"
 
 
-def documents(identity: Identity, repo_id: str) -> dict[str, bytes]:
-    """Return the files other than the images, by path. They do not depend on the images' content."""
+def documents(identity: Identity, repo_id: str, *, cleaned: bool = True) -> dict[str, bytes]:
+    """Return the files other than the images, by path. They do not depend on the images' content.
+
+    `cleaned`: whether the images are published without their metadata.
+    """
     config = json.dumps(training_config(identity), ensure_ascii=False, indent=2) + "\n"
     return {
         ".gitattributes": _GITATTRIBUTES.encode(),
-        "README.md": _card(identity, repo_id).encode(),
+        "README.md": _card(identity, repo_id, cleaned=cleaned).encode(),
         "training_config.json": config.encode(),
     }
 
 
-def _card(identity: Identity, repo_id: str) -> str:
+def _card(identity: Identity, repo_id: str, *, cleaned: bool) -> str:
     """Return the model card. No name can break it: the front matter is constant, and the name is a code span."""
     name, count = _code_span(identity.name), len(identity.image_paths)
+    inside = _CLEANED if cleaned else _KEPT
     return f"""\
 ---
 license: mit
@@ -96,8 +100,7 @@ tags:
 
 {count} photos of one person, to train a FLUX LoRA with. There are no weights in here yet.
 
-**Keep this repo private.** The photos are as they were uploaded, including their metadata: when, where and with
-which camera they were taken.
+**Keep this repo private.** {inside}
 
 ## What is inside
 
@@ -135,9 +138,20 @@ Then give the folder `training-data/images` to a trainer:
   `--resolution={_RESOLUTION}`, `--max_train_steps={_STEPS}`, `--learning_rate={_LEARNING_RATE}`.
 - [kohya's sd-scripts](https://github.com/kohya-ss/sd-scripts): `image_dir` of a subset, with `class_tokens`.
 
+A photo may be stored turned, with a note of its orientation in EXIF. ai-toolkit and diffusers turn it upright.
+sd-scripts does not: before training with it, turn such photos, for example with `mogrify -auto-orient` (ImageMagick).
+
 Captions are optional: ai-toolkit and sd-scripts read `image_001.txt` beside `image_001.jpg`; diffusers opens
 every file in the folder as a picture, so put none there for it.
 """
+
+
+_CLEANED: Final = """\
+The photos are without the metadata that they had when they were uploaded (when, where and with
+which camera they were taken); their pixels are unchanged."""
+_KEPT: Final = """\
+The photos are as they were uploaded, including their metadata: when, where and with
+which camera they were taken."""
 
 
 def _code_span(text: str) -> str:

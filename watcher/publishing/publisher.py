@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from watcher.engine.lease import Lease
 from watcher.engine.retry import Retry
@@ -17,7 +17,7 @@ from watcher.engine.work import Done
 from watcher.errors import Outage, Permanent, Transient
 from watcher.hub.errors import Conflict
 from watcher.hub.repos import File, Hub, RepoState, commit_description, image_file, text_file
-from watcher.identity import Claim, Identity, Image, Publication
+from watcher.identity import Claim, Identity, Image, Publication, StoredObject
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
 from watcher.publishing.batching import Batches
@@ -82,6 +82,17 @@ def identity_of(claim: Claim) -> Identity:
         # Any values: the row may have bypassed the table's checks.
         image_paths=tuple(map(str, details["image_paths"] or ())),
         created_at=details["created_at"],
+        objects=tuple(map(_stored, details["objects"] or ())),
+    )
+
+
+def _stored(found: Sequence[Any]) -> StoredObject:
+    """Return what the claim says of an object; values of unexpected types are left out, since Storage wrote them."""
+    size, etag, version = found
+    return StoredObject(
+        size=size if isinstance(size, int) else None,
+        etag=etag if isinstance(etag, str) else None,
+        version=version if isinstance(version, str) else None,
     )
 
 
@@ -95,6 +106,8 @@ class _Publish:
         self._retry = publisher.retry
         self._identity = identity_of(claim)
         self._lease = lease
+        # Its images may be unfit again: nothing is uploaded before all of them have been judged.
+        self._judge_first = bool(claim.details["failed_by_image"])
         self._uploaded = 0
         self._name = RepoName(
             self._identity,
@@ -122,8 +135,7 @@ class _Publish:
         try:
             with self._spool.folder(self._lease.attempt) as folder:
                 async with asyncio.TaskGroup() as group:
-                    repo = group.create_task(self._name.open_repo(found))
-                    files = await self._fetch_and_upload(group, repo, folder)
+                    files, repo = await self._fetch_and_upload(group, found, folder)
                 return await self._commit(files, parent=repo.result())
         except BaseExceptionGroup as group_error:
             task = asyncio.current_task()
@@ -138,15 +150,18 @@ class _Publish:
         return None if sha is None else self._publication(sha)
 
     async def _fetch_and_upload(
-        self, group: asyncio.TaskGroup, repo: asyncio.Task[RepoState], folder: Path
-    ) -> list[File]:
+        self, group: asyncio.TaskGroup, found: RepoState | None, folder: Path
+    ) -> tuple[list[File], asyncio.Task[RepoState]]:
+        """Fetch all images and upload them to the repo; returns them, and the task that opened it."""
         count = len(self._identity.image_paths)
         batches = Batches(count)
-        for number in range(1, count + 1):
-            group.create_task(self._fetch(number, folder, batches))
+        fetches = [group.create_task(self._fetch(number, folder, batches)) for number in range(1, count + 1)]
+        if self._judge_first:
+            await asyncio.wait(fetches)
+        repo = group.create_task(self._name.open_repo(found))
         uploads = [group.create_task(self._upload(repo, batches)) for _ in range(_PARALLEL_UPLOADS)]
         files = [file for upload in uploads for file in await upload]
-        return sorted(files, key=lambda file: file.path_in_repo)
+        return sorted(files, key=lambda file: file.path_in_repo), repo
 
     async def _fetch(self, number: int, folder: Path, batches: Batches) -> None:
         await batches.put(await self._photos.fetch(self._identity, number, folder))
@@ -170,7 +185,7 @@ class _Publish:
     async def _commit(self, files: list[File], parent: RepoState) -> Publication:
         tried = False
         repo_id = self._name.repo_id
-        files += [text_file(path, content) for path, content in documents(self._identity, repo_id).items()]
+        files += [text_file(path, content) for path, content in self._documents(repo_id).items()]
 
         async def commit() -> Publication:
             nonlocal tried
@@ -197,6 +212,9 @@ class _Publish:
             return self._publication(sha)
 
         return await self._retry(commit)
+
+    def _documents(self, repo_id: str) -> dict[str, bytes]:
+        return documents(self._identity, repo_id, cleaned=self._photos.clean)
 
     def _publication(self, sha: str) -> Publication:
         return Publication(url=self._hub.url(self._name.repo_id), commit_sha=sha)

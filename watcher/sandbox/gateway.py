@@ -11,11 +11,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Router
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
+from watcher.sandbox.absent import STATUS, Absent
 from watcher.sandbox.keys import Keys
 
 # Storage has signed and public URLs, which need no key. Realtime checks its key itself.
 _KEY_REQUIRED = {"auth", "rest"}
-_KEYLESS = {"/auth/v1/health"}
+_KEYLESS = {
+    f"/auth/v1/{path}"
+    for path in ("health", "verify", "callback", "authorize", "sso/saml/acs", ".well-known/jwks.json")
+}
+"""What a browser opens, which sends no key with it."""
 _MISSING = {
     "message": "No API key found in request",
     "hint": "No `apikey` request header or url param was found.",
@@ -24,6 +29,7 @@ _INVALID = {
     "message": "Invalid API key",
     "hint": "Double check your Supabase `anon` or `service_role` API key.",
 }
+_ABSENT = {"functions": Absent.GATEWAY_FUNCTIONS, "graphql": Absent.GATEWAY_GRAPHQL}
 _IN_BROWSER = {
     "message": "Forbidden use of secret API key in browser",
     "hint": "Secret API keys can only be used in a protected environment and should never be used in a"
@@ -31,10 +37,10 @@ _IN_BROWSER = {
 }
 _EXPOSED = [
     "content-encoding", "content-length", "content-location", "content-profile", "content-range",
-    "date", "etag", "location", "preference-applied", "proxy-status", "range-unit", "retry-after",
+    "date", "etag", "link", "location", "preference-applied", "proxy-status", "range-unit", "retry-after",
     "tus-complete", "tus-extension", "tus-max-size", "tus-resumable", "tus-version",
     "upload-expires", "upload-length", "upload-metadata", "upload-offset", "www-authenticate",
-    "x-supabase-api-version",
+    "x-supabase-api-version", "x-total-count",
 ]  # fmt: skip
 
 
@@ -57,6 +63,10 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         service = service_of(scope["path"])
+        feature = _ABSENT.get(scope["path"].split("/")[1])
+        if feature is not None and scope["type"] == "http":
+            await JSONResponse({"message": feature.sentence}, STATUS)(scope, receive, send)
+            return
         if service not in self._services:
             await JSONResponse({"message": "no Route matched with those values"}, 404)(scope, receive, send)
             return
@@ -101,6 +111,8 @@ class Gateway:
             return forwarded
         key = _api_key(scope)
         given = headers.get("authorization")
+        if key is None and given is None and service == "storage":
+            headers["authorization"] = ""  # the CLI's gateway copies a key that is not there
         if key is not None and (given is None or given.startswith("Bearer sb_")):
             token = self._keys.resolve(key)
             # A legacy key is copied without "Bearer", so PostgREST ignores it.

@@ -11,7 +11,8 @@ from uuid import uuid4
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from watcher.sandbox import auth, gateway, rest
+from watcher.sandbox import gateway, rest
+from watcher.sandbox.auth import Auth
 from watcher.sandbox.database import Database
 from watcher.sandbox.faults import Faults
 from watcher.sandbox.hub import Hub, User
@@ -32,6 +33,8 @@ class Sandbox:
     app are not applied.
     """
 
+    auth: Auth
+    """Has settings and a mailbox; set by `start`."""
     realtime: Realtime
     """Has faults of its own; set by `start`."""
     storage: Storage
@@ -153,6 +156,7 @@ class Sandbox:
         assert self._folder is not None
         dsn = self._postgres.dsn(self._database, "authenticator")
         database = Database(dsn, self.admin_db_url)
+        self.auth = Auth(database, self.keys)
         self.realtime = Realtime(database, self.keys, self._timing)
         self.storage = Storage(database, self.keys, self._folder / "objects")
         self.hub = Hub(self._folder / "hub", {self.hub_token: User(self.hub_user)})
@@ -164,7 +168,7 @@ class Sandbox:
                 await self.realtime.close()
 
         services = {
-            "auth": auth.routes(database, self.keys),
+            "auth": self.auth.routes(),
             "rest": rest.routes(database, self.keys),
             "storage": self.storage.routes(),
             "realtime": self.realtime.routes(),
@@ -173,7 +177,7 @@ class Sandbox:
         apps: dict[str, ASGIApp] = {
             "supabase": self.faults.wrap(project, gateway.service_of),
             "hub": self.faults.wrap(self.hub.app, "hub"),
-            "control": self.faults.control_app(),
+            "control": self.faults.control_app(self.auth.mailbox.routes()),
         }
         self._register_actions()
         self._server = Server({name: (app, self._ports[name]) for name, app in apps.items()})
@@ -182,6 +186,7 @@ class Sandbox:
     def _register_actions(self) -> None:
         """Register the services' own faults with the control port."""
         actions: dict[str, Callable[..., object]] = {
+            **self.auth.actions,
             **self.hub.actions,
             **self._postgres.actions,
             **self.realtime.actions,

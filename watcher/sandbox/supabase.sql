@@ -34,6 +34,8 @@ begin
 
     if not exists (select from pg_catalog.pg_db_role_setting where setrole = 'authenticator'::regrole) then
         grant anon, authenticated, service_role to authenticator;
+        grant authenticator to supabase_storage_admin;
+        grant supabase_realtime_admin to postgres;
         grant anon, authenticated, service_role to postgres with admin option;
         grant pg_read_all_data to supabase_read_only_user;
         grant pg_monitor, pg_signal_backend to postgres;
@@ -91,6 +93,45 @@ grant usage on schema realtime to postgres, anon, authenticated, service_role;
 
 create publication supabase_realtime;
 alter publication supabase_realtime owner to postgres;
+
+-- Its policies decide who may join a private channel. Nothing is sent: the sandbox does not imitate broadcast.
+set local role supabase_realtime_admin;
+
+create table realtime.messages (
+    id uuid not null default gen_random_uuid(),
+    topic text not null,
+    extension text not null,
+    payload jsonb,
+    event text,
+    private boolean default false,
+    updated_at timestamp not null default now(),
+    inserted_at timestamp not null default now(),
+    primary key (id, inserted_at)
+);
+alter table realtime.messages enable row level security;
+grant select, insert, update on realtime.messages to postgres, anon, authenticated, service_role;
+
+create function realtime.topic() returns text language sql stable as $$
+    select nullif(current_setting('realtime.topic', true), '')
+$$;
+
+create function realtime.send(payload jsonb, event text, topic text, private boolean default true) returns void
+language plpgsql as $$
+begin
+    raise exception 'The sandbox does not imitate broadcast.' using errcode = 'feature_not_supported';
+end
+$$;
+
+create function realtime.broadcast_changes(
+    topic_name text, event_name text, operation text, table_name text, table_schema text, new record, old record,
+    level text default 'ROW'
+) returns void language plpgsql as $$
+begin
+    raise exception 'The sandbox does not imitate broadcast.' using errcode = 'feature_not_supported';
+end
+$$;
+
+reset role;
 
 -- auth -------------------------------------------------------------------------------------------------------------
 

@@ -88,6 +88,11 @@ class Settings(Services):
     fetches: Annotated[int, SettingDoc(unit="images")] = Field(
         8, ge=1, le=64, validation_alias="WATCHER_FETCHES", description="Images fetched at the same time"
     )
+    metadata: Literal["clean", "keep"] = Field(
+        "clean",
+        validation_alias="WATCHER_METADATA",
+        description="clean: photos are published without what tells of place, time, camera and person; keep: as uploaded",
+    )
     lease: Seconds = Field(
         20,
         ge=0.5,

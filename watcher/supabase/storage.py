@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +27,16 @@ class Missing(WatcherError):
     """Storage has no such object, or does not show it yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An object while it is fetched."""
+
+    blocks: AsyncIterator[bytes]
+    size: int | None
+    """Bytes, as announced; None if not."""
+    etag: str | None
+
+
 class Storage:
     """The bucket, read with the project's secret key."""
 
@@ -38,17 +49,25 @@ class Storage:
         self._headers = {"apikey": key, "Authorization": f"Bearer {key}", "Accept-Encoding": "identity"}
 
     @asynccontextmanager
-    async def stream(self, path: str, *, label: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open an object and yield its blocks; `label` names it in errors, such as "Image 3 (beach.jpg)".
+    async def stream(
+        self, path: str, *, label: str, past_cache: str | None = None
+    ) -> AsyncIterator[Download]:
+        """Open an object; `label` names it in errors, such as "Image 3 (beach.jpg)".
 
+        `past_cache`: a text that no request for this object has had before, to get past a cache on the way.
         Raises Missing, Permanent, Transient or Outage.
         """
         url = self._objects + quote(path, safe="/")
+        headers, query = self._headers, {}
+        if past_cache is not None:
+            headers, query = {**headers, "Cache-Control": "no-cache"}, {"version": past_cache}
         try:
-            async with self._client.stream("GET", url, headers=self._headers) as response:
+            async with self._client.stream("GET", url, headers=headers, params=query or None) as response:
                 if response.status_code != httpx.codes.OK:
                     raise _translate(label, response.status_code, await response.aread())
-                yield _blocks(response)
+                announced = response.headers.get("Content-Length", "")
+                size = int(announced) if announced.isdecimal() else None
+                yield Download(_blocks(response), size, response.headers.get("ETag"))
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise Transient(f"{label} could not be fetched: {reason}") from error

@@ -153,10 +153,17 @@ class Verbs:
             raise _lost(attempt)
         return read("watcher_sweep", lambda: Held(answer["held_users"] or 0, answer["held_names"] or 0))
 
-    async def fail(self, attempt: int, code: str, message: str, *, answered: bool) -> None:
-        """End the attempt and the work; the row is failed."""
+    async def fail(
+        self, attempt: int, code: str, message: str, *, answered: bool, image: int | None = None
+    ) -> None:
+        """End the attempt and the work; the row is failed, by that image where its number is given."""
         await self._write_back(
-            "watcher_fail", attempt, p_code=code, p_message=storable(message), p_answered=answered
+            "watcher_fail",
+            attempt,
+            p_code=code,
+            p_message=storable(message),
+            p_answered=answered,
+            p_details=_about(image),
         )
 
     async def defer(
@@ -196,6 +203,7 @@ class Verbs:
             p_code=wait.code,
             p_message=storable(wait.last_words),
             p_answered=answered,
+            p_details=_about(wait.image),
         )
         if outcome == "lost":
             raise _lost(attempt)
@@ -238,6 +246,10 @@ class Verbs:
                 raise _lost(attempt)
             case _:
                 raise malformed(verb)
+
+
+def _about(image: int | None) -> dict[str, int] | None:
+    return None if image is None else {"image": image}
 
 
 def _lost(attempt: int) -> LeaseLost:

@@ -195,13 +195,13 @@ def _bad_token(here: Scene) -> str:
 
 
 def _outages(here: Scene) -> str:
-    """The token is refused and accepted again, ten times, while a row is worked on."""
+    """The token is refused and accepted again, five times, while a row is worked on."""
     access, token = here.sandbox.hub.access, here.sandbox.hub_token
     slow = here.keep("commit")
     with Watcher(here.stage, **_SHORT) as watcher:
         watcher.ready()
         [row] = here.insert()
-        for number in range(1, 11):
+        for number in range(1, 6):
             slow.wait_reached()
             access.revoke(token)
             here.sandbox.faults.remove(slow)

@@ -1,1 +1,1 @@
-"""Runs the snippet of docs/frontend.md with the real supabase-js, and the migrations with the real Supabase CLI."""
+"""Applies the migrations with the real Supabase CLI."""

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.running import environment
-from tests.checks.supabase.node import FOLDER, PACKAGES, node, run
-from tests.checks.supabase.verdict import Wrong, expect
+from tests.checks.node import CACHE, node, run
+from tests.checks.verdict import Wrong, expect
 from tests.support.database import Database, schema
 from watcher import migrate
 from watcher.sandbox import Postgres
 
+FOLDER = CACHE / "check-supabase"
+PACKAGES = Path(__file__).with_name("package.json")
+_VERSION = json.loads(PACKAGES.read_text())["dependencies"]["supabase"]
 _CLI = FOLDER / "node_modules" / "supabase" / "dist" / "supabase.js"
 # No telemetry, no check for updates, and no use of the keyring.
 _QUIET = {
@@ -42,7 +45,7 @@ class App:
     def supabase(self, *arguments: str) -> dict[str, Any]:
         """Run the CLI on the database and return its answer; raises Wrong."""
         given = [*arguments, f"--remote={self.database.dsn()}", "--output-format", "json", "--agent", "no"]
-        done = node([_CLI, *given, "--workdir", str(self._folder)], cwd=self._folder, **_QUIET)
+        done = node([_CLI, *given, "--workdir", str(self._folder)], cwd=self._folder, own=_QUIET)
         answer = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
         if done.returncode != 0 or "error" in answer:
             raise Wrong(f"supabase {' '.join(arguments)} failed: {answer.get('error') or done.stderr}")
@@ -74,7 +77,7 @@ class App:
 
 def check(folder: Path) -> Iterator[str]:
     """Yield a line for each order of steps that works; raises Wrong."""
-    cli = f"Supabase CLI {PACKAGES['supabase']}"
+    cli = f"Supabase CLI {_VERSION}"
     with Postgres() as postgres:
         for name, auto_expose in (("new_project", False), ("old_project", True)):
             postgres.create(name, auto_expose=auto_expose)

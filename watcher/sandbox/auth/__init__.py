@@ -1,5 +1,5 @@
 """GoTrue, as far as a frontend and the daemon use it."""
 
-from watcher.sandbox.auth.service import routes
+from watcher.sandbox.auth.service import Auth
 
-__all__ = ["routes"]
+__all__ = ["Auth"]

@@ -1,17 +1,22 @@
-"""GoTrue's routes to sign up, sign in, refresh and sign out, and for the admin to manage users."""
+"""GoTrue's routes to sign up, sign in, refresh and sign out, to confirm addresses, and for the admin to manage users."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from uuid import UUID
+from urllib.parse import urlencode
+from uuid import UUID, uuid4
 
 import jwt
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from watcher.sandbox.absent import STATUS, Absent, not_imitated
+from watcher.sandbox.auth.confirmations import SITE_URL, Challenge, Confirmations
+from watcher.sandbox.auth.knobs import Knobs
+from watcher.sandbox.auth.mailbox import Mailbox
 from watcher.sandbox.auth.sessions import Sessions
-from watcher.sandbox.auth.users import AuthError, User, Users
+from watcher.sandbox.auth.users import AuthError, User, Users, checked
 from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Keys
 
@@ -20,11 +25,27 @@ _ADMINS = {"service_role", "supabase_admin"}
 _SETTINGS = {
     "external": {"email": True, "phone": False, "anonymous_users": False},
     "disable_signup": False,
-    "mailer_autoconfirm": True,
     "phone_autoconfirm": False,
     "sms_provider": "",
     "saml_enabled": False,
 }
+_ABSENT = {
+    "authorize": Absent.AUTH_OAUTH,
+    "callback": Absent.AUTH_OAUTH,
+    "oauth": Absent.AUTH_OAUTH,
+    "otp": Absent.AUTH_OTP,
+    "magiclink": Absent.AUTH_OTP,
+    "factors": Absent.AUTH_MFA,
+    "passkeys": Absent.AUTH_MFA,
+    "sso": Absent.AUTH_SSO,
+    "scim": Absent.AUTH_SSO,
+    "user/identities": Absent.AUTH_IDENTITIES,
+    "reauthenticate": Absent.AUTH_REAUTHENTICATION,
+    "invite": Absent.AUTH_INVITATIONS,
+    "admin/generate_link": Absent.AUTH_INVITATIONS,
+    "admin": Absent.AUTH_ADMIN,
+}
+"""By the beginning of the path."""
 _HEALTH = {
     "version": "v2.197.0",
     "name": "GoTrue",
@@ -41,6 +62,18 @@ def _refusal(request: Request, error: AuthError) -> JSONResponse:
         return JSONResponse(body, error.status, {"x-supabase-api-version": _API_VERSION})
     body = {"code": error.status, "error_code": error.code, "msg": error.message, **error.more}
     return JSONResponse(body, error.status)
+
+
+def _absent(feature: Absent) -> AuthError:
+    return AuthError(STATUS, "not_implemented", feature.sentence)
+
+
+async def _unknown(request: Request) -> Response:
+    path = request.url.path.removeprefix("/")
+    for beginning, feature in _ABSENT.items():
+        if f"{path}/".startswith(f"{beginning}/"):
+            raise _absent(feature)
+    raise AuthError(STATUS, "not_implemented", not_imitated(f"{request.method} /auth/v1/{path}"))
 
 
 def _handling_errors(endpoint: Endpoint) -> Endpoint:
@@ -90,23 +123,123 @@ def _uuid(text: str | None) -> str:
 
 
 class Auth:
-    """GoTrue with e-mail and password; every address that signs up is confirmed at once."""
+    """GoTrue with e-mail and password; an address that signs up is confirmed at once, unless `knobs` say otherwise."""
 
     def __init__(self, database: Database, keys: Keys) -> None:
+        self.knobs = Knobs()
+        self.mailbox = Mailbox()
         self._users = Users(database)
-        self._sessions = Sessions(database, keys)
+        self._sessions = Sessions(database, keys, self.knobs)
+        self._confirmations = Confirmations(database, self.mailbox)
         self._keys = keys
+
+    @property
+    def actions(self) -> dict[str, Callable[..., Any]]:
+        """The actions that the control port offers, by name."""
+        return {
+            "auth_set_session_length": self.knobs.set_session_length,
+            "auth_confirm_emails": self.knobs.confirm_emails,
+            "auth_reset": self.knobs.reset,
+        }
+
+    async def settings(self, _: Request) -> Response:
+        """GET /settings."""
+        return JSONResponse({**_SETTINGS, "mailer_autoconfirm": not self.knobs.confirms_emails})
 
     async def sign_up(self, request: Request) -> Response:
         """POST /signup."""
         body = await _body(request)
         email, password = _text(body, "email"), _text(body, "password")
-        if not email and not password:
+        if _text(body, "phone"):
+            raise AuthError(400, "phone_provider_disabled", "Phone signups are disabled")
+        if not email:
             raise AuthError(422, "anonymous_provider_disabled", "Anonymous sign-ins are disabled")
         if not password:
             raise AuthError(400, "validation_failed", "Signup requires a valid password")
-        user = await self._users.create(email, password, confirmed=True, user_metadata=body.get("data"))
-        return JSONResponse(await self._sessions.open(user["id"], _issuer(request)))
+        challenge = Challenge.of(body)
+        data, confirms = body.get("data"), self.knobs.confirms_emails
+        known = await self._users.find_by_email(checked(email)) if confirms else None
+        if known is not None and "email_confirmed_at" in known:
+            return JSONResponse(_unrecognizable(known, data))
+        user = known or await self._users.create(email, password, confirmed=not confirms, user_metadata=data)
+        if not confirms:
+            return JSONResponse(await self._sessions.open(user["id"], _issuer(request)))
+        await self._confirmations.send("signup", user, _issuer(request), _redirect(request), challenge)
+        return JSONResponse(await self._users.find(user["id"]))
+
+    async def recover(self, request: Request) -> Response:
+        """POST /recover: mail a link to set a new password; the answer does not tell whether there is such a user."""
+        body = await _body(request)
+        if not _text(body, "email"):
+            raise AuthError(400, "validation_failed", "Password recovery requires an email")
+        challenge = Challenge.of(body)
+        user = await self._users.find_by_email(checked(body["email"]))
+        if user is not None:
+            await self._confirmations.send("recovery", user, _issuer(request), _redirect(request), challenge)
+        return JSONResponse({})
+
+    async def resend(self, request: Request) -> Response:
+        """POST /resend: mail the link to confirm an address again."""
+        body = await _body(request)
+        kind = body.get("type")
+        if kind in {"sms", "phone_change"}:
+            raise _absent(Absent.AUTH_PHONE)
+        if kind == "email_change":
+            raise _absent(Absent.AUTH_EMAIL_CHANGE)
+        if kind != "signup":
+            message = "Missing one of these types: signup, email_change, sms, phone_change"
+            raise AuthError(400, "validation_failed", message)
+        if not _text(body, "email"):
+            raise AuthError(400, "validation_failed", "Type provided requires an email address")
+        challenge = Challenge.of(body)
+        user = await self._users.find_by_email(checked(body["email"]))
+        if user is not None and "email_confirmed_at" not in user:
+            await self._confirmations.send("signup", user, _issuer(request), _redirect(request), challenge)
+        return JSONResponse({})
+
+    async def open_link(self, request: Request) -> Response:
+        """GET /verify: what a link in a mail opens. It leads back to the app, with the session in the URL's fragment."""
+        query = request.query_params
+        token, kind, target = query.get("token", ""), query.get("type", ""), _redirect(request) or SITE_URL
+        if not kind:
+            raise AuthError(400, "validation_failed", "Verify requires a verification type")
+        if not token:
+            raise AuthError(400, "validation_failed", "Verify requires a token or a token hash")
+        refusal = "Email link is invalid or has expired"
+        try:
+            user = await self._confirmations.confirm(kind, token, refusal=refusal)
+        except AuthError as error:
+            said = {"error_code": error.code, "error_description": error.message}
+            reason = "access_denied" if error.status == 403 else "invalid_request"
+            fragment = urlencode({"error": reason, **said, "sb": ""})
+            return RedirectResponse(f"{target}#{fragment}", 303)
+        if code := self._confirmations.code_for(token, user):
+            return RedirectResponse(
+                f"{target}{'&' if '?' in target else '?'}{urlencode({'code': code})}", 303
+            )
+        session = await self._sessions.open(user, _issuer(request), "otp")
+        names = ("access_token", "expires_at", "expires_in", "refresh_token", "token_type")
+        fragment = urlencode({**{name: session[name] for name in names}, "sb": "", "type": kind})
+        return RedirectResponse(f"{target}#{fragment}", 303)
+
+    async def verify(self, request: Request) -> Response:
+        """POST /verify: exchange the code of a mail, or the token of its link, for a session."""
+        body = await _body(request)
+        kind, code, token = _text(body, "type"), _text(body, "token"), _text(body, "token_hash")
+        if not kind:
+            raise AuthError(400, "validation_failed", "Verify requires a verification type")
+        if kind in {"sms", "phone_change"} or body.get("phone"):
+            raise _absent(Absent.AUTH_PHONE)
+        if kind == "email_change":
+            raise _absent(Absent.AUTH_EMAIL_CHANGE)
+        if kind in {"magiclink", "invite"}:
+            raise _absent(Absent.AUTH_OTP if kind == "magiclink" else Absent.AUTH_INVITATIONS)
+        if bool(code) == bool(token):
+            message = "Verify requires either a token or a token hash"
+            raise AuthError(400, "validation_failed", message)
+        email = checked(_text(body, "email")) if code else None
+        user = await self._confirmations.confirm(kind, code or token or "", email=email)
+        return JSONResponse(await self._sessions.open(user, _issuer(request), "otp"))
 
     async def token(self, request: Request) -> Response:
         """POST /token?grant_type=…."""
@@ -118,6 +251,11 @@ class Auth:
             )
         elif grant == "refresh_token":
             session = await self._sessions.refresh(_text(body, "refresh_token"), _issuer(request))
+        elif grant == "pkce":
+            user = self._confirmations.exchange(_text(body, "auth_code"), _text(body, "code_verifier"))
+            session = await self._sessions.open(user, _issuer(request), "otp")
+        elif grant in {"id_token", "web3"}:
+            raise _absent(Absent.AUTH_OAUTH)
         else:
             return JSONResponse({"error": "unsupported_grant_type", "error_description": ""}, 400)
         return JSONResponse(session, headers={"cache-control": "no-store"})
@@ -131,6 +269,10 @@ class Auth:
         """PUT /user."""
         user, _ = await self._signed_in(request)
         body = await _body(request)
+        if body.get("phone"):
+            raise _absent(Absent.AUTH_PHONE)
+        if body.get("email") and self.knobs.confirms_emails:
+            raise _absent(Absent.AUTH_EMAIL_CHANGE)
         changed = await self._users.update(
             user["id"],
             password=_text(body, "password"),
@@ -152,13 +294,22 @@ class Auth:
         """GET /admin/users?page=…&per_page=…."""
         self._admin(request)
         page, per_page = _number(request, "page", 1), _number(request, "per_page", 50)
-        users = await self._users.page(page, per_page)
-        return JSONResponse({"users": users, "aud": "authenticated"})
+        users, total = await self._users.page(page, per_page)
+        last = -(-total // per_page)
+        links = {"next": page + 1, "last": last} if last > page else {"last": last}
+        shown = [f'<{_page_url(request, number)}>; rel="{name}"' for name, number in links.items()]
+        headers = {"x-total-count": str(total), "link": ", ".join(shown)}
+        return JSONResponse({"users": users, "aud": "authenticated"}, headers=headers)
 
     async def admin_create(self, request: Request) -> Response:
         """POST /admin/users."""
         self._admin(request)
         body = await _body(request)
+        if body.get("phone"):
+            raise _absent(Absent.AUTH_PHONE)
+        if not body.get("email"):
+            message = "Cannot create a user without either an email or phone"
+            raise AuthError(400, "validation_failed", message)
         try:
             user = await self._users.create(
                 _text(body, "email"),
@@ -184,11 +335,11 @@ class Auth:
         return JSONResponse(user)
 
     async def admin_delete(self, request: Request) -> Response:
-        """DELETE /admin/users/{id}: foreign keys decide what is deleted with the user; softly, the row stays as a shell."""
+        """DELETE /admin/users/{id}: foreign keys decide what is deleted with the user; or `should_soft_delete`."""
         self._admin(request)
-        softly = (await _body(request)).get("should_soft_delete") is True
-        user_id = _uuid(request.path_params["id"])
-        if not await (self._users.soft_delete if softly else self._users.delete)(user_id):
+        soft = (await _body(request)).get("should_soft_delete")
+        delete = self._users.soft_delete if soft else self._users.delete
+        if not await delete(_uuid(request.path_params["id"])):
             raise AuthError(404, "user_not_found", "User not found")
         return JSONResponse({})
 
@@ -228,27 +379,57 @@ class Auth:
             raise AuthError(403, "session_not_found", gone)
         return user, claims
 
+    def routes(self) -> list[BaseRoute]:
+        """Return GoTrue's routes, without the gateway's prefix."""
+        served: list[tuple[str, str, Endpoint]] = [
+            ("GET", "/health", _health),
+            ("GET", "/settings", self.settings),
+            ("GET", "/.well-known/jwks.json", _no_jwks),
+            ("POST", "/signup", self.sign_up),
+            ("POST", "/token", self.token),
+            ("POST", "/recover", self.recover),
+            ("POST", "/resend", self.resend),
+            ("GET", "/verify", self.open_link),
+            ("POST", "/verify", self.verify),
+            ("GET", "/user", self.user),
+            ("PUT", "/user", self.change_user),
+            ("POST", "/logout", self.log_out),
+            ("GET", "/admin/users", self.admin_users),
+            ("POST", "/admin/users", self.admin_create),
+            ("GET", "/admin/users/{id}", self.admin_user),
+            ("DELETE", "/admin/users/{id}", self.admin_delete),
+        ]
+        methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+        return [
+            *(Route(path, _handling_errors(endpoint), methods=[method]) for method, path, endpoint in served),
+            Route("/{path:path}", _handling_errors(_unknown), methods=methods),
+        ]
 
-def routes(database: Database, keys: Keys) -> list[BaseRoute]:
-    """Return GoTrue's routes, without the gateway's prefix."""
-    auth = Auth(database, keys)
 
-    async def health(_: Request) -> Response:
-        return JSONResponse(_HEALTH)
+async def _health(_: Request) -> Response:
+    return JSONResponse(_HEALTH)
 
-    async def settings(_: Request) -> Response:
-        return JSONResponse(_SETTINGS)
 
-    return [
-        Route("/health", health, methods=["GET"]),
-        Route("/settings", settings, methods=["GET"]),
-        Route("/signup", _handling_errors(auth.sign_up), methods=["POST"]),
-        Route("/token", _handling_errors(auth.token), methods=["POST"]),
-        Route("/user", _handling_errors(auth.user), methods=["GET"]),
-        Route("/user", _handling_errors(auth.change_user), methods=["PUT"]),
-        Route("/logout", _handling_errors(auth.log_out), methods=["POST"]),
-        Route("/admin/users", _handling_errors(auth.admin_users), methods=["GET"]),
-        Route("/admin/users", _handling_errors(auth.admin_create), methods=["POST"]),
-        Route("/admin/users/{id}", _handling_errors(auth.admin_user), methods=["GET"]),
-        Route("/admin/users/{id}", _handling_errors(auth.admin_delete), methods=["DELETE"]),
-    ]
+async def _no_jwks(_: Request) -> Response:
+    return JSONResponse({"keys": []})  # a shared secret has no public half
+
+
+def _redirect(request: Request) -> str | None:
+    return request.query_params.get("redirect_to") or request.headers.get("referer")
+
+
+def _page_url(request: Request, number: int) -> str:
+    query = {**request.query_params, "page": str(number)}
+    return f"{request.url.path}?{urlencode(sorted(query.items()))}"
+
+
+def _unrecognizable(user: User, data: object) -> User:
+    """Return what signing up with a confirmed address answers: it looks like a new user, so that nobody can probe."""
+    providers = {"provider": "email", "providers": ["email"]}
+    kept = {name: user[name] for name in ("aud", "email", "phone", "is_anonymous")}
+    shown = {**kept, "id": str(uuid4()), "role": "", "identities": [], "app_metadata": providers}
+    return {
+        **shown,
+        "user_metadata": data or {},
+        **dict.fromkeys(("created_at", "updated_at"), user["updated_at"]),
+    }

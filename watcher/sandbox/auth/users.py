@@ -11,34 +11,49 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from watcher.sandbox.database import Cursor, Database
 
 _log = logging.getLogger(__name__)
-_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
-_UTC = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
-_USER = f"""
+_LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+_EMAIL = re.compile(rf"[a-zA-Z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(?:\.{_LABEL})*")  # as in HTML
+_UTC = sql.Literal('YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+_USER = sql.SQL("""
 select json_strip_nulls(json_build_object(
     'id', id, 'aud', aud, 'role', role, 'email', email,
-    'email_confirmed_at', to_char(email_confirmed_at at time zone 'utc', {_UTC}),
+    'email_confirmed_at', to_char(email_confirmed_at at time zone 'utc', {utc}),
+    'confirmation_sent_at', to_char(confirmation_sent_at at time zone 'utc', {utc}),
+    'recovery_sent_at', to_char(recovery_sent_at at time zone 'utc', {utc}),
     'phone', coalesce(phone, ''),
-    'confirmed_at', to_char(confirmed_at at time zone 'utc', {_UTC}),
-    'last_sign_in_at', to_char(last_sign_in_at at time zone 'utc', {_UTC}),
+    'confirmed_at', to_char(confirmed_at at time zone 'utc', {utc}),
+    'last_sign_in_at', to_char(last_sign_in_at at time zone 'utc', {utc}),
     'app_metadata', raw_app_meta_data,
     'user_metadata', raw_user_meta_data,
     'identities', coalesce((
         select json_agg(json_build_object(
             'identity_id', i.id, 'id', i.provider_id, 'user_id', i.user_id, 'identity_data', i.identity_data,
             'provider', i.provider, 'email', i.email,
-            'last_sign_in_at', to_char(i.last_sign_in_at at time zone 'utc', {_UTC}),
-            'created_at', to_char(i.created_at at time zone 'utc', {_UTC}),
-            'updated_at', to_char(i.updated_at at time zone 'utc', {_UTC})))
+            'last_sign_in_at', to_char(i.last_sign_in_at at time zone 'utc', {utc}),
+            'created_at', to_char(i.created_at at time zone 'utc', {utc}),
+            'updated_at', to_char(i.updated_at at time zone 'utc', {utc})))
         from auth.identities i where i.user_id = users.id), '[]'),
-    'created_at', to_char(created_at at time zone 'utc', {_UTC}),
-    'updated_at', to_char(updated_at at time zone 'utc', {_UTC}),
+    'created_at', to_char(created_at at time zone 'utc', {utc}),
+    'updated_at', to_char(updated_at at time zone 'utc', {utc}),
     'is_anonymous', is_anonymous))
 from auth.users
-"""  # noqa: S608 - made of constants
+""").format(utc=_UTC)
+
+_FORGET = """
+update auth.users set email = encode(sha256((id::text || email)::bytea), 'base64'), encrypted_password = null,
+    confirmation_token = '', recovery_token = '', raw_user_meta_data = '{}', raw_app_meta_data = '{}',
+    deleted_at = coalesce(deleted_at, now())
+where id = %(id)s
+"""
+_FORGET_IDENTITIES = """
+update auth.identities set identity_data = '{}', provider_id = encode(sha256(provider_id::bytea), 'base64')
+where user_id = %(id)s
+"""
 
 User = dict[str, Any]
 
@@ -72,8 +87,11 @@ def matches(password: str, hashed: str | None) -> bool:
     return hmac.compare_digest(digest, _hash(password, salt))
 
 
-def _checked(email: str | None) -> str:
-    if email is None or not _EMAIL.fullmatch(email):
+def checked(email: str | None) -> str:
+    """Return an address in lower case; raises `AuthError` for what is none."""
+    if not email:
+        raise AuthError(400, "validation_failed", "An email address is required")
+    if not _EMAIL.fullmatch(email):
         raise AuthError(400, "validation_failed", "Unable to validate email address: invalid format")
     return email.lower()
 
@@ -104,7 +122,7 @@ async def as_admin(database: Database, doing: str) -> AsyncIterator[Cursor]:
 
 async def user_of(cursor: Cursor, user_id: str) -> User:
     """Return a user that exists."""
-    await cursor.execute(_USER.encode() + b"where id = %s", [user_id])
+    await cursor.execute(_USER + sql.SQL("where id = %s"), [user_id])
     row = await cursor.fetchone()
     assert row is not None
     user: User = row[0]
@@ -128,7 +146,7 @@ class Users:
         user_id: str | None = None,
     ) -> User:
         """Create a user. Raises `AuthError`; `user_already_exists` if the address is taken."""
-        address = _checked(email)
+        address = checked(email)
         values = {
             "id": user_id,
             "email": address,
@@ -174,16 +192,26 @@ class Users:
     async def find(self, user_id: str) -> User | None:
         """Return a user, or None."""
         async with as_admin(self._database, "finding user") as cursor:
-            await cursor.execute(_USER.encode() + b"where id = %s", [user_id])
+            await cursor.execute(_USER + sql.SQL("where id = %s"), [user_id])
             row = await cursor.fetchone()
             return row[0] if row else None
 
-    async def page(self, page: int, per_page: int) -> list[User]:
-        """Return one page of the users, newest first."""
+    async def find_by_email(self, email: str) -> User | None:
+        """Return the user with an address, or None."""
+        async with as_admin(self._database, "finding user") as cursor:
+            await cursor.execute(_USER + sql.SQL("where email = %s"), [email.lower()])
+            row = await cursor.fetchone()
+            return row[0] if row else None
+
+    async def page(self, page: int, per_page: int) -> tuple[list[User], int]:
+        """Return one page of the users, newest first, and how many there are."""
         async with as_admin(self._database, "finding users") as cursor:
-            query = _USER.encode() + b"order by created_at desc limit %s offset %s"
+            await cursor.execute("select count(*) from auth.users")
+            count = await cursor.fetchone()
+            assert count is not None
+            query = _USER + sql.SQL("order by created_at desc limit %s offset %s")
             await cursor.execute(query, [per_page, (page - 1) * per_page])
-            return [row[0] for row in await cursor.fetchall()]
+            return [row[0] for row in await cursor.fetchall()], int(count[0])
 
     async def update(
         self, user_id: str, *, password: str | None, email: str | None, metadata: Mapping[str, Any] | None
@@ -202,7 +230,7 @@ class Users:
                     [_hashed(_strong(password)), user_id],
                 )
             if email is not None:
-                address = _checked(email)
+                address = checked(email)
                 await cursor.execute(
                     "select 1 from auth.users where email = %s and id <> %s", [address, user_id]
                 )
@@ -220,26 +248,12 @@ class Users:
             return await user_of(cursor, user_id)
 
     async def soft_delete(self, user_id: str) -> bool:
-        """Mark a user as deleted, and hash or clear what names them; return False if there is none.
-
-        No foreign key acts: what refers to the user stays. A token that was issued stays valid until it expires.
-        """
+        """Make a user unknown and keep the row, and what refers to it; return False if there is none."""
         async with as_admin(self._database, "soft deleting user") as cursor:
-            await cursor.execute(
-                """
-                update auth.users set email = encode(sha256(email::bytea), 'base64'), encrypted_password = '',
-                    raw_user_meta_data = '{}', raw_app_meta_data = '{}', deleted_at = now()
-                where id = %s and deleted_at is null
-                """,
-                [user_id],
-            )
+            await cursor.execute(_FORGET, {"id": user_id})
             found = cursor.rowcount == 1
+            await cursor.execute(_FORGET_IDENTITIES, {"id": user_id})
             await cursor.execute("delete from auth.sessions where user_id = %s", [user_id])
-            await cursor.execute(
-                "update auth.identities set identity_data = '{}', provider_id = encode(sha256(provider_id::bytea), 'base64')"
-                " where user_id = %s",
-                [user_id],
-            )
             return found
 
     async def delete(self, user_id: str) -> bool:

@@ -2,6 +2,7 @@
 
 from watcher.sandbox.faults.actions import (
     Answer,
+    Cache,
     Cut,
     Delay,
     Hang,
@@ -17,6 +18,7 @@ from watcher.sandbox.faults.rules import Rule
 
 __all__ = [
     "Answer",
+    "Cache",
     "Cut",
     "Delay",
     "Faults",

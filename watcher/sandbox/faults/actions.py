@@ -225,6 +225,42 @@ class Truncate:
 
 
 @dataclass(frozen=True)
+class Cache:
+    """A cache in front: the first successful answer to each GET is also the answer to the later ones.
+
+    It ignores how long an answer may be kept, and keeps it until the rule is removed. A request that says `no-cache`, or
+    whose query is another one, gets past it and is kept in turn; unless the cache is `stubborn`.
+    """
+
+    stubborn: bool = False
+    _kept: dict[tuple[str, bytes], list[Message]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    async def __call__(self, passage: Passage) -> None:
+        """Answer from what is kept, or keep the answer."""
+        passage.gate.reach()
+        if passage.scope["method"] != "GET":
+            await passage.go_on()
+            return
+        url = (passage.scope["path"], b"" if self.stubborn else passage.scope["query_string"])
+        asked = Headers(scope=passage.scope).get("cache-control", "")
+        if url not in self._kept or ("no-cache" in asked and not self.stubborn):
+            messages: list[Message] = []
+
+            async def keep(message: Message) -> None:
+                messages.append(message)
+                await passage.send(message)
+
+            await passage.go_on(send=keep)
+            if messages and messages[0]["status"] == 200:
+                self._kept[url] = messages
+            return
+        for message in self._kept[url]:
+            await passage.send(message)
+
+
+@dataclass(frozen=True)
 class Hang:
     """Never pass the request on, and never answer; break the connection when the rule is removed."""
 
@@ -316,7 +352,7 @@ class Late:
             await passage.drop()
 
 
-Action = Answer | Delay | RoundTrip | Rate | Cut | Truncate | Hang | LoseAnswer | Hold | Late
+Action = Answer | Delay | RoundTrip | Rate | Cut | Truncate | Cache | Hang | LoseAnswer | Hold | Late
 
 
 def _middle(headers: Headers, after: int | None) -> int:

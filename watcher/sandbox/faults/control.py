@@ -7,6 +7,7 @@
     POST   /holds/{id}/release
     GET    /counts, GET /log    DELETE /log                clears both
     POST   /actions/{name}      with its keyword arguments as a JSON object
+    GET    /mails               a page with the mails that the project would have sent
 
 Errors are in `error`, with status 400 or 404.
 """
@@ -17,6 +18,7 @@ import contextlib
 import inspect
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,10 +27,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from watcher.sandbox.faults.actions import (
     Answer,
+    Cache,
     Cut,
     Delay,
     Hang,
@@ -51,6 +54,7 @@ _ACTIONS = {
     "rate": Rate,
     "cut": Cut,
     "truncate": Truncate,
+    "cache": Cache,
     "hang": Hang,
     "lose_answer": LoseAnswer,
     "hold": Hold,
@@ -59,7 +63,7 @@ _ACTIONS = {
 _MATCH = {"service", "method", "path", "times", "skip"}
 
 
-def control_app(faults: Faults) -> Starlette:
+def control_app(faults: Faults, more: Sequence[BaseRoute] = ()) -> Starlette:
     """Return the app; it needs no key, since it listens on loopback only."""
     app = Starlette(
         routes=[
@@ -73,6 +77,7 @@ def control_app(faults: Faults) -> Starlette:
             Route("/log", _log, methods=["GET"]),
             Route("/log", _reset, methods=["DELETE"]),
             Route("/actions/{name}", _run, methods=["POST"]),
+            *more,
         ],
         exception_handlers={HTTPException: _error},
     )

@@ -12,10 +12,11 @@ faults of its own.
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from watcher.sandbox.faults.actions import Action, Passage
@@ -90,9 +91,9 @@ class Faults:
         """Clear the log and the counts, and keep the rules."""
         self.traffic.reset()
 
-    def control_app(self) -> Starlette:
-        """Return an app with all of this, for other processes."""
-        return control_app(self)
+    def control_app(self, more: Sequence[BaseRoute] = ()) -> Starlette:
+        """Return an app with all of this, for other processes, and with `more` routes."""
+        return control_app(self, more)
 
     def wrap(self, app: ASGIApp, service: str | Callable[[str], str]) -> ASGIApp:
         """Return the app with faults in front; `service` is its name, or returns the name for a path."""

@@ -31,6 +31,7 @@ _ROUTES = [
         (r"^/.*\.git/info/lfs/objects/(batch|verify)$", r"/{repo}.git/info/lfs/objects/\1"),
         (r"^/_lfs/(put|get)/.*", r"/_lfs/\1/{oid}"),
         (r"^/.*/resolve/.*", "/{repo}/resolve/{revision}/{path}"),
+        (r"^(.*/upload/resumable)/.*", r"\1/{upload}"),
         (r"^(.*/object/(?:list|list-v2))/[^/]+$", r"\1/{bucket}"),
         (r"^(.*/object/(?:upload/)?(?:sign|authenticated|public|info))/.*", r"\1/{path}"),
         (

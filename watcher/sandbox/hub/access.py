@@ -72,6 +72,11 @@ class Access:
         with self._lock:
             self._restricted.clear()
 
+    @property
+    def owner(self) -> User:
+        """The user of the first token, as whom the pages for a browser are shown."""
+        return next(iter(self._users.values()))
+
     def user(self, request: Request) -> User | None:
         """Return the caller; None without a token. An invalid token is refused, even where none is needed."""
         token = request.headers.get("authorization", "").removeprefix("Bearer ").strip()

@@ -107,6 +107,11 @@ class Bytes:
         """Return the LFS objects of the repo, by sha256."""
         return sorted((self._repos / repo / "objects").iterdir())
 
+    def object_size(self, repo: str, sha256: str) -> int:
+        """Return the bytes of an LFS object of the repo; 0 if it has none."""
+        path = self.object(repo, sha256)
+        return path.stat().st_size if path.exists() else 0
+
     def used(self, repo: str) -> int:
         """Return the bytes of all LFS objects of the repo."""
         return sum(path.stat().st_size for path in (self._repos / repo / "objects").iterdir())

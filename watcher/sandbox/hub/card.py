@@ -53,6 +53,8 @@ def validate(card: str) -> tuple[list[str], list[str]]:
         for name in _TEXTS
         if name in fields and not isinstance(fields[name], str)
     ]
+    if not isinstance(fields.get("model-index", []), list):
+        errors.append('"model-index" must be an array')
     for name in _LISTS:
         value = fields.get(name, [])
         for one in value if isinstance(value, list) else [value]:
@@ -70,6 +72,11 @@ def metadata(card: str) -> dict[str, Any]:
     except yaml.YAMLError:
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def body(card: str) -> str:
+    """Return what follows the fields of a card."""
+    return _BLOCK.sub("", card)
 
 
 def _where(error: yaml.YAMLError) -> str:

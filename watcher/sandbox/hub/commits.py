@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pathspec import GitIgnoreSpec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from watcher.sandbox.absent import STATUS, not_imitated
 from watcher.sandbox.hub.card import validate
 from watcher.sandbox.hub.errors import HubError, bad_request, json_object
 from watcher.sandbox.hub.git import (
@@ -24,9 +26,10 @@ from watcher.sandbox.hub.git import (
     pointer,
 )
 from watcher.sandbox.hub.state import State, only_main, repo_url, state, writable
-from watcher.sandbox.hub.store import Repo, StaleParentError
+from watcher.sandbox.hub.store import NotATreeError, Repo, StaleParentError
 
-_ATTRIBUTES = ".gitattributes"
+_ATTRIBUTES, _IGNORE = ".gitattributes", ".gitignore"
+_STALE = "The branch was updated since you opened this page. Please refresh and try again."
 
 
 @dataclass
@@ -44,14 +47,19 @@ async def _preupload(request: Request) -> Response:
     hub = state(request)
     head = hub.store.head(repo)
     files = hub.store.files(repo, head.oid)
-    attributes = _attributes(hub, repo, files)
+    attributes = _text(hub, repo, files, _ATTRIBUTES)
+    body = await json_object(request)
+    ignored = GitIgnoreSpec.from_lines(
+        str(body.get("gitIgnore") or _text(hub, repo, files, _IGNORE)).splitlines()
+    )
     answers = []
-    for asked in (await json_object(request)).get("files", []):
+    for asked in body.get("files", []):
         try:
             path, size = str(asked["path"]), int(asked["size"])
             sample = base64.b64decode(asked["sample"])
         except (KeyError, TypeError, ValueError) as error:
             raise bad_request("Each file needs a path, a sample in base64 and a size") from error
+        _path(path)
         large = size > REGULAR_LIMIT or is_lfs(attributes, path)
         binary = _is_binary(sample) and hub.knobs.image_mode == "lfs"
         file = files.get(path)
@@ -59,7 +67,7 @@ async def _preupload(request: Request) -> Response:
             {
                 "path": path,
                 "uploadMode": "lfs" if size and (large or binary) else "regular",
-                "shouldIgnore": False,
+                "shouldIgnore": ignored.match_file(path),
                 "oid": (file.sha256 or file.oid) if file else None,
             }
         )
@@ -91,8 +99,10 @@ async def _commit(request: Request) -> Response:
                 author=user.name,
                 parent=draft.header.get("parentCommit"),
             )
+        except NotATreeError as error:
+            raise bad_request(f"Invalid path: {error} would be both a file and a folder") from error
         except StaleParentError as error:
-            raise HubError(412, "A commit has happened since. Please refresh and try again.") from error
+            raise HubError(412, _STALE) from error
     return JSONResponse(
         {
             "success": True,
@@ -134,18 +144,22 @@ def _read(hub: State, repo: Repo, draft: _Draft, line: bytes) -> None:
                 repo.id, path, content.encode() if plain else base64.b64decode(content, validate=True)
             )
         elif key == "lfsFile":
-            path, sha256, size = _path(value["path"]), str(value["oid"]), int(value["size"])
+            path, sha256 = _path(value["path"]), str(value["oid"])
+            # A copy within the repo does not say the size.
+            size = int(value.get("size", hub.store.bytes.object_size(repo.id, sha256)))
             draft.additions[path] = File(path, blob_oid(pointer(sha256, size)), size, sha256)
         elif key in {"deletedFile", "deletedFolder"}:
             draft.deletions.append(_path(value["path"].rstrip("/")))
         else:
-            raise HubError(501, f"The sandbox does not imitate {key!r} in a commit")
+            raise HubError(STATUS, not_imitated(f"{key!r} in a commit"))
     except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
         raise bad_request(f"Invalid line in the commit: {error}") from error
 
 
 def _path(path: object) -> str:
     parts = path.split("/") if isinstance(path, str) else [""]
+    if isinstance(path, str) and "\\" in path:
+        raise HubError(422, f"Invalid path, it has a backslash: {path}")
     if not all(parts) or {".", "..", ".git"} & set(parts):
         raise bad_request(f"Invalid path: {path}")
     return "/".join(parts)
@@ -180,7 +194,7 @@ def _track_lfs_files(hub: State, repo: Repo, draft: _Draft) -> None:
     files = hub.store.files(repo, hub.store.head(repo).oid) | draft.additions
     if _ATTRIBUTES in draft.deletions and _ATTRIBUTES not in draft.additions:
         del files[_ATTRIBUTES]
-    attributes = before = _attributes(hub, repo, files)
+    attributes = before = _text(hub, repo, files, _ATTRIBUTES)
     always = hub.knobs.take("edit_attributes")
     for file in draft.additions.values():
         if file.sha256 and (always or not is_lfs(attributes, file.path)):
@@ -191,11 +205,10 @@ def _track_lfs_files(hub: State, repo: Repo, draft: _Draft) -> None:
         draft.additions[_ATTRIBUTES] = hub.store.bytes.put_blob(repo.id, _ATTRIBUTES, attributes.encode())
 
 
-def _attributes(hub: State, repo: Repo, files: dict[str, File]) -> str:
+def _text(hub: State, repo: Repo, files: dict[str, File], path: str) -> str:
+    """Return the content of a small file; nothing if there is none."""
     return (
-        hub.store.bytes.content(repo.id, files[_ATTRIBUTES]).read_text("utf-8", "replace")
-        if _ATTRIBUTES in files
-        else ""
+        hub.store.bytes.content(repo.id, files[path]).read_text("utf-8", "replace") if path in files else ""
     )
 
 
@@ -208,6 +221,6 @@ def _is_binary(sample: bytes) -> bool:
 
 
 ROUTES = [
-    Route("/api/{kind}/{namespace}/{name}/preupload/{revision}", _preupload, methods=["POST"]),
-    Route("/api/{kind}/{namespace}/{name}/commit/{revision}", _commit, methods=["POST"]),
+    Route("/api/{kind}/{namespace}/{name}/preupload/{revision:path}", _preupload, methods=["POST"]),
+    Route("/api/{kind}/{namespace}/{name}/commit/{revision:path}", _commit, methods=["POST"]),
 ]

@@ -14,7 +14,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from watcher.sandbox.absent import STATUS, Absent
 from watcher.sandbox.hub.errors import HubError, bad_request, entry_not_found, json_object
+from watcher.sandbox.hub.paths import REVISION
 from watcher.sandbox.hub.state import State, commit_of, page, readable, state, writable
 from watcher.sandbox.hub.store import Repo
 
@@ -28,7 +30,7 @@ async def _batch(request: Request) -> Response:
     hub = state(request)
     body = await json_object(request)
     if body.get("operation") != "upload":
-        raise HubError(501, "The sandbox does not imitate LFS downloads; use resolve")
+        raise HubError(STATUS, Absent.HUB_LFS_DOWNLOADS.sentence)
     try:
         wanted = [(str(one["oid"]), int(one["size"])) for one in body["objects"]]
     except (KeyError, TypeError, ValueError) as error:
@@ -195,7 +197,7 @@ ROUTES = [
         for route in (
             Route(repo + ".git/info/lfs/objects/batch", _batch, methods=["POST"]),
             Route(repo + ".git/info/lfs/objects/verify", _verify, methods=["POST"]),
-            Route(repo + "/resolve/{revision}/{path:path}", _resolve),
+            Route(repo + f"/resolve/{REVISION}/{{path:path}}", _resolve),
         )
     ),
 ]

@@ -7,6 +7,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from watcher.sandbox.absent import STATUS, Absent
+from watcher.sandbox.hub import search
 from watcher.sandbox.hub.access import User, whoami
 from watcher.sandbox.hub.card import metadata, validate
 from watcher.sandbox.hub.errors import HubError, bad_request, json_object
@@ -66,7 +68,7 @@ async def _repo_in_body(request: Request) -> tuple[User, Kind, str, dict[str, An
     kinds: dict[object, Kind] = {"model": "models", "dataset": "datasets"}
     kind = kinds.get(body.get("type", "model"))
     if kind is None:
-        raise HubError(501, "The sandbox does not imitate other repos than models and datasets")
+        raise HubError(STATUS, Absent.HUB_KINDS.sentence)
     name = body.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise bad_request(f"Invalid repo name: {name}")
@@ -86,7 +88,12 @@ def _private(body: dict[str, Any]) -> bool | None:
 
 async def _settings(request: Request) -> Response:
     _, repo = writable(request)
-    private = _private(await json_object(request))
+    body = await json_object(request)
+    if body.get("gated"):
+        raise HubError(STATUS, Absent.HUB_GATED.sentence)
+    if body.keys() - {"gated", "private", "visibility"}:
+        raise HubError(STATUS, Absent.HUB_SETTINGS.sentence)
+    private = _private(body)
     if private is not None:
         state(request).store.set_private(repo, private=private)
     return JSONResponse({})
@@ -94,25 +101,24 @@ async def _settings(request: Request) -> Response:
 
 async def _info(request: Request) -> Response:
     repo = readable(request)
-    blobs = request.query_params.get("blobs", "").lower() in {"1", "true"}
-    return JSONResponse(_repo_json(request, repo, commit_of(request, repo), blobs=blobs))
+    query = request.query_params
+    if _true(query.get("securityStatus")):
+        raise HubError(STATUS, Absent.HUB_SECURITY.sentence)
+    shown = _repo_json(request, repo, commit_of(request, repo), blobs=_true(query.get("blobs")))
+    wanted = search.expand(query)
+    return JSONResponse(search.expanded(shown, repo.kind, wanted) if wanted else shown)
 
 
 async def _list(request: Request) -> Response:
     hub = state(request)
     user = hub.access.user(request)
     kind: Kind = "datasets" if request.url.path == "/api/datasets" else "models"
-    author = request.query_params.get("author")
-    search = request.query_params.get("search", "").lower()
-    repos = [
-        repo
-        for repo in hub.store.repos(kind)
-        if (not repo.private or (user and user.may_read(repo)))
-        and author in {None, repo.namespace}
-        and search in repo.name.lower()
-    ]
-    chosen, headers = page(request, repos)
-    return JSONResponse([_repo_json(request, repo, hub.store.head(repo)) for repo in chosen], headers=headers)
+    visible = (repo for repo in hub.store.repos(kind) if not repo.private or (user and user.may_read(repo)))
+    shown = (_repo_json(request, repo, hub.store.head(repo)) for repo in visible)
+    chosen, headers = page(request, search.chosen(shown, request.query_params))
+    if wanted := search.expand(request.query_params):
+        chosen = [search.expanded(repo, kind, wanted) for repo in chosen]
+    return JSONResponse(chosen, headers=headers)
 
 
 def _repo_json(request: Request, repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[str, Any]:
@@ -162,7 +168,10 @@ async def _refs(request: Request) -> Response:
     repo = readable(request)
     head = state(request).store.head(repo)
     main = {"name": "main", "ref": "refs/heads/main", "targetCommit": head.oid}
-    return JSONResponse({"branches": [main], "converts": [], "tags": []})
+    asked = _true(request.query_params.get("include_prs"))
+    return JSONResponse(
+        {"branches": [main], "converts": [], "tags": [], **({"pullRequests": []} if asked else {})}
+    )
 
 
 async def _auth_check(request: Request) -> Response:
@@ -189,6 +198,10 @@ async def _validate_yaml(request: Request) -> Response:
     return JSONResponse(report)
 
 
+def _true(text: str | None) -> bool:
+    return (text or "").lower() in {"1", "true"}
+
+
 async def _agent_harnesses(_: Request) -> Response:
     return JSONResponse({"standardEnvVars": [], "harnesses": {}})
 
@@ -202,7 +215,7 @@ ROUTES = [
     Route("/api/models", _list),
     Route("/api/datasets", _list),
     Route("/api/{kind}/{namespace}/{name}", _info),
-    Route("/api/{kind}/{namespace}/{name}/revision/{revision}", _info),
+    Route("/api/{kind}/{namespace}/{name}/revision/{revision:path}", _info),
     Route("/api/{kind}/{namespace}/{name}/settings", _settings, methods=["PUT"]),
     Route("/api/{kind}/{namespace}/{name}/refs", _refs),
     Route("/api/{kind}/{namespace}/{name}/auth-check", _auth_check),

@@ -1,7 +1,7 @@
 """The Hugging Face Hub, as far as huggingface_hub 2.4.0 and its `hf` command use it.
 
 Imitated are tokens and organisations, model and dataset repos with one branch, commits, Git LFS with single PUTs, trees
-and downloads. The sandbox does not imitate Xet, multipart uploads, branches, pull requests, Spaces, Jobs and web pages.
+and downloads. A browser is shown pages of its own making. What it does not imitate is in `watcher.sandbox.absent`.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from watcher.sandbox.hub import commits, files, repos, trees
+from watcher.sandbox.hub import commits, cors, files, missing, pages, repos, trees
 from watcher.sandbox.hub.access import Access, User
 from watcher.sandbox.hub.bytes import RepoGoneError
 from watcher.sandbox.hub.errors import HubError, refused, repo_not_found
@@ -34,8 +34,16 @@ class Hub:
         self.knobs = Knobs()
         self.store = Store(folder)
         self.app = Starlette(
-            routes=[*repos.ROUTES, *commits.ROUTES, *trees.ROUTES, *files.ROUTES],
-            middleware=[Middleware(RequestLimit, self.knobs)],
+            routes=[
+                *repos.ROUTES,
+                *commits.ROUTES,
+                *trees.ROUTES,
+                *files.ROUTES,
+                *missing.API_ROUTES,
+                *pages.ROUTES,
+                *missing.ROUTES,
+            ],
+            middleware=[Middleware(cors.Cors), Middleware(RequestLimit, self.knobs)],
             exception_handlers={HubError: refused, RepoGoneError: _repo_gone},
             lifespan=self._lifespan,
         )

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from watcher.sandbox.absent import STATUS, Absent
 from watcher.sandbox.hub.access import Access, User
 from watcher.sandbox.hub.errors import HubError, bad_request, repo_not_found, revision_not_found
+from watcher.sandbox.hub.features import not_served
 from watcher.sandbox.hub.knobs import Knobs
 from watcher.sandbox.hub.store import Commit, Kind, Repo, Store
 
@@ -71,8 +72,8 @@ def commit_of(request: Request, repo: Repo) -> Commit:
 def only_main(request: Request) -> None:
     """Refuse other branches and pull requests."""
     if request.query_params.get("create_pr"):
-        raise HubError(501, "The sandbox does not imitate pull requests")
-    if request.path_params["revision"] != "main":
+        raise HubError(STATUS, Absent.HUB_PULL_REQUESTS.sentence)
+    if request.path_params["revision"] not in {"main", "refs/heads/main"}:
         raise revision_not_found(request.path_params["revision"])
 
 
@@ -97,6 +98,6 @@ def page(request: Request, items: Sequence[Any]) -> tuple[Sequence[Any], dict[st
 def _find(request: Request) -> tuple[User | None, Repo]:
     kind = request.path_params.get("kind", "models")
     if kind not in {"models", "datasets"}:
-        raise HTTPException(404)
+        raise not_served(request)
     user = state(request).access.user(request)
     return user, find(request, user, kind, "{namespace}/{name}".format_map(request.path_params))

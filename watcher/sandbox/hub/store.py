@@ -21,7 +21,7 @@ Kind = Literal["models", "datasets"]
 _SCHEMA = """
 create table if not exists settings (name text primary key, value text not null);
 create table if not exists repos (
-    id text primary key, kind text not null, name text not null, private integer not null,
+    id text primary key, kind text not null, name text not null collate nocase, private integer not null,
     created_at text not null, unique (kind, name)
 );
 create table if not exists commits (
@@ -75,6 +75,10 @@ class StaleParentError(Exception):
     """The parent commit is not the head of the branch."""
 
 
+class NotATreeError(Exception):
+    """A path, which is the message, would be both a file and a folder."""
+
+
 class Store:
     """All repos under one folder."""
 
@@ -118,7 +122,7 @@ class Store:
         return repo
 
     def repo(self, kind: Kind, name: str) -> Repo | None:
-        """Return the repo of that name, or None."""
+        """Return the repo of that name, in whichever case, or None."""
         found = self._rows(f"{_REPO} where kind = ? and name = ?", kind, name)
         return _repo(found[0]) if found else None
 
@@ -187,7 +191,7 @@ class Store:
         """Add a commit and return it; deletions can be folders.
 
         `parent`, if given, can be the beginning of an oid. Raises StaleParentError if it is not the head's, and
-        RepoGoneError if the repo was deleted in the meantime.
+        RepoGoneError if the repo was deleted in the meantime, NotATreeError if a file would be a folder, too.
         """
         with self._transaction():
             if self.repo_by_id(repo.id) is None:
@@ -206,6 +210,9 @@ class Store:
                 existing = files.get(file.path)
                 if existing is None or existing.oid != file.oid:
                     files[file.path] = file
+            for path in files:
+                if above := next((one for one in _folders(path) if one in files), None):
+                    raise NotATreeError(above)
             date, when = self._rows(f"select {_NOW}, unixepoch()")[0]
             oid = commit_oid(
                 tree=tree_oids(files.values())[""],
@@ -263,6 +270,12 @@ class Store:
                 self._db.execute("rollback")
                 raise
             self._db.execute("commit")
+
+
+def _folders(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def _repo(row: tuple[Any, ...]) -> Repo:

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from watcher.sandbox.hub.errors import entry_not_found, json_object
 from watcher.sandbox.hub.git import tree_oids
+from watcher.sandbox.hub.paths import REVISION
 from watcher.sandbox.hub.state import State, commit_of, page, readable, state
 from watcher.sandbox.hub.store import Commit, Repo
 
@@ -86,8 +87,8 @@ def _entries(hub: State, repo: Repo, commit: Commit, *, expand: bool) -> dict[st
 
 
 ROUTES = [
-    Route("/api/{kind}/{namespace}/{name}/commits/{revision}", _commits),
-    Route("/api/{kind}/{namespace}/{name}/tree/{revision}", _tree),
-    Route("/api/{kind}/{namespace}/{name}/tree/{revision}/{path:path}", _tree),
-    Route("/api/{kind}/{namespace}/{name}/paths-info/{revision}", _paths_info, methods=["POST"]),
+    Route("/api/{kind}/{namespace}/{name}/commits/{revision:path}", _commits),
+    Route(f"/api/{{kind}}/{{namespace}}/{{name}}/tree/{REVISION}", _tree),
+    Route(f"/api/{{kind}}/{{namespace}}/{{name}}/tree/{REVISION}/{{path:path}}", _tree),
+    Route("/api/{kind}/{namespace}/{name}/paths-info/{revision:path}", _paths_info, methods=["POST"]),
 ]

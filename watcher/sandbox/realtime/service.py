@@ -1,7 +1,6 @@
 """Realtime 2.129.8, for `postgres_changes`: Phoenix channels over a real replication slot.
 
-The sandbox does not imitate broadcast and presence: they are accepted in a join and ignored. An event is sent at most
-once.
+The sandbox does not imitate broadcast and presence: asked for them, it says so. An event is sent at most once.
 """
 
 import asyncio
@@ -10,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from watcher.sandbox.absent import STATUS, Absent, not_imitated
 from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Keys
 from watcher.sandbox.realtime import tokens
@@ -47,7 +48,13 @@ class Realtime:
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
-        return [WebSocketRoute("/websocket", self._connect)]
+        methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+        return [
+            WebSocketRoute("/websocket", self._connect),
+            Route("/api/broadcast", _broadcast, methods=["POST"]),
+            Route("/api/broadcast/{path:path}", _broadcast, methods=["POST"]),
+            Route("/{path:path}", _unknown, methods=methods),
+        ]
 
     async def close(self) -> None:
         """Stop polling; to be awaited on the server's loop."""
@@ -177,3 +184,11 @@ class Realtime:
         except tokens.TokenError as error:
             return error.handshake
         return None
+
+
+async def _broadcast(_: Request) -> Response:
+    return JSONResponse({"error": Absent.REALTIME_BROADCAST.sentence}, STATUS)
+
+
+async def _unknown(request: Request) -> Response:
+    return JSONResponse({"error": not_imitated(f"{request.method} /realtime/v1{request.url.path}")}, STATUS)

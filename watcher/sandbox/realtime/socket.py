@@ -1,19 +1,22 @@
 """A client's WebSocket: its frames, in order, and its channels, by topic."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from watcher.sandbox.absent import Absent
 from watcher.sandbox.database import Database
-from watcher.sandbox.keys import Keys
+from watcher.sandbox.keys import Caller, Keys
 from watcher.sandbox.realtime import phoenix, tokens
 from watcher.sandbox.realtime.bindings import identity
 from watcher.sandbox.realtime.channel import Channel, Entries
 from watcher.sandbox.realtime.phoenix import Frame, Version, reply
 from watcher.sandbox.realtime.poller import Poller
+from watcher.sandbox.realtime.private import may_read
 from watcher.sandbox.realtime.timing import Timing
 from watcher.sandbox.server import DROP, PINGED
 
@@ -125,6 +128,10 @@ class Socket:
                 if channel is not None:
                     channel.close()
                     self.forget(channel)
+            case _, "broadcast" | "presence" if channel is not None:
+                feature = Absent.REALTIME_PRESENCE if frame.event == "presence" else Absent.REALTIME_BROADCAST
+                self.push(reply(frame, "error", {"reason": feature.sentence}))
+                channel.send_system(frame.event, "error", feature.sentence)
             case _, "access_token" if channel is not None:
                 payload = frame.payload if isinstance(frame.payload, dict) else {}
                 channel.refresh(payload.get("access_token"))
@@ -137,8 +144,10 @@ class Socket:
         if not isinstance(token, str) or token.startswith("sb_"):
             token = self._token
         await asyncio.sleep(self.timing.join)
+        config = payload.get("config")
+        asked = _Asked.of(config if isinstance(config, dict) else {})
         try:
-            claims = await self._checked(frame.topic, token)
+            claims = await self._checked(frame.topic, token, asked)
         except _JoinError as error:
             await asyncio.sleep(self.timing.join_error)
             self.push(reply(frame, "error", {"reason": str(error)}))
@@ -150,10 +159,12 @@ class Socket:
         if frame.topic in self._channels:
             self._channels[frame.topic].close()
         channel = self._channels[frame.topic] = Channel(self, frame, entries, token, claims)
+        if asked.broadcast:
+            channel.send_system("broadcast", "error", Absent.REALTIME_BROADCAST.sentence)
         if entries:
             channel.subscribe()
 
-    async def _checked(self, topic: str, token: str) -> dict[str, Any]:
+    async def _checked(self, topic: str, token: str, asked: "_Asked") -> dict[str, Any]:
         """Return the claims of `token` if it may join `topic`. Raises `_JoinError`."""
         if topic == "realtime:":
             raise _JoinError("TopicNameRequired: You must provide a topic name")
@@ -167,7 +178,30 @@ class Socket:
         except (psycopg.Error, TimeoutError) as error:
             message = "Realtime was unable to connect to the project database"
             raise _JoinError(f"UnableToConnectToProject: {message}") from error
+        name = topic.removeprefix("realtime:")
+        if asked.private and not await may_read(self._database, Caller.of(claims), name):
+            message = "You do not have permissions to read from this Channel topic"
+            raise _JoinError(f"Unauthorized: {message}: {name}")
+        if asked.presence:
+            raise _JoinError(Absent.REALTIME_PRESENCE.sentence)
         return claims
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a join asks for besides changes of the database. That a channel can broadcast is in every join."""
+
+    private: bool
+    presence: bool
+    broadcast: bool
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "_Asked":
+        broadcast, presence = (
+            part if isinstance(part := config.get(name), dict) else {} for name in ("broadcast", "presence")
+        )
+        wants = any(broadcast.get(name) for name in ("ack", "self", "replay"))
+        return cls(bool(config.get("private")), bool(presence.get("enabled")), wants)
 
 
 class _JoinError(Exception):

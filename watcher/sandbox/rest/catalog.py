@@ -1,15 +1,16 @@
 """Tables and functions of a schema, read for each request, so that they are never out of date."""
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from watcher.sandbox.database import Cursor
 from watcher.sandbox.rest.errors import RestError
+from watcher.sandbox.rest.fuzzy import closest
 
 _TABLE = """
-select a.attname, format_type(a.atttypid, a.atttypmod), pg_get_expr(d.adbin, d.adrelid),
+select a.attname, format_type(a.atttypid, a.atttypmod),
+       case a.attidentity when 'd' then format('nextval(%%L)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname))
+            else pg_get_expr(d.adbin, d.adrelid) end,
        coalesce(a.attnum = any (k.conkey), false)
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
@@ -20,7 +21,7 @@ select a.attname, format_type(a.atttypid, a.atttypmod), pg_get_expr(d.adbin, d.a
  order by a.attnum
 """
 _FUNCTIONS = """
-select coalesce(p.proargnames, '{}'), p.proargmodes::text[],
+select p.proname, coalesce(p.proargnames, '{}'), p.proargmodes::text[],
        array(select format_type(type, null) from unnest(p.proargtypes) with ordinality given (type, place)
               order by place),
        p.pronargdefaults, p.proretset, p.prorettype = 'void'::regtype,
@@ -29,14 +30,20 @@ select coalesce(p.proargnames, '{}'), p.proargmodes::text[],
   from pg_proc p
   join pg_namespace n on n.oid = p.pronamespace
   join pg_type t on t.oid = p.prorettype
- where n.nspname = %s and p.proname = %s and p.prokind = 'f'
+ where n.nspname = %s and (p.proname = %s or %s) and p.prokind = 'f' and p.prorettype <> 'trigger'::regtype
  order by p.oid
 """
 _ALL_TABLES = """
 select relname from pg_class where relnamespace = to_regnamespace(%s) and relkind in ('r', 'v', 'm', 'f', 'p')
 """
-_ALL_FUNCTIONS = "select distinct proname from pg_proc where pronamespace = to_regnamespace(%s)"
-_JSON = {"json", "jsonb"}
+UNNAMED_BODIES = {
+    "application/json": ("json", "jsonb"),
+    "text/plain": ("text",),
+    "text/xml": ("xml",),
+    "application/octet-stream": ("bytea",),
+}
+"""The types of a single unnamed parameter that can be the whole body, by the type of the body."""
+_CALLABLE = {kind for kinds in UNNAMED_BODIES.values() for kind in kinds}
 
 
 @dataclass(frozen=True)
@@ -78,14 +85,15 @@ class Function:
 
     @property
     def takes_body(self) -> bool:
-        """Whether the body is its only argument, which is unnamed and of type json or jsonb."""
-        return list(self.arguments) == [""] and self.arguments[""] in _JSON
+        """Whether its only argument is unnamed, so that it is the body."""
+        return list(self.arguments) == [""]
 
-    def accepts(self, given: set[str]) -> bool:
-        """Return whether it can be called with exactly these arguments."""
+    def accepts(self, given: set[str], body: str | None) -> bool:
+        """Return whether it can be called with exactly these arguments, in a body of this type or (None) in the query."""
         names = list(self.arguments)
-        required = set(names[: len(names) - self.optional])
-        return "" not in names and required <= given <= set(names)
+        if not names and body in UNNAMED_BODIES and body != "application/json":
+            return False
+        return set(names[: len(names) - self.optional]) <= given <= set(names)
 
 
 async def find_table(cursor: Cursor, schema: str, name: str) -> Table:
@@ -94,36 +102,51 @@ async def find_table(cursor: Cursor, schema: str, name: str) -> Table:
     columns = {row[0]: Column(*row[1:]) for row in await cursor.fetchall()}
     if not columns:
         await cursor.execute(_ALL_TABLES, [schema])
-        near = _nearest(name, (row[0] for row in await cursor.fetchall()))
+        near = closest(name, (row[0] for row in await cursor.fetchall()))
         message = f"Could not find the table '{schema}.{name}' in the schema cache"
         hint = f"Perhaps you meant the table '{schema}.{near}'" if near else None
         raise RestError(404, "PGRST205", message, hint=hint)
     return Table(schema, name, columns)
 
 
-async def find_function(cursor: Cursor, schema: str, name: str, given: set[str], *, posted: bool) -> Function:
-    """Return the function that takes the arguments `given`; raises `RestError` if none does, or several do."""
-    await cursor.execute(_FUNCTIONS, [schema, name], prepare=True)
-    overloads = [_function(schema, name, row) for row in await cursor.fetchall()]
-    fitting = [one for one in overloads if one.accepts(given)]
-    if not fitting and posted:
-        fitting = [one for one in overloads if one.takes_body]
+async def find_function(
+    cursor: Cursor, schema: str, name: str, given: set[str], *, body: str | None
+) -> Function:
+    """Return the function that takes the arguments `given`; raises `RestError` if none does, or several do.
+
+    `body` is the type of the body that has them, None for a call with GET.
+    """
+    overloads = await _functions(cursor, schema, name)
+    fitting = [one for one in overloads if one.accepts(given, body)]
+    if not fitting and body is not None:
+        kinds = UNNAMED_BODIES.get(body, ())
+        fitting = [one for one in overloads if one.takes_body and one.arguments[""] in kinds]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise _ambiguous(fitting)
-    await cursor.execute(_ALL_FUNCTIONS, [schema])
-    near = _nearest(name, (row[0] for row in await cursor.fetchall()))
-    raise _missing(schema, name, sorted(given), overloads, near, posted=posted)
+    others = [one.name for one in await _functions(cursor, schema, None)]
+    raise _missing(schema, name, sorted(given), overloads, others, body=body)
 
 
-def _function(schema: str, name: str, row: tuple[Any, ...]) -> Function:
-    names, modes, types, optional, returns_set, returns_nothing, returns_columns, stable, settings = row
+async def _functions(cursor: Cursor, schema: str, name: str | None) -> list[Function]:
+    """Return the functions of that name, or all, in PostgREST's order."""
+    await cursor.execute(_FUNCTIONS, [schema, name, name is None], prepare=True)
+    found = [_function(schema, row) for row in await cursor.fetchall()]
+    return sorted(filter(None, found), key=lambda one: (len(one.arguments), list(one.arguments.items())))
+
+
+def _function(schema: str, row: tuple[Any, ...]) -> Function | None:
+    """Return a function, or None for one that PostgREST does not expose: its arguments have no names."""
+    name, names, modes, types, optional, returns_set, returns_nothing, returns_columns, stable, settings = row
     given = [
         names[place] if place < len(names) else ""
         for place, mode in enumerate(modes or "i" * len(types))
         if mode in {"i", "b", "v"}
     ]
+    unnamed = given.count("")
+    if unnamed > 1 or (unnamed and types[0] not in _CALLABLE):
+        return None
     return Function(
         schema,
         name,
@@ -138,20 +161,24 @@ def _function(schema: str, name: str, row: tuple[Any, ...]) -> Function:
 
 
 def _missing(
-    schema: str, name: str, given: list[str], overloads: list[Function], near: str | None, *, posted: bool
+    schema: str,
+    name: str,
+    given: list[str],
+    overloads: list[Function],
+    others: list[str],
+    *,
+    body: str | None,
 ) -> RestError:
     listed = ", ".join(given)
     searched = f" with parameter{'s' if len(given) > 1 else ''} {listed}" if given else " without parameters"
-    if posted:
-        searched += " or with a single unnamed json/jsonb parameter"
     call = f"({listed})" if given else " without parameters"
     hint = None
-    if overloads:
-        signatures = [f"({', '.join(sorted(one.arguments))})" for one in overloads]
-        closest = difflib.get_close_matches(f"({listed})", signatures, 1, 0.33)
-        hint = f"Perhaps you meant to call the function {schema}.{name}{closest[0]}" if closest else None
-    elif near:
-        hint = f"Perhaps you meant to call the function {schema}.{near}"
+    if body in UNNAMED_BODIES and body != "application/json":
+        searched, call = f" with a single unnamed {UNNAMED_BODIES[body][0]} parameter", ""
+    else:
+        hint = _hint(schema, name, listed, overloads, others)
+        if body == "application/json":
+            searched += " or with a single unnamed json/jsonb parameter"
     return RestError(
         404,
         "PGRST202",
@@ -160,6 +187,16 @@ def _missing(
         " schema cache.",
         hint=hint,
     )
+
+
+def _hint(schema: str, name: str, given: str, overloads: list[Function], others: list[str]) -> str | None:
+    """Return the hint at the most similar function, or at the most similar arguments of the one of that name."""
+    if overloads:
+        near = closest(f"({given})", (f"({', '.join(sorted(one.arguments))})" for one in overloads))
+        found = f"{name}{near}" if near else None
+    else:
+        found = closest(name, others)
+    return f"Perhaps you meant to call the function {schema}.{found}" if found else None
 
 
 def _ambiguous(fitting: list[Function]) -> RestError:
@@ -174,8 +211,3 @@ def _ambiguous(fitting: list[Function]) -> RestError:
         hint="Try renaming the parameters or the function itself in the database so function overloading can"
         " be resolved",
     )
-
-
-def _nearest(name: str, names: Iterable[str]) -> str | None:
-    found = difflib.get_close_matches(name, names, 1, 0.75)
-    return found[0] if found else None

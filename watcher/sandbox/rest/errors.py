@@ -8,6 +8,8 @@ import jwt
 import psycopg
 from starlette.responses import Response
 
+from watcher.sandbox.absent import STATUS, Absent
+
 JSON_TYPE = "application/json; charset=utf-8"
 
 # By SQLSTATE or its class; the others are 400.
@@ -42,6 +44,11 @@ class RestError(Exception):
     def response(self) -> Response:
         """Return the answer."""
         return Response(json.dumps(self.body), self.status, self.headers, JSON_TYPE)
+
+
+def absent(feature: Absent, hint: str | None = None) -> RestError:
+    """Return the refusal of what PostgREST has and the sandbox does not."""
+    return RestError(STATUS, str(STATUS), feature.sentence, hint=hint)
 
 
 def unparsable(what: str, text: str) -> RestError:

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from watcher.sandbox.rest.errors import RestError, out_of_range, unparsable
+from watcher.sandbox.absent import Absent
+from watcher.sandbox.rest.errors import absent, out_of_range, unparsable
 
 _RESERVED = {"select", "order", "limit", "offset", "columns", "on_conflict", "and", "or", "not.and", "not.or"}
 OPERATORS = {
@@ -21,6 +22,10 @@ _FILTER = re.compile(
 _NAME = r'(?:"(?:[^"\\]|\\.)*"|[^\s"(),.:*>-](?:[^"(),.:>-]|-(?!>))*)'
 _FIELD = re.compile(rf"(?P<name>{_NAME})(?P<path>(?:->>?(?:{_NAME}|-?\d+))*)")
 _SELECTED = re.compile(rf"(?:(?P<alias>{_NAME}):(?!:))?{_FIELD.pattern}(?:::(?P<cast>[\w\s\[\]]+))?")
+_AGGREGATE = re.compile(rf"(?:{_NAME}:)?(?:{_FIELD.pattern.replace('?P<name>', '?:').replace('?P<path>', '?:')}\.)?"
+                        r"(?:avg|count|max|min|sum)\(\)(?:::[\w\s\[\]]+)?")  # fmt: skip
+_FULL_TEXT = re.compile(r"(?:not\.)?(?:fts|plfts|phfts|wfts)[.(]")
+_AGGREGATES_HINT = "On Supabase they are refused, too, unless pgrst.db_aggregates_enabled is set: PGRST123."
 _STEP = re.compile(rf"(->>?)({_NAME}|-?\d+)")
 
 
@@ -85,8 +90,8 @@ class Query:
     """The arguments of a function called with GET: what is not a condition."""
 
 
-def parse(items: Iterable[tuple[str, str]], table: str, *, call: bool = False) -> Query:
-    """Parse a decoded query string for `table`; with `call`, what is not a condition is an argument.
+def parse(items: Iterable[tuple[str, str]], *, call: bool = False) -> Query:
+    """Parse a decoded query string; with `call`, what is not a condition is an argument.
 
     Raises `RestError`.
     """
@@ -94,7 +99,7 @@ def parse(items: Iterable[tuple[str, str]], table: str, *, call: bool = False) -
     for key, value in items:
         match key:
             case "select":
-                query.selected = _select(value, table)
+                query.selected = _select(value)
             case "order":
                 query.order = [_order(item) for item in _split(value)]
             case "limit":
@@ -113,6 +118,8 @@ def parse(items: Iterable[tuple[str, str]], table: str, *, call: bool = False) -
             case _ if call and not _FILTER.fullmatch(value):
                 query.arguments[key] = value
             case _:
+                if "." in key and not key.startswith('"'):
+                    raise absent(Absent.REST_EMBEDDING)
                 query.conditions.append(_filter(_field(key), value))
     return query
 
@@ -125,21 +132,16 @@ def _count(name: str, value: str) -> int:
     return int(value)
 
 
-def _select(text: str, table: str) -> list[Selected] | None:
+def _select(text: str) -> list[Selected] | None:
     items = _split(text)
     if items in ([], ["*"]):
         return None
     selected = []
     for item in items:
+        if _AGGREGATE.fullmatch(item):
+            raise absent(Absent.REST_AGGREGATES, _AGGREGATES_HINT)
         if "(" in item:
-            child = re.sub(r"^[^:(]*:(?!:)", "", item).partition("(")[0].partition("!")[0]
-            raise RestError(
-                400,
-                "PGRST200",
-                f"Could not find a relationship between '{table}' and '{child}' in the schema cache",
-                details=f"Searched for a foreign key relationship between '{table}' and '{child}' in the"
-                " schema 'public', but no matches were found.",
-            )
+            raise absent(Absent.REST_EMBEDDING)
         if item == "*":
             selected.append(Selected(Field("*"), None, None))
             continue
@@ -152,6 +154,8 @@ def _select(text: str, table: str) -> list[Selected] | None:
 
 
 def _order(item: str) -> Order:
+    if "(" in item:
+        raise absent(Absent.REST_EMBEDDING)
     found = re.fullmatch(
         rf"{_FIELD.pattern}(?:\.(?P<direction>asc|desc))?(?:\.nulls(?P<nulls>first|last))?", item
     )
@@ -173,6 +177,8 @@ def _field_of(found: re.Match[str]) -> Field:
 
 
 def _filter(subject: Field, text: str) -> Filter:
+    if _FULL_TEXT.match(text):
+        raise absent(Absent.REST_FULL_TEXT)
     found = _FILTER.fullmatch(text)
     if found is None:
         raise unparsable("filter", text)
@@ -216,7 +222,7 @@ def _leaf(text: str) -> tuple[Filter, str]:
     if subject is None:
         raise unparsable("logic tree", text)
     rest = text[subject.end() :]
-    head = re.match(r"(?:not\.)?\w+(?:\((?:any|all)\))?\.", rest)
+    head = re.match(r"(?:not\.)?\w+(?:\(\w+\))?\.", rest)
     if head is None:
         raise unparsable("logic tree", text)
     tail = rest[head.end() :]

@@ -7,8 +7,10 @@ import jwt
 from starlette.requests import Request
 from starlette.responses import Response
 
+from watcher.sandbox.absent import Absent
 from watcher.sandbox.keys import Caller, Keys
-from watcher.sandbox.rest.errors import JSON_TYPE, RestError, from_jwt, invalid_body, out_of_range
+from watcher.sandbox.rest.catalog import UNNAMED_BODIES
+from watcher.sandbox.rest.errors import JSON_TYPE, RestError, absent, from_jwt, invalid_body, out_of_range
 from watcher.sandbox.rest.query import Query, parse
 
 _SCHEMAS = ("public", "graphql_public")
@@ -18,7 +20,7 @@ _ARRAYS = {"*/*", "application/*", "application/json", "application/vnd.pgrst.ar
 _PREFERENCES = {
     "resolution": {"merge-duplicates", "ignore-duplicates"},
     "missing": {"default", "null"},
-    "return": {"minimal", "representation", "headers-only"},
+    "return": {"minimal", "representation"},
     "count": {"exact", "planned", "estimated"},
     "handling": {"strict", "lenient"},
 }
@@ -33,8 +35,10 @@ class RestRequest:
         self.preferences = _preferences(http)
         self.reads = http.method in {"GET", "HEAD"}
         self.schema = self._schema()
-        self.single = self._single()
-        self.count = "count" in self.preferences
+        self.single, self.strips_nulls = self._form()
+        self.count = self.preferences.get("count")
+        self.counts = self.count in {"exact", "estimated"}
+        """Whether rows are counted; a planned count is only estimated."""
         self.returning = self.preferences.get("return") == "representation"
 
     def _schema(self) -> str:
@@ -45,18 +49,20 @@ class RestRequest:
             raise RestError(406, "PGRST106", f"Invalid schema: {schema}", hint=hint)
         return schema
 
-    def _single(self) -> bool:
-        accepted = [
-            one.partition(";")[0].strip() for one in self.http.headers.get("accept", "*/*").split(",")
-        ]
-        for kind in accepted:
+    def _form(self) -> tuple[bool, bool]:
+        """Return whether the answer is a single object, and whether columns that are null are left out of it."""
+        accepted = [one.strip() for one in self.http.headers.get("accept", "*/*").split(",")]
+        for one in accepted:
+            kind, *parameters = (part.strip() for part in one.split(";"))
             if kind == _SINGLE or kind in _ARRAYS:
-                return kind == _SINGLE
+                return kind == _SINGLE, "vnd.pgrst" in kind and "nulls=stripped" in parameters
+            if kind == "text/csv":
+                raise absent(Absent.REST_CSV)
         raise RestError(406, "PGRST107", f"None of these media types are available: {', '.join(accepted)}")
 
-    def query(self, name: str, *, call: bool = False) -> Query:
+    def query(self, *, call: bool = False) -> Query:
         """Return the query, with the range of the Range header."""
-        query = parse(self.http.query_params.multi_items(), name, call=call)
+        query = parse(self.http.query_params.multi_items(), call=call)
         given = self.http.headers.get("range") if self.reads else None
         if given and query.limit is None and not query.offset:
             first, _, last = given.removeprefix("items=").partition("-")
@@ -89,7 +95,10 @@ class RestRequest:
             more["content-profile"] = self.schema
         if body is None:
             return Response(status_code=status, headers=more)
-        kind = f"{_SINGLE}; charset=utf-8" if self.single else JSON_TYPE
+        nulls = ";nulls=stripped" if self.strips_nulls else ""
+        kind = f"{_SINGLE}{nulls}; charset=utf-8" if self.single else JSON_TYPE
+        if nulls and not self.single:
+            kind = f"application/vnd.pgrst.array+json{nulls}; charset=utf-8"
         return Response("" if self.http.method == "HEAD" else body, status, more, kind)
 
 
@@ -110,6 +119,10 @@ def _preferences(request: Request) -> dict[str, str]:
     unknown = []
     for one in filter(None, given):
         name, _, value = one.partition("=")
+        if name == "timezone":
+            raise absent(Absent.REST_TIMEZONE)
+        if one == "return=headers-only":
+            raise absent(Absent.REST_HEADERS_ONLY)
         if value in _PREFERENCES.get(name, ()) or (name == "max-affected" and value.isdigit()):
             known.setdefault(name, value)
         else:
@@ -126,7 +139,7 @@ def _preferences(request: Request) -> dict[str, str]:
 
 async def objects(request: Request) -> tuple[str, list[dict[str, Any]]]:
     """Return the body as a JSON array, in text and parsed."""
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
+    kind = _body_type(request)
     if kind not in {"application/json", "application/vnd.pgrst.object+json"}:
         raise invalid_body(f"Content-Type not acceptable: {kind}")
     raw = (await request.body()).decode("utf-8", "replace")
@@ -141,11 +154,29 @@ async def objects(request: Request) -> tuple[str, list[dict[str, Any]]]:
     raise invalid_body("Empty or invalid json")
 
 
-async def arguments(request: Request) -> tuple[str, set[str]]:
-    """Return the body of a call, and the names of the arguments in it."""
-    raw = (await request.body()).decode("utf-8", "replace") or "{}"
+async def arguments(request: Request) -> tuple[str, str | bytes, set[str]]:
+    """Return the type of a call's body, the body, and the names of the arguments in it."""
+    kind = _body_type(request)
+    if kind not in UNNAMED_BODIES:
+        raise invalid_body(f"Content-Type not acceptable: {kind}")
+    if kind == "application/octet-stream":
+        return kind, await request.body(), set()
+    raw = (await request.body()).decode("utf-8", "replace")
+    if kind != "application/json":
+        return kind, raw, set()
+    raw = raw or "{}"
     try:
         given = json.loads(raw)
     except ValueError as error:
         raise invalid_body("Empty or invalid json") from error
-    return raw, set(given) if isinstance(given, dict) else set()
+    return kind, raw, set(given) if isinstance(given, dict) else set()
+
+
+def _body_type(request: Request) -> str:
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
+    match kind:
+        case "text/csv":
+            raise absent(Absent.REST_CSV)
+        case "application/x-www-form-urlencoded" | "multipart/form-data":
+            raise absent(Absent.REST_FORMS)
+    return kind

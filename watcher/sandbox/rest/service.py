@@ -1,11 +1,11 @@
 """PostgREST 14.5, as far as a frontend and the daemon use it: tables and functions of the exposed schemas over HTTP.
 
-The sandbox does not imitate embedding, aggregates, full-text operators, CSV, PUT and OpenAPI.
+What it does not imitate is in `watcher.sandbox.absent`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 import psycopg
@@ -14,12 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from watcher.sandbox.absent import Absent
 from watcher.sandbox.database import Cursor, Database
 from watcher.sandbox.keys import Keys
 from watcher.sandbox.rest import sql as rest_sql
 from watcher.sandbox.rest.catalog import find_function, find_table
 from watcher.sandbox.rest.errors import (
     RestError,
+    absent,
     from_postgres,
     invalid_body,
     not_single,
@@ -98,16 +100,23 @@ class Rest:
                 return self._update
             case "DELETE":
                 return self._delete
+            case "PUT":
+                raise absent(Absent.REST_PUT)
         raise RestError(405, "PGRST117", f"Unsupported HTTP method: {request.method}")
 
     async def _read(self, request: RestRequest) -> Response:
         name = request.http.path_params["table"]
-        query = request.query(name)
+        query = request.query()
         query.limit = min(query.limit if query.limit is not None else _MAX_ROWS, _MAX_ROWS)
         async with self._transaction(request, read_only=True) as cursor:
             table = await find_table(cursor, request.schema, name)
-            statement = rest_sql.read(table, query, count=request.count, single=request.single)
-            result = await _run(cursor, statement)
+            estimating = request.count == "estimated"
+            most = _MAX_ROWS + 1 if estimating else None
+            counted = rest_sql.matching(table, query, limit=most) if request.counts else None
+            result = await _run(cursor, rest_sql.read(table, query, _form(request), counted=counted))
+            if request.count == "planned" or (estimating and (result.total or 0) > _MAX_ROWS):
+                planned = await _planned(cursor, rest_sql.matching(table, query))
+                result = replace(result, total=max(planned, result.total or 0))
         status = _read_status(query, result)
         if request.single and result.rows != 1:
             raise not_single(result.rows)
@@ -119,7 +128,7 @@ class Rest:
 
     async def _insert(self, request: RestRequest) -> Response:
         name = request.http.path_params["table"]
-        query = request.query(name)
+        query = request.query()
         body, given = await objects(request.http)
         keys = list(dict.fromkeys(key for one in given for key in one))
         if query.columns is None and any(set(one) != set(keys) for one in given):
@@ -136,8 +145,8 @@ class Rest:
                 query,
                 columns,
                 body if given else "[]",
+                _form(request),
                 returning=request.returning,
-                single=request.single,
                 resolution=resolution,
                 defaults=request.preferences.get("missing") == "default",
             )
@@ -145,7 +154,7 @@ class Rest:
             await cursor.execute(rest_sql.INSERTED)
             row = await cursor.fetchone()
         merged = resolution == "merge-duplicates" and row == (0,)
-        total = f"*/{result.rows if request.count else '*'}"
+        total = f"*/{result.rows if request.counts else '*'}"
         body_or_none = result.body if request.returning else None
         return request.answer(
             200 if merged else 201,
@@ -160,7 +169,7 @@ class Rest:
 
     async def _update(self, request: RestRequest) -> Response:
         name = request.http.path_params["table"]
-        query = request.query(name)
+        query = request.query()
         if not query.conditions:
             raise RestError(400, "21000", "UPDATE requires a WHERE clause")
         body, given = await objects(request.http)
@@ -173,39 +182,44 @@ class Rest:
                 if column not in table.columns:
                     raise unknown_column(name, column)
             statement = rest_sql.update(
-                table, query, columns, body, returning=request.returning, single=request.single
+                table,
+                query,
+                columns,
+                body,
+                _form(request),
+                returning=request.returning,
+                defaults=request.preferences.get("missing") == "default",
             )
             result = await self._write(cursor, request, statement)
         rows = f"0-{result.rows - 1}" if result.rows else "*"
-        total = f"{rows}/{result.rows if request.count else '*'}"
+        total = f"{rows}/{result.rows if request.counts else '*'}"
         return self._changed(request, result, total)
 
     async def _delete(self, request: RestRequest) -> Response:
         name = request.http.path_params["table"]
-        query = request.query(name)
+        query = request.query()
         if not query.conditions:
             raise RestError(400, "21000", "DELETE requires a WHERE clause")
         async with self._transaction(request) as cursor:
             table = await find_table(cursor, request.schema, name)
-            statement = rest_sql.delete(table, query, returning=request.returning, single=request.single)
+            statement = rest_sql.delete(table, query, _form(request), returning=request.returning)
             result = await self._write(cursor, request, statement)
-        return self._changed(request, result, f"*/{result.rows if request.count else '*'}")
+        return self._changed(request, result, f"*/{result.rows if request.counts else '*'}")
 
     async def _call(self, request: RestRequest) -> Response:
         name = request.http.path_params["function"]
-        query = request.query(name, call=request.reads)
-        body: str | None = None
+        query = request.query(call=request.reads)
+        kind: str | None = None
+        body: str | bytes | None = None
         given = set(query.arguments)
         if not request.reads:
-            body, given = await arguments(request.http)
+            kind, body, given = await arguments(request.http)
         async with self._transaction(request, read_only=request.reads) as cursor:
-            function = await find_function(cursor, request.schema, name, given, posted=not request.reads)
+            function = await find_function(cursor, request.schema, name, given, body=kind)
             await self._prepare(cursor, function.settings, read_only=function.stable)
             if function.returns_set:
                 query.limit = min(query.limit if query.limit is not None else _MAX_ROWS, _MAX_ROWS)
-            statement = rest_sql.call(
-                function, query, given, body, count=request.count, single=request.single
-            )
+            statement = rest_sql.call(function, query, given, body, _form(request), count=request.counts)
             result = await _run(cursor, statement)
             if function.returns_set:
                 self._check(request, result)
@@ -258,11 +272,27 @@ class Rest:
         )
 
 
+def _form(request: RestRequest) -> rest_sql.Form:
+    return rest_sql.Form(request.single, request.strips_nulls)
+
+
+async def _planned(cursor: Cursor, statement: Composed) -> int:
+    """Return how many rows Postgres's planner expects of a statement."""
+    await cursor.execute(rest_sql.explained(statement))
+    row = await cursor.fetchone()
+    assert row is not None
+    return int(row[0][0]["Plan"]["Plan Rows"])
+
+
 async def _run(cursor: Cursor, statement: Composed) -> Result:
     await cursor.execute(statement)
     row = await cursor.fetchone()
     assert row is not None
     return Result(*row)
+
+
+async def _openapi(_: Request) -> Response:
+    return absent(Absent.REST_OPENAPI).response()
 
 
 async def _invalid_path(_: Request) -> Response:
@@ -274,6 +304,7 @@ def routes(database: Database, keys: Keys) -> list[BaseRoute]:
     rest = Rest(database, keys)
     methods = ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"]
     return [
+        Route("/", _openapi, methods=["GET", "HEAD"]),
         Route("/rpc/{function}", rest.serve, methods=methods),
         Route("/{table}", rest.serve, methods=methods),
         Route("/{path:path}", _invalid_path, methods=methods),

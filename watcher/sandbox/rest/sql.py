@@ -4,8 +4,10 @@ Every statement returns one row: the total of rows (null unless counted), the nu
 as text.
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from psycopg import sql
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
@@ -15,6 +17,8 @@ from watcher.sandbox.rest.query import OPERATORS, Field, Filter, Logic, Order, Q
 
 _ROWS = "coalesce(json_agg(_t), '[]')"
 _OBJECT = "coalesce(json_agg(_t) -> 0, 'null')"
+_STRIPPED_ROWS = "coalesce(json_strip_nulls(json_agg(_t)), '[]')"
+_STRIPPED_OBJECT = "coalesce(json_strip_nulls(json_agg(_t) -> 0), 'null')"
 _VALUES = "coalesce(json_agg(_t.value), '[]')"
 _VALUE = "coalesce(json_agg(_t.value) -> 0, 'null')"
 # Counts each row to insert, less those where an existing row is updated instead.
@@ -30,14 +34,39 @@ def _raw(text: str) -> SQL:
     return SQL(text)
 
 
-def read(table: Table, query: Query, *, count: bool, single: bool) -> Composed:
-    """Return the statement that reads a table."""
+@dataclass(frozen=True)
+class Form:
+    """The form of a body: a single object or an array, with or without columns that are null."""
+
+    single: bool
+    strips_nulls: bool = False
+
+    def rows(self, *, single: bool = False) -> str:
+        """Return the SQL of a body with rows; with `single` it is one object in any case."""
+        if self.strips_nulls:
+            return _STRIPPED_OBJECT if self.single or single else _STRIPPED_ROWS
+        return _OBJECT if self.single or single else _ROWS
+
+
+def read(table: Table, query: Query, form: Form, *, counted: Composable | None) -> Composed:
+    """Return the statement that reads a table, and with the statement `counted` counts its rows."""
     relation = Identifier(table.schema, table.name)
     source = SQL("select {} from {}{}{}").format(
         _selection(query.selected, relation), relation, _where(query, relation), _page(query, relation)
     )
-    total = SQL("select 1 from {}{}").format(relation, _where(query, relation)) if count else None
-    return _answer(source, total, SQL("*"), _OBJECT if single else _ROWS)
+    return _answer(source, counted, SQL("*"), form.rows())
+
+
+def matching(table: Table, query: Query, *, limit: int | None = None) -> Composed:
+    """Return the statement of the rows that a query matches on all pages, or of the first `limit` ones."""
+    relation = Identifier(table.schema, table.name)
+    rows = SQL("select 1 from {}{}").format(relation, _where(query, relation))
+    return rows if limit is None else rows + SQL(" limit {}").format(Literal(limit))
+
+
+def explained(statement: Composable) -> Composed:
+    """Return the statement that estimates how many rows another one has."""
+    return SQL("explain (format json) {}").format(statement)
 
 
 def insert(
@@ -45,9 +74,9 @@ def insert(
     query: Query,
     columns: Sequence[str],
     body: str,
+    form: Form,
     *,
     returning: bool,
-    single: bool,
     resolution: str | None,
     defaults: bool,
 ) -> Composed:
@@ -77,11 +106,18 @@ def insert(
             rows += SQL("update set {} where {}").format(changes, _raw(_COUNT_UPDATE))
         else:
             rows += SQL("nothing")
-    return _changed(rows, table, query, returning=returning, single=single)
+    return _changed(rows, table, query, form, returning=returning)
 
 
 def update(
-    table: Table, query: Query, columns: Sequence[str], body: str, *, returning: bool, single: bool
+    table: Table,
+    query: Query,
+    columns: Sequence[str],
+    body: str,
+    form: Form,
+    *,
+    returning: bool,
+    defaults: bool,
 ) -> Composed:
     """Return the statement that sets `columns` from the JSON array `body`, which has one object."""
     relation = Identifier(table.schema, table.name)
@@ -89,31 +125,38 @@ def update(
         rows = SQL("update {} set {} from {}{}").format(
             relation,
             _list(SQL("{0} = {1}").format(Identifier(column), Identifier("_", column)) for column in columns),
-            _recordset(table, columns, body, defaults=False),
+            _recordset(table, columns, body, defaults=defaults),
             _where(query, relation),
         )
     else:
         rows = SQL("select * from {} where false").format(relation)
-        return _answer(rows, None, SQL("*"), _OBJECT if single else _ROWS)
-    return _changed(rows, table, query, returning=returning, single=single)
+        return _answer(rows, None, SQL("*"), form.rows())
+    return _changed(rows, table, query, form, returning=returning)
 
 
-def delete(table: Table, query: Query, *, returning: bool, single: bool) -> Composed:
+def delete(table: Table, query: Query, form: Form, *, returning: bool) -> Composed:
     """Return the statement that deletes rows."""
     relation = Identifier(table.schema, table.name)
     rows = SQL("delete from {}{}").format(relation, _where(query, relation))
-    return _changed(rows, table, query, returning=returning, single=single)
+    return _changed(rows, table, query, form, returning=returning)
 
 
 def call(
-    function: Function, query: Query, given: Iterable[str], body: str | None, *, count: bool, single: bool
+    function: Function,
+    query: Query,
+    given: Iterable[str],
+    body: str | bytes | None,
+    form: Form,
+    *,
+    count: bool,
 ) -> Composed:
     """Return the statement that calls a function, with arguments from the JSON `body` or else from the query."""
     name = Identifier(function.schema, function.name)
     arguments = list(given)
-    if function.takes_body:
-        called = SQL("{}({}::{})").format(name, Literal(body), _raw(function.arguments[""]))
-        origin: Composable = SQL("")
+    origin: Composable = SQL("")
+    if function.takes_body and (body is not None or arguments):
+        whole = json.dumps(query.arguments) if body is None else body
+        called = SQL("{}({}::{})").format(name, Literal(whole), _raw(function.arguments[""]))
     elif body is not None and arguments:
         typed = _list(
             SQL("{} {}").format(Identifier(one), _raw(function.arguments[one])) for one in arguments
@@ -128,19 +171,19 @@ def call(
             )
             for one in arguments
         )
-        origin, called = SQL(""), SQL("{}({})").format(name, passed)
+        called = SQL("{}({})").format(name, passed)
     result = Identifier("result")
     if not function.returns_columns:
         source = SQL("select result.value from {}{} as result (value)").format(origin, called)
         source += _page(query, result) if function.returns_set else SQL("")
-        body_sql = _VALUES if function.returns_set and not single else _VALUE
+        body_sql = _VALUES if function.returns_set and not form.single else _VALUE
         return _answer(source, SQL("select 1 from source") if count else None, SQL("*"), body_sql)
     every = SQL("select result.* from {}{} as result").format(origin, called)
     source = SQL("select {} from called as result{}{}").format(
         _selection(query.selected, result), _where(query, result), _page(query, result)
     )
     total = SQL("select 1 from called as result{}").format(_where(query, result)) if count else None
-    rows = _OBJECT if single or not function.returns_set else _ROWS
+    rows = form.rows(single=not function.returns_set)
     return SQL("with called as ({}), ").format(every) + _parts(source, total, SQL("*"), rows)
 
 
@@ -148,14 +191,20 @@ def _answer(source: Composable, total: Composable | None, columns: Composable, b
     return SQL("with ") + _parts(source, total, columns, body)
 
 
-def _parts(source: Composable, total: Composable | None, columns: Composable, body: str) -> Composed:
+def _parts(
+    source: Composable,
+    total: Composable | None,
+    columns: Composable,
+    body: str,
+    order: Composable = SQL(""),  # noqa: B008 - it cannot change
+) -> Composed:
     counted = SQL("(select count(*) from ({}) as counted)").format(total) if total else SQL("null::bigint")
-    return SQL("source as ({}) select {}, count(_t), ({})::text from (select {} from source) as _t").format(
-        source, counted, _raw(body), columns
+    return SQL("source as ({}) select {}, count(_t), ({})::text from (select {} from source{}) as _t").format(
+        source, counted, _raw(body), columns, order
     )
 
 
-def _changed(rows: Composable, table: Table, query: Query, *, returning: bool, single: bool) -> Composed:
+def _changed(rows: Composable, table: Table, query: Query, form: Form, *, returning: bool) -> Composed:
     """Wrap an insert, update or delete; the body has its rows only if they are asked for."""
     if not returning:
         return _answer(SQL("{} returning 1").format(rows), None, SQL("*"), "''")
@@ -165,8 +214,9 @@ def _changed(rows: Composable, table: Table, query: Query, *, returning: bool, s
         names = dict.fromkeys(one.field.column for one in query.selected)
         needed = _list(Identifier(table.schema, table.name, column) for column in names)
     source = SQL("{} returning {}").format(rows, needed)
-    columns = _selection(query.selected, Identifier("source"))
-    return _answer(source, None, columns, _OBJECT if single else _ROWS)
+    changed = Identifier("source")
+    columns = _selection(query.selected, changed)
+    return SQL("with ") + _parts(source, None, columns, form.rows(), _order(query, changed))
 
 
 def _recordset(table: Table, columns: Iterable[str], body: str, *, defaults: bool) -> Composed:
@@ -256,14 +306,18 @@ def _array(values: Iterable[str]) -> str:
 
 
 def _page(query: Query, relation: Identifier) -> Composable:
-    text: Composable = SQL("")
-    if query.order:
-        text += SQL(" order by {}").format(_list(_ordered(one, relation) for one in query.order))
+    text = _order(query, relation)
     if query.limit is not None:
         text += SQL(" limit {}").format(Literal(query.limit))
     if query.offset:
         text += SQL(" offset {}").format(Literal(query.offset))
     return text
+
+
+def _order(query: Query, relation: Identifier) -> Composable:
+    if not query.order:
+        return SQL("")
+    return SQL(" order by {}").format(_list(_ordered(one, relation) for one in query.order))
 
 
 def _ordered(one: Order, relation: Identifier) -> Composable:

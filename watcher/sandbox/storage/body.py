@@ -34,6 +34,11 @@ async def read(request: Request, fields: Mapping[str, Field]) -> dict[str, Any]:
     return _checked_object("body", body, fields)
 
 
+def read_query(request: Request, fields: Mapping[str, Field]) -> dict[str, Any]:
+    """Return the parameters of the query that are in `fields`."""
+    return _checked_object("querystring", dict(request.query_params), fields)
+
+
 def _checked_object(where: str, value: object, fields: Mapping[str, Field]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid_request(f"{where} must be object")

@@ -9,9 +9,10 @@ from psycopg import sql
 from starlette.responses import Response
 
 from watcher.sandbox.storage import errors
-from watcher.sandbox.storage.body import Field, read
+from watcher.sandbox.storage.body import Field, read, read_query
 from watcher.sandbox.storage.call import SIZE_LIMIT, Call
 from watcher.sandbox.storage.errors import Json
+from watcher.sandbox.storage.list import ORDER, ORDERS
 from watcher.sandbox.storage.rows import BUCKET, find_bucket, row_json
 
 _NAME = re.compile(r"[A-Za-z0-9_!.*'() &$=@;:+,?-]{1,100}")
@@ -22,6 +23,15 @@ _LIMITS = {
     "public": Field(bool),
     "file_size_limit": Field(object, nullable=True),
     "allowed_mime_types": Field(list, nullable=True),
+}
+
+
+_LISTING = {
+    "limit": Field(int, minimum=1),
+    "offset": Field(int, minimum=0),
+    "sortColumn": Field(str, choices=("id", "name", "created_at", "updated_at")),
+    "sortOrder": ORDER,
+    "search": Field(str),
 }
 
 
@@ -55,10 +65,16 @@ async def show(call: Call) -> Response:
 
 
 async def list_all(call: Call) -> Response:
-    """List the buckets that are visible to the caller."""
+    """List the buckets that are visible to the caller; in order of their creation if the query says none."""
     columns = (*BUCKET[:4], "type", *BUCKET[4:])
+    asked = read_query(call.request, _LISTING)
+    statement = sql.SQL("""
+        select * from storage.buckets where strpos(lower(name), lower(%(search)s)) > 0 or %(search)s = ''
+        order by {} {}, id limit %(limit)s offset %(offset)s
+    """).format(sql.Identifier(asked.get("sortColumn", "created_at")), ORDERS[asked.get("sortOrder", "asc")])
+    page = {name: asked.get(name) for name in ("limit", "offset")}
     async with call.transaction() as rows:
-        await rows.execute("select * from storage.buckets order by created_at, id")
+        await rows.execute(statement, {"search": asked.get("search", ""), **page})
         return Json([row_json(row, columns) for row in await rows.fetchall()])
 
 
@@ -80,6 +96,8 @@ async def update(call: Call) -> Response:
 
 async def empty(call: Call) -> Response:
     """Delete all objects of a bucket; at once, where the real service says within an hour."""
+    if call.caller.role != "service_role":
+        raise errors.invalid_role()
     await _visible(call)
     async with call.admin() as rows:
         await rows.execute(

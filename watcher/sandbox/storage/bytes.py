@@ -36,15 +36,15 @@ class Bytes:
         """Return the path of a version's bytes, whether they exist or not."""
         return self._folder / Path(version).name
 
-    async def write(self, version: str, chunks: AsyncIterable[bytes], limit: int) -> Stored:
-        """Store `chunks`; leave nothing if that fails. More than `limit` bytes are refused."""
+    async def write(self, version: str, chunks: AsyncIterable[bytes], limit: int | None) -> Stored:
+        """Store `chunks`; leave nothing if that fails. More than `limit` bytes are refused; None is no limit."""
         path = self.path(version)
         size, digest = 0, hashlib.md5(usedforsecurity=False)
         try:
             with self._open(version, "wb") as file:
                 async for chunk in chunks:
                     size += len(chunk)
-                    if size > limit:
+                    if limit is not None and size > limit:
                         raise too_large()
                     digest.update(chunk)
                     file.write(chunk)
@@ -52,6 +52,15 @@ class Bytes:
             path.unlink(missing_ok=True)
             raise
         return Stored(size, f'"{digest.hexdigest()}"', modified(path))
+
+    def adopt(self, version: str, file: Path) -> Stored:
+        """Make a file the bytes of a version."""
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False))
+        file.replace(self.path(version))
+        return Stored(
+            self.path(version).stat().st_size, f'"{digest.hexdigest()}"', modified(self.path(version))
+        )
 
     def link(self, version: str, other: str) -> datetime:
         """Give the bytes of `version` to another version, too. Raises FileNotFoundError if they are missing."""

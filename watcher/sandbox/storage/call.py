@@ -17,6 +17,7 @@ from watcher.sandbox.keys import Caller, Keys
 from watcher.sandbox.storage import errors
 from watcher.sandbox.storage.bytes import Bytes
 from watcher.sandbox.storage.knobs import Knobs
+from watcher.sandbox.storage.partial import Uploads
 
 Rows = psycopg.AsyncCursor[dict[str, Any]]
 
@@ -35,6 +36,7 @@ class Service:
     database: Database
     keys: Keys
     bytes: Bytes
+    uploads: Uploads
     knobs: Knobs
 
 
@@ -121,6 +123,6 @@ def _authenticated(request: Request, service: Service, operation: str, auth: Aut
         claims: dict[str, Any] = service.keys.verify(token)
     except jwt.PyJWTError as error:
         if auth is Auth.REQUIRED:
-            raise errors.not_authenticated(error) from error
+            raise errors.not_authenticated(error, operation) from error
         return Call(request, service, operation, Caller(), authenticated=False)
     return Call(request, service, operation, Caller.of(claims), authenticated=True)

@@ -6,6 +6,8 @@ import jwt
 import psycopg
 from starlette.responses import JSONResponse, Response
 
+from watcher.sandbox.absent import STATUS, Absent
+
 
 class Json(JSONResponse):
     """JSON with the content type that Storage writes."""
@@ -27,6 +29,16 @@ class StorageError(Exception):
     def response(self) -> Response:
         """Return the answer."""
         return Json(self.body, self.http)
+
+
+def absent(feature: Absent) -> StorageError:
+    """Storage has this, and the sandbox does not."""
+    return StorageError(STATUS, "NotImplemented", feature.sentence, error="Not Implemented", http=STATUS)
+
+
+def invalid_role() -> StorageError:
+    """Only the service role may do this; one of the few refusals whose HTTP status is the one in the body."""
+    return StorageError(403, "AccessDenied", "Access denied: Invalid role", error="Unauthorized", http=403)
 
 
 def invalid_request(message: str) -> StorageError:
@@ -102,9 +114,13 @@ def access_denied(message: str = "Access denied") -> StorageError:
     return StorageError(403, "AccessDenied", message, error="Unauthorized")
 
 
-def not_authenticated(error: jwt.PyJWTError) -> StorageError:
+def not_authenticated(error: jwt.PyJWTError, operation: str) -> StorageError:
     """The caller's token is expired or not signed with this project's secret."""
-    return access_denied(_message_of(error))
+    refusal = access_denied(_message_of(error))
+    if operation.startswith("storage.tus."):
+        # The recorded answers have another order there.
+        refusal.body = {name: refusal.body[name] for name in ("statusCode", "code", "error", "message")}
+    return refusal
 
 
 def internal() -> StorageError:

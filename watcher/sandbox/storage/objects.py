@@ -5,18 +5,24 @@ from uuid import uuid4
 
 from starlette.responses import Response
 
+from watcher.sandbox.absent import Absent
 from watcher.sandbox.storage import errors, tokens
 from watcher.sandbox.storage import rows as objects
 from watcher.sandbox.storage.body import Field, read
 from watcher.sandbox.storage.call import Call
 from watcher.sandbox.storage.errors import Json
-from watcher.sandbox.storage.upload import permitted
+from watcher.sandbox.storage.upload import metadata_header, permitted
 
 _FROM_TO = {
     "bucketId": Field(str, required=True),
     "sourceKey": Field(str, required=True),
     "destinationKey": Field(str, required=True),
     "destinationBucket": Field(str),
+}
+_COPY = {
+    **_FROM_TO,
+    "copyMetadata": Field(bool),
+    "metadata": Field(dict, fields={"cacheControl": Field(str), "mimetype": Field(str)}),
 }
 _EXPIRES = {"expiresIn": Field(int, required=True, minimum=1)}
 _UNSEEN = "Either the object does not exist or you do not have access to it"
@@ -74,18 +80,24 @@ async def move(call: Call) -> Response:
 
 
 async def copy(call: Call) -> Response:
-    """Copy an object to another key; the caller must be allowed to read the one and upload the other."""
-    body = await read(call.request, _FROM_TO)
+    """Copy an object to another key; the caller must be allowed to read the one and upload the other.
+
+    The metadata are the source's, or with `copyMetadata: false` those of the request, as far as it has any.
+    """
+    body = await read(call.request, _COPY)
     bucket, key = body.get("destinationBucket") or body["bucketId"], body["destinationKey"]
     objects.must_be_valid_key(key)
     async with call.transaction() as rows:
         source = await objects.find_object(rows, body["bucketId"], body["sourceKey"])
     overwrite = call.request.headers.get("x-upsert") == "true"
-    new = objects.NewObject(bucket, key, call.owner, source["metadata"], source["user_metadata"])
+    known, of_the_user = source["metadata"], source["user_metadata"]
+    if not body.get("copyMetadata", True):
+        known, of_the_user = {**known, **body.get("metadata", {})}, metadata_header(call.request)
+    new = objects.NewObject(bucket, key, call.owner, known, of_the_user)
     await permitted(call.transaction, new, overwrite=overwrite)
     version = str(uuid4())
     copied = call.service.bytes.link(source["version"], version)
-    known = {**source["metadata"], "lastModified": objects.timestamp(copied)}
+    known = {**known, "lastModified": objects.timestamp(copied)}
     row = await objects.write(call, replace(new, version=version, metadata=known))
     row_json = objects.row_json(row, objects.OBJECT)
     return Json({"Key": f"{bucket}/{key}", "Id": row_json["id"], **row_json})
@@ -93,7 +105,9 @@ async def copy(call: Call) -> Response:
 
 async def sign(call: Call) -> Response:
     """Sign a URL, relative to Storage's, with which anybody can download this object for some time."""
-    body = await read(call.request, _EXPIRES)
+    body = await read(call.request, {**_EXPIRES, "transform": Field(dict)})
+    if body.get("transform"):
+        raise errors.absent(Absent.STORAGE_TRANSFORMATIONS)
     async with call.transaction() as rows:
         await objects.find_object(rows, call.bucket, call.key)
     return Json({"signedURL": await _signed(call, call.key, body["expiresIn"])})

@@ -1,7 +1,7 @@
 """Storage 1.70.6, as far as supabase-js and storage3 use it: buckets, objects, signed URLs.
 
-Postgres's policies decide what a caller may do, since statements run in the caller's role. The sandbox does not imitate
-resumable uploads (TUS), the S3 protocol and image transformations: their routes are unknown.
+Postgres's policies decide what a caller may do, since statements run in the caller's role. What the sandbox does not
+imitate is in `watcher.sandbox.absent`.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from watcher.sandbox.absent import Absent
 from watcher.sandbox.database import Database
 from watcher.sandbox.keys import Keys
-from watcher.sandbox.storage import buckets, download, errors, objects, upload
+from watcher.sandbox.storage import buckets, download, errors, objects, resumable, upload
 from watcher.sandbox.storage import list as listing
 from watcher.sandbox.storage.bytes import Bytes
 from watcher.sandbox.storage.call import Auth, Handler, Service, endpoint
 from watcher.sandbox.storage.knobs import Knobs
+from watcher.sandbox.storage.partial import Uploads
 
 _ONE = "{bucket}/{key:path}"
 
@@ -54,6 +56,9 @@ _ROUTES: dict[Auth, list[tuple[str, str, str, Handler]]] = {
         ("DELETE", f"/object/{_ONE}", "storage.object.delete", objects.remove_one),
         ("POST", f"/object/{_ONE}", "storage.object.upload", upload.create),
         ("PUT", f"/object/{_ONE}", "storage.object.upload_update", upload.update),
+        ("POST", "/upload/resumable", "storage.tus.upload.create", resumable.create),
+        ("PATCH", "/upload/resumable/{upload}", "storage.tus.upload.part", resumable.append),
+        ("HEAD", "/upload/resumable/{upload}", "storage.tus.upload.get", resumable.show),
     ],
     Auth.OPTIONAL: [
         ("GET", f"/object/info/{_ONE}", "object.get_authenticated_info", download.info),
@@ -70,7 +75,7 @@ class Storage:
         """Take the folder for the bytes, which is created."""
         stored = Bytes(folder)
         self.knobs = Knobs(database.admin_dsn, stored)
-        self._service = Service(database, keys, stored, self.knobs)
+        self._service = Service(database, keys, stored, Uploads(folder / "resumable"), self.knobs)
 
     def routes(self) -> list[BaseRoute]:
         """Return Storage's routes, without the gateway's prefix."""
@@ -96,8 +101,20 @@ async def _version(_: Request) -> Response:
     return PlainTextResponse("0.0.0")
 
 
+_ABSENT = {
+    "render": Absent.STORAGE_TRANSFORMATIONS,
+    "s3": Absent.STORAGE_S3,
+    "cdn": Absent.STORAGE_CDN,
+    "iceberg": Absent.STORAGE_ANALYTICS,
+    "vector": Absent.STORAGE_ANALYTICS,
+}
+"""By the first segment of the path."""
+
+
 async def _unknown(request: Request) -> Response:
     path = request.scope["path"]
+    if feature := _ABSENT.get(path.split("/")[1]):
+        return errors.absent(feature).response()
     query = f"?{request.url.query}" if request.url.query else ""
     known = path.split("/")[1] in {"object", "bucket"}
     return errors.no_such_route(request.method, f"{path}{query}", known_prefix=known)

@@ -27,6 +27,7 @@ from watcher.sandbox.storage.form import Form
 Transaction = Callable[[], AbstractAsyncContextManager[Rows]]
 
 _SIGNED_SECONDS = 2 * 60 * 60
+_NAME_BYTES = 255
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Declared:
     cache_control: str
     user_metadata: Mapping[str, Any] | None
     chunks: AsyncIterator[bytes]
+    limited: bool = True
+    """Whether more bytes than the limit are refused; of a raw body only the Content-Length is looked at."""
 
 
 async def create(call: Call) -> Response:
@@ -94,6 +97,11 @@ def metadata(stored: Stored, mime_type: str, cache_control: str) -> dict[str, An
     }
 
 
+def metadata_header(request: Request) -> Mapping[str, Any] | None:
+    """Return the user's metadata in the header x-metadata; None without it."""
+    return _user_metadata(base64.b64decode(request.headers.get("x-metadata", "")))
+
+
 async def _upload(
     call: Call, transaction: Transaction, owner: str | None, *, overwrite: bool
 ) -> dict[str, Any]:
@@ -123,7 +131,9 @@ async def _store(
         raise errors.invalid_key(
             f"stub/stub/{call.bucket}/{call.key}/{version}", " contains dot path segment"
         )
-    stored = await call.service.bytes.write(version, declared.chunks, limit)
+    if any(len(part.encode()) > _NAME_BYTES for part in call.key.split("/")):
+        raise errors.internal()  # the file system's limit, of which the real one says no more
+    stored = await call.service.bytes.write(version, declared.chunks, limit if declared.limited else None)
     found = metadata(stored, declared.mime_type, declared.cache_control)
     user_metadata = declared.user_metadata or {}
     try:
@@ -141,15 +151,14 @@ async def _declared(
     """Read what precedes the bytes. A type that the bucket does not allow is refused."""
     content_type = request.headers.get("content-type", "application/octet-stream")
     if not content_type.startswith("multipart/form-data"):
-        _must_be_allowed(content_type, allowed)
+        must_be_allowed(content_type, allowed)
         if (_content_length(request) or 0) > limit:
             raise errors.too_large()
         cache_control = request.headers.get("cache-control", "no-cache")
-        described = base64.b64decode(request.headers.get("x-metadata", ""))
-        return Declared(content_type, cache_control, _user_metadata(described), body)
+        return Declared(content_type, cache_control, metadata_header(request), body, limited=False)
     form = Form(content_type, body)
     await form.open()
-    _must_be_allowed(form.mime_type, allowed)
+    must_be_allowed(form.mime_type, allowed)
     seconds = form.fields.get("cacheControl")
     cache_control = f"max-age={seconds}" if seconds else "no-cache"
     return Declared(
@@ -157,7 +166,8 @@ async def _declared(
     )
 
 
-def _must_be_allowed(mime_type: str, allowed: list[str] | None) -> None:
+def must_be_allowed(mime_type: str, allowed: list[str] | None) -> None:
+    """Refuse a declared type that the bucket does not allow."""
     kind = mime_type.partition("/")[0]
     if allowed and mime_type not in allowed and f"{kind}/*" not in allowed:
         raise errors.invalid_mime_type(mime_type)

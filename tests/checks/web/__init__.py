@@ -1,0 +1,1 @@
+"""Plays users of examples/web in a real browser, against a sandbox and a daemon."""
