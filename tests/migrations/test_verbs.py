@@ -128,7 +128,8 @@ def test_failing_says_why(database: Database) -> None:
     assert (row["status"], row["error_code"]) == ("failed", "image_unreadable")
     assert row["error_message"] == "Image 2 (b.jpg) cannot be read."
     [ended] = database.attempts(identity)
-    assert (ended["code"], ended["reason"]) == ("image_unreadable", "Image 2 (b.jpg) cannot be read.")
+    # What the operator is shown names no file.
+    assert (ended["code"], ended["reason"]) == ("image_unreadable", "Image 2 cannot be read.")
 
 
 def test_failing_names_the_image_at_fault_until_the_row_is_tried_again(database: Database) -> None:
