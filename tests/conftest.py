@@ -3,7 +3,9 @@
 import asyncio
 import inspect
 import itertools
+import logging
 import selectors
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import cache
@@ -14,6 +16,7 @@ import httpx
 import psycopg
 import pytest
 import structlog
+from structlog.stdlib import ProcessorFormatter
 
 from tests.support.database import Database, migrate
 from tests.support.scene import Scene, staged
@@ -32,6 +35,9 @@ from watcher.supabase.client import supabase_client
 from watcher.supabase.rpc import Rpc
 from watcher.supabase.storage import Storage
 from watcher.supabase.verbs import Verbs
+
+# A shell that starts tests in the background has SIGINT ignored, and programs that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _names = (f"test_{number}" for number in itertools.count(1))
 
@@ -63,11 +69,22 @@ def _storable(value: Any) -> Any:
     return value
 
 
+# Those whose level `watcher.process.log.configure` sets.
+_LOGGERS = [logging.getLogger(name) for name in (None, "watcher", "realtime._async.client")]
+
+
 @pytest.fixture(autouse=True)
 def _plain_log() -> Iterator[None]:
-    """Log as structlog does by itself again after a test whose command configured the log."""
+    """Undo what a test's command did to logging, which is one for all tests of a process."""
+    levels = [logger.level for logger in _LOGGERS]
     yield
     structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
+    for logger, level in zip(_LOGGERS, levels, strict=True):
+        logger.setLevel(level)
+    root = _LOGGERS[0]
+    for handler in [one for one in root.handlers if isinstance(one.formatter, ProcessorFormatter)]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

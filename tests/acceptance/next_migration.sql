@@ -9,7 +9,7 @@ begin
   end if;
 
   create or replace function watcher.kinds() returns text[]
-  language sql immutable parallel safe set search_path = '' as $function$ select array['publish', 'notify'] $function$;
+  language sql immutable parallel safe set search_path = '' as $function$ select array['publish', 'erase', 'notify'] $function$;
   create function watcher.notify_begin(uuid) returns jsonb language sql set search_path = '' as $function$ select '{}'::jsonb $function$;
   create function watcher.notify_find_unqueued() returns boolean language sql set search_path = '' as $function$ select false $function$;
   insert into watcher.work (kind, identity_id, turn_at)
@@ -21,16 +21,18 @@ begin
     check (status in ('pending', 'publishing', 'published', 'failed', 'archived')) not valid;
   alter table watcher.attempts drop constraint attempts_outcome_check;
   alter table watcher.attempts add constraint attempts_outcome_check
-    check (outcome in ('published', 'failed', 'deferred', 'released', 'crashed', 'revoked', 'waited')) not valid;
+    check (outcome in ('published', 'erased', 'failed', 'deferred', 'released', 'waited', 'crashed', 'revoked', 'notified')) not valid;
 
   -- Whatever is answered to a claim, a renewal or a question has something in it that nobody knew before.
-  alter function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean) rename to watcher_claim_before;
+  alter function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean, text) rename to watcher_claim_before;
   create function public.watcher_claim(
     p_instance text, p_run uuid, p_slots jsonb, p_lease_seconds double precision,
-    p_holding bigint[] default '{}', p_predecessor_is_dead boolean default false
+    p_holding bigint[] default '{}', p_predecessor_is_dead boolean default false,
+    p_machine text default ''
   ) returns jsonb language plpgsql security definer set search_path = '' as $function$
   declare
-    answer jsonb := public.watcher_claim_before(p_instance, p_run, p_slots, p_lease_seconds, p_holding, p_predecessor_is_dead);
+    answer jsonb := public.watcher_claim_before(
+      p_instance, p_run, p_slots, p_lease_seconds, p_holding, p_predecessor_is_dead, p_machine);
   begin
     return answer || jsonb_build_object('news', 1, 'claims', (
       select coalesce(jsonb_agg(claim || '{"news": 1}' || jsonb_build_object('details', claim -> 'details' || '{"train": false}')), '[]')
@@ -38,8 +40,8 @@ begin
     ));
   end
   $function$;
-  revoke all on function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean) from public, anon, authenticated;
-  grant execute on function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean) to service_role;
+  revoke all on function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean, text) from public, anon, authenticated;
+  grant execute on function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean, text) to service_role;
 
   alter function public.watcher_renew(jsonb, double precision) rename to watcher_renew_before;
   create function public.watcher_renew(p_progress jsonb, p_lease_seconds double precision) returns jsonb

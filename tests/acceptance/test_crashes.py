@@ -13,7 +13,7 @@ from tests.acceptance.places import (
     outcomes,
     until_a_lease_has_been_outlasted,
 )
-from tests.acceptance.repo import audit
+from tests.acceptance.repo import audit, orphans
 from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage, unique
 from watcher.sandbox import Sandbox
@@ -102,12 +102,12 @@ def test_a_row_that_kills_its_worker_every_time_ends_alone(
         row = person.wait_for(poisoned, "failed")
         for identity in rows:
             audit(stage, person.wait_for(identity, "published"), PHOTOS)
+        stage.erase_due()
         last.stop()
     assert row["error_code"] == "attempts_exhausted"
     assert "8 attempts" in row["error_message"]
-    story = stage.story(poisoned)
-    assert [attempt["outcome"] for attempt in story["attempts"]] == ["crashed"] * 8 + ["failed"]
-    assert not any(stage.api.repo_exists(name) for name in story["names"])
+    assert outcomes(stage, poisoned) == ["crashed"] * 8 + ["failed"]
+    assert not orphans(stage)
     # From its third attempt on it took nobody with it.
     for identity in rows:
         assert outcomes(stage, identity).count("crashed") <= 2

@@ -339,14 +339,15 @@ async def test_whatever_the_table_answers_the_attempt_is_over(
         fault = scene.sandbox.faults.add(
             Answer(200, body), service="rest", path=f"watcher_{verb}$", times=None
         )
-        if verb == "reserve":
+        deferred = verb == "reserve" and what != "null"  # which says that the attempt has lost its row
+        if deferred:
             await carry(replace(attempts, works={"publish": work}), verbs)
         else:
             with pytest.raises((LeaseLost, Outage)):
                 await carry(replace(attempts, works={"publish": work}), verbs)
         assert fault.reached, what
         scene.sandbox.faults.clear()
-        assert scene.database.outcomes(identity) == (["deferred"] if verb == "reserve" else [None]), what
+        assert scene.database.outcomes(identity) == (["deferred"] if deferred else [None]), what
         assert scene.database.line(identity)["spent"] == 1, what
         scene.database.delete_account(scene.database.row(identity)["user_id"])
 
@@ -541,10 +542,11 @@ async def test_a_row_whose_image_stays_missing_fails_and_says_so_once(
 ) -> None:
     identity = scene.insert()
     scene.remove(scene.database.row(identity)["image_paths"][1])
-    for _ in range(8):
+    for _ in range(3):
         await carry(attempts, verbs)
         scene.database.pass_time(2)
-    assert [event for event in events(said) if event != "claimed"] == ["waited"] * 8
+    assert [event for event in events(said) if event != "claimed"] == ["waited"] * 3
+    scene.database.pass_time(15)
     await carry(attempts, verbs)
     row = scene.database.row(identity)
     assert (row["status"], row["error_code"]) == ("failed", "image_missing")

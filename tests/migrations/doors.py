@@ -230,10 +230,6 @@ def of_the_tables() -> dict[str, Door]:
         "find out by an order": Door(
             "GET", f"{_ROWS}?select=id&order=error_message", "no", "yes", "nothing", "yes"
         ),
-        "embed the users": Door("GET", f"{_ROWS}?select=id,users(*)", "hidden", "hidden", "hidden", "hidden"),
-        "embed the attempts": Door(
-            "GET", f"{_ROWS}?select=id,attempts(*)", "hidden", "hidden", "hidden", "hidden"
-        ),
         "retry a failed row": Door(
             "PATCH", f"{_ROWS}?id=eq.{{failed}}", "no", "yes", "nothing", "no", {"status": "pending"}, _BACK
         ),

@@ -35,6 +35,7 @@ update public.trained_identities set
     huggingface_repo_url = case when %(status)s = 'published' then 'https://hub/x' end,
     commit_sha = case when %(status)s = 'published' then 'c0ffee' end,
     published_at = case when %(status)s = 'published' then now() end,
+    error_image = null,
     error_code = case when %(status)s = 'failed' then 'x' end,
     error_message = case when %(status)s = 'failed' then 'X.' end
 """

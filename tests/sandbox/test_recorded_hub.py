@@ -53,6 +53,7 @@ IGNORED = {
     "content-length of an LFS object": "the stand-in streamed it",
     "last-modified": "a time",
     "date": "a time",
+    "vary": "for pages of other origins, which the stand-in did not serve",
 }
 """What is not compared in answers, and why."""
 

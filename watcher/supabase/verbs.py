@@ -194,7 +194,7 @@ class Verbs:
 
         Returns False if the wait's deadline has passed: the row is failed.
         """
-        outcome = await self._rpc.call(
+        match await self._rpc.call(
             "watcher_wait",
             p_attempt=attempt,
             p_seconds=wait.seconds,
@@ -204,12 +204,15 @@ class Verbs:
             p_message=storable(wait.last_words),
             p_answered=answered,
             p_details=_about(wait.image),
-        )
-        if outcome == "lost":
-            raise _lost(attempt)
-        if outcome not in {"waited", "failed"}:
-            raise malformed("watcher_wait")
-        return bool(outcome == "waited")
+        ):
+            case "waited":
+                return True
+            case "failed":
+                return False
+            case "lost":
+                raise _lost(attempt)
+            case _:
+                raise malformed("watcher_wait")
 
     async def beat(self) -> int | None:
         """Update the pulse row, which Realtime then reports; returns its new number, None if the row is missing."""
