@@ -33,6 +33,8 @@ begin
     id bigint generated always as identity primary key,
     kind text not null constraint kind_is_known check (kind = any (watcher.kinds())),
     identity_id uuid not null,
+    -- The user in whose turn it is queued; null for work that is nobody's.
+    owner uuid,
     created_at timestamptz not null default now(),
     -- Due now, in ascending order; null while an attempt holds the work and while it is deferred.
     turn_at timestamptz,
@@ -60,6 +62,7 @@ begin
   create index work_due on watcher.work (kind, turn_at) where turn_at is not null;
   create index work_deferred on watcher.work (kind, next_at) where next_at is not null;
   create index work_held on watcher.work (kind) where turn_at is null and next_at is null;
+  create index work_by_owner on watcher.work (owner, kind) where owner is not null;
   create index work_isolated on watcher.work (isolated_for) where isolated_for is not null;
   alter table watcher.work enable row level security;
 

@@ -22,18 +22,17 @@ begin
         due := now();
         if tg_op = 'INSERT' or old.status = 'failed' then
           -- Fairness between users: for each other open row of its user, a row queues half a minute later than it came.
-          -- Counts at most a hundred of them, since a replay may open thousands in one statement.
+          -- Counts at most a hundred of them, since a replay may open thousands in one statement. From the queue alone:
+          -- a session keeps its plan, and with a join one that was made for an empty queue takes minutes later.
           due := due + (
             select 30 * count(*) from (
-              select from public.trained_identities t
-              join watcher.work w on w.identity_id = t.id and w.kind = 'publish'
-              where t.user_id = new.user_id and t.status in ('pending', 'publishing') limit 100
+              select from watcher.work w where w.owner = new.user_id and w.kind = 'publish' limit 100
             ) others
           ) * interval '1 second';
         end if;
       end if;
-      insert into watcher.work as w (kind, identity_id, turn_at, next_at)
-      values ('publish', new.id, due, new.next_attempt_at)
+      insert into watcher.work as w (kind, identity_id, owner, turn_at, next_at)
+      values ('publish', new.id, new.user_id, due, new.next_attempt_at)
       on conflict (identity_id, kind) do update set turn_at = excluded.turn_at, next_at = excluded.next_at
       where (w.turn_at, w.next_at) is distinct from (excluded.turn_at, excluded.next_at);
     elsif new.status in ('published', 'failed') then
@@ -136,8 +135,8 @@ begin
   create function watcher.publish_find_unqueued() returns boolean
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
-    insert into watcher.work (kind, identity_id, turn_at, next_at)
-    select 'publish', t.id, case when t.next_attempt_at is null then now() end, t.next_attempt_at
+    insert into watcher.work (kind, identity_id, owner, turn_at, next_at)
+    select 'publish', t.id, t.user_id, case when t.next_attempt_at is null then now() end, t.next_attempt_at
     from public.trained_identities t
     where t.status in ('pending', 'publishing')
       and not exists (select from watcher.work w where w.identity_id = t.id and w.kind = 'publish')
@@ -289,8 +288,8 @@ begin
     wanted constant integer := least(greatest(coalesce(p_limit, 1000), 1), 5000);
     counts jsonb := '{}';
     codes jsonb;
+    batch uuid[];
     last uuid;
-    full_batch boolean;
   begin
     if p_after is null then
       select coalesce(jsonb_object_agg(status, n), '{}') into counts from (
@@ -298,8 +297,10 @@ begin
         where p_ids is not null and t.id = any (p_ids) and t.status <> 'failed' group by t.status
       ) others;
     end if;
-    with batch as (
-      select t.id, t.error_code from public.trained_identities t
+    -- One small statement after the other, each by id: joins of these rows are planned as if there were one, as long as the
+    -- table has no statistics, and take longer than a statement may.
+    batch := array(
+      select t.id from public.trained_identities t
       where t.status = 'failed'
         and (p_ids is null or t.id = any (p_ids))
         and (p_code is null or t.error_code = p_code)
@@ -309,24 +310,25 @@ begin
         and (p_user is null or t.user_id = p_user)
         and (p_after is null or t.id > p_after)
       order by t.id limit case when not p_dry_run then wanted end
-    ), free as (
-      select t.id from public.trained_identities t
-      where not p_dry_run and t.status = 'failed' and t.id in (select id from batch)
-      order by t.id for update skip locked
-    ), changed as (
-      update public.trained_identities t set status = 'pending' from free where t.id = free.id returning t.id
-    ), done as (
-      select error_code from batch where p_dry_run or id in (select id from changed)
-    )
-    select
-      (select coalesce(jsonb_object_agg(error_code, n), '{}')
-        from (select error_code, count(*) as n from done group by error_code) by_code),
-      (select id from batch order by id desc limit 1),
-      not p_dry_run and (select count(*) = wanted from batch)
-    into codes, last, full_batch;
+    );
+    if not p_dry_run and cardinality(batch) = wanted then
+      last := batch[wanted];
+    end if;
+    if not p_dry_run then
+      batch := array(
+        select t.id from public.trained_identities t
+        where t.id = any (batch) and t.status = 'failed' order by t.id for update skip locked
+      );
+    end if;
+    select coalesce(jsonb_object_agg(error_code, n), '{}') into codes from (
+      select t.error_code, count(*) as n from public.trained_identities t where t.id = any (batch) group by t.error_code
+    ) by_code;
+    if not p_dry_run then
+      update public.trained_identities set status = 'pending' where id = any (batch);
+    end if;
     return jsonb_build_object(
       'replayed', (select coalesce(sum(value::bigint), 0) from jsonb_each_text(codes)), 'codes', codes,
-      'pending', 0, 'publishing', 0, 'published', 0, 'last', case when full_batch then last end
+      'pending', 0, 'publishing', 0, 'published', 0, 'last', last
     ) || counts;
   end
   $function$;

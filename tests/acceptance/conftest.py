@@ -6,13 +6,13 @@ files that run at the same time would share one table and take each other's rows
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.person import Person
-from tests.acceptance.running import Watcher
+from tests.acceptance.running import Watcher, running
 from tests.acceptance.stage import Stage, elsewhere, opened
 from tests.support.waiting import PATIENCE
 from watcher.sandbox import Sandbox
@@ -27,6 +27,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.faults)
         if elsewhere() and item.get_closest_marker("faults"):
             item.add_marker(pytest.mark.skip(reason="asks for what only the sandbox can give"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the daemons said beside the failure of a test."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"daemon {daemon.instance}", "".join(daemon.lines[-300:])) for daemon in running]
+        for daemon in [one for one in running if one.process.poll() is not None]:
+            running.discard(daemon)
+    return report
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,9 @@ from tests.support.waiting import PATIENCE
 from watcher.settings.settings import environment as inherited
 
 Line = dict[str, Any]
+
+running: "weakref.WeakSet[Watcher]" = weakref.WeakSet()
+"""The daemons that have been started and not left, for the report of a test that fails."""
 
 
 def environment(settings: dict[str, str], home: Path) -> dict[str, str]:
@@ -54,6 +58,7 @@ class Watcher:
         )
         self._reader = threading.Thread(target=self._read, name="watcher's stderr")
         self._reader.start()
+        running.add(self)
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -132,6 +137,8 @@ class Watcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None:
+            running.discard(self)
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

@@ -116,6 +116,23 @@ async def test_no_more_rows_are_claimed_than_there_are_slots(scene: Scene, runni
     assert all(scene.database.outcomes(row) == ["published"] for row in rows)
 
 
+async def test_a_row_that_came_while_only_other_kinds_had_a_free_slot_is_claimed_when_a_slot_ends(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    fetching = scene.sandbox.faults.add(Hold("before"), service="storage", method="GET")
+    async with running(slots=1, poll=60, poll_alive=600, pulse=600):
+        await until(lambda: count(said)["feed_alive"])
+        first = await asyncio.to_thread(scene.insert)
+        await until(lambda: fetching.reached)
+        claimed = scene.sandbox.faults.add(Hold("after"), path="watcher_claim")
+        second = await asyncio.to_thread(scene.insert)
+        await until(lambda: claimed.reached)
+        claimed.release()
+        fetching.release()
+        await until(lambda: scene.database.status(second) == "published")
+        assert scene.database.status(first) == "published"
+
+
 async def test_a_name_that_another_machine_used_is_waited_for_whatever_wakes_the_daemon(
     scene: Scene, running: Running, said: Said
 ) -> None:

@@ -398,7 +398,8 @@ class Machine(RuleBasedStateMachine):
         assert len(now_named) <= 1
         for one in due:
             if " ".join(one.key) in now_named:
-                assert one.alone and one.since > MINUTE  # noqa: PT018
+                assert one.alone
+                assert one.since > MINUTE
                 assert self.is_silent(names[0].get(" ".join(one.key)))
                 now_named.remove(" ".join(one.key))
         assert not now_named

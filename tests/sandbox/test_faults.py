@@ -50,7 +50,7 @@ from watcher.sandbox.faults import (
     RoundTrip,
     Truncate,
 )
-from watcher.sandbox.faults.actions import BURST
+from watcher.sandbox.faults.link import BURST
 from watcher.sandbox.server import CONNECTION, HOST, Server
 
 pytestmark = DEPRECATED

@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from tests.sandbox.hubs import CARD, DEPRECATED, IMAGE_LFS, USERS, Site, additio
 from tests.sandbox.project import PATIENCE
 from watcher.sandbox.faults import Answer
 from watcher.sandbox.hub import Hub
+from watcher.sandbox.hub.bytes import Bytes, RepoGoneError
 from watcher.sandbox.server import HOST, Server
 
 pytestmark = DEPRECATED
@@ -245,6 +247,27 @@ def test_a_deleted_repos_name_can_be_used_again(site: Site, tmp_path: Path) -> N
     with pytest.raises(RepositoryNotFoundError):
         api.delete_repo("alice/a")
     api.delete_repo("alice/a", missing_ok=True)
+
+
+def test_a_repo_that_is_deleted_while_files_are_put_into_it_is_gone(tmp_path: Path) -> None:
+    stored = Bytes(tmp_path)
+
+    def put_until_gone(repo: str) -> None:
+        with pytest.raises(RepoGoneError):
+            for number in range(20_000):
+                stored.put_blob(repo, "x.txt", str(number).encode())
+
+    for number in range(20):
+        stored.make_folders(repo := f"repo{number}")
+        blobs = tmp_path / "repos" / repo / "blobs"
+        with ThreadPoolExecutor(1) as executor:
+            putting = executor.submit(put_until_gone, repo)
+            while len(list(blobs.iterdir())) < 20:
+                time.sleep(0.001)
+            stored.delete(repo)
+            putting.result()
+    assert not list((tmp_path / "repos").iterdir())
+    assert not list((tmp_path / "incoming").iterdir())
 
 
 def test_everything_survives_a_restart(hub_client: None, tmp_path: Path) -> None:

@@ -185,10 +185,11 @@ def test_08_lists_are_filtered_and_sorted_and_only_what_is_asked_is_shown(api: H
     assert (info.author, info.downloads_all_time) == ("alice", 0)
     assert (info.created_at, info.siblings, info.private) == (None, None, None)
     assert {repo.private for repo in api.list_models(author="alice", expand=["private"])} == {True}
+    foo: Any = "foo"
     for ask in (
-        lambda: api.model_info("alice/Probe", expand=["foo"]),  # type: ignore[list-item]
-        lambda: list(api.list_models(expand=["foo"])),  # type: ignore[list-item]
-        lambda: list(api.list_models(sort="foo")),  # type: ignore[arg-type]
+        lambda: api.model_info("alice/Probe", expand=[foo]),
+        lambda: list(api.list_models(expand=[foo])),
+        lambda: list(api.list_models(sort=foo)),
     ):
         with pytest.raises(HfHubHTTPError) as unknown:
             ask()

@@ -188,7 +188,8 @@ class Daemon:
         if claimed.name_taken is not None:
             return self._name.seconds_until_free(claimed.name_taken)
         self._name.free()
-        self._more_due = claimed.more_due
+        # A kind without a free slot was not asked for.
+        self._more_due = claimed.more_due or free.keys() < set(self._slots.kinds)
         if not claimed.claims and not self._slots.running:
             self._end_outage()  # the probe succeeded, and there is no row to test it with
         # Slightly after the next work falls due, so that the claim finds it due.

@@ -18,7 +18,7 @@ from tests.checks.chaos.record import ARRIVED
 from tests.checks.chaos.schedule import LONGEST_DELAY, NOT_FOUND, PLACES, REFUSED_KEY, Event
 from watcher.sandbox import Postgres, Sandbox, faults
 from watcher.sandbox.faults import Answer, Delay, Late, Rule
-from watcher.sandbox.faults.actions import Gate, Passage
+from watcher.sandbox.faults.passage import Gate, Passage
 
 BY_HAND = "Edit .gitattributes by hand"
 

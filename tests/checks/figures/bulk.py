@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tests.acceptance.running import environment
 from watcher.sandbox import Sandbox
 
 from .figure import Figure, Measured
-from .scene import scene
+from .scene import repeating, scene
 
 _ROWS = 100_000
 # What `watcher migrate` may make others wait, in seconds: its lock_timeout, and a little for the machine.
@@ -34,7 +33,6 @@ def _replay() -> Measured:
                 """,
                 [here.person.id, here.paths, _ROWS],
             )
-        here.database.execute("analyze public.trained_identities")
         here.sandbox.faults.reset()
         command = [sys.executable, "-m", "watcher", "replay", "--failed", "--yes", "--json"]
         began = time.monotonic()
@@ -62,21 +60,19 @@ def _replay() -> Measured:
 def _migrate() -> Measured:
     """A transaction that has read storage.objects stays open; meanwhile everybody reads it, and the schema is migrated."""
     waits: list[float] = []
-    over = threading.Event()
-    with tempfile.TemporaryDirectory(prefix="figures-") as folder, Sandbox() as sandbox:
+    with (
+        tempfile.TemporaryDirectory(prefix="figures-") as folder,
+        Sandbox() as sandbox,
+        psycopg.connect(sandbox.admin_db_url, autocommit=True) as somebody,
+    ):
         url = sandbox.settings()["SUPABASE_DB_URL"]
 
         def read() -> None:
-            with psycopg.connect(sandbox.admin_db_url, autocommit=True) as somebody:
-                while not over.is_set():
-                    began = time.monotonic()
-                    somebody.execute("select from storage.objects")
-                    waits.append(time.monotonic() - began)
-                    time.sleep(0.01)
+            began = time.monotonic()
+            somebody.execute("select from storage.objects")
+            waits.append(time.monotonic() - began)
 
-        reading = threading.Thread(target=read)
-        reading.start()
-        try:
+        with repeating(read, lambda: 0.01):
             with psycopg.connect(sandbox.admin_db_url) as reader:
                 reader.execute("select from storage.objects")
                 migrating = subprocess.Popen(
@@ -92,9 +88,6 @@ def _migrate() -> Measured:
             ended = time.monotonic()
             said, _ = migrating.communicate(timeout=120)
             after = time.monotonic() - ended
-        finally:
-            over.set()
-            reading.join()
     longest = max(waits)
     return Measured(
         waited and migrating.returncode == 0 and longest <= _WAIT and "lock" in said,

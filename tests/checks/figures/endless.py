@@ -11,7 +11,7 @@ from tests.acceptance.person import Person
 from tests.acceptance.places import at
 from tests.acceptance.running import Watcher
 from watcher.sandbox.faults import Answer, Delay
-from watcher.sandbox.faults.actions import Passage
+from watcher.sandbox.faults.passage import Passage
 from watcher.sandbox.hub.access import User
 
 from . import planted

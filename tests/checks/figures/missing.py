@@ -12,7 +12,7 @@ from tests.acceptance.person import BUCKET, Person
 from tests.acceptance.running import Watcher
 
 from .figure import Figure, Measured, Numbers, in_words, spread
-from .scene import Scene, scene
+from .scene import Scene, repeating, scene
 
 _ACCOUNTS = 25
 _LASTS = 60.0
@@ -69,24 +69,17 @@ def _retrying(here: Scene) -> Iterator[list[int]]:
             time.sleep(0.5)
 
     def replay() -> None:
-        while not enough.wait(1):
-            with suppress(APIError):
-                done[0] += here.stage.rpc("watcher_replay", ids=rows)["replayed"]
+        with suppress(APIError):
+            done[0] += here.stage.rpc("watcher_replay", ids=rows)["replayed"]
 
-    replaying = threading.Thread(target=replay)
-    replaying.start()
-    try:
-        with ThreadPoolExecutor(_ACCOUNTS) as pool:
-            retrying = [pool.submit(retry, one) for one in zip(people, rows, strict=True)]
-            try:
-                yield done
-            finally:
-                enough.set()
-        for each in retrying:
-            each.result()
-    finally:
-        enough.set()
-        replaying.join()
+    with repeating(replay, lambda: 1.0), ThreadPoolExecutor(_ACCOUNTS) as pool:
+        retrying = [pool.submit(retry, one) for one in zip(people, rows, strict=True)]
+        try:
+            yield done
+        finally:
+            enough.set()
+    for each in retrying:
+        each.result()
 
 
 def _insert_and_remove(here: Scene, somebody: Person) -> str:

@@ -6,7 +6,6 @@ The other host is played by its claims, which is all that a daemon could know of
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from tests.acceptance.running import Watcher, environment
 from tests.acceptance.stage import unique
 
 from .figure import Figure, Measured, Numbers
-from .scene import Scene, scene
+from .scene import Scene, repeating, scene
 
 
 def _names() -> Measured:
@@ -98,21 +97,10 @@ def _replaced(here: Scene) -> Numbers:
 
 @contextmanager
 def _another_machine(here: Scene, name: str, every: float) -> Iterator[None]:
-    gone = threading.Event()
     run = str(uuid4())
     _claim(here, name, run)
-
-    def claim() -> None:
-        while not gone.wait(every):
-            _claim(here, name, run)
-
-    claiming = threading.Thread(target=claim)
-    claiming.start()
-    try:
+    with repeating(lambda: _claim(here, name, run), lambda: every):
         yield
-    finally:
-        gone.set()
-        claiming.join()
 
 
 def _claim(here: Scene, name: str, run: str) -> None:

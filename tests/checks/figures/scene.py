@@ -1,8 +1,10 @@
 """A sandbox for one figure, a user who inserts rows, and times by the database's clock."""
 
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -90,6 +92,24 @@ def scene() -> Iterator[Scene]:
         assert stage.sandbox is not None, "Figures are measured in the sandbox: unset SUPABASE_URL."
         with psycopg.connect(stage.sandbox.admin_db_url, autocommit=True) as database:
             yield Scene(stage, database)
+
+
+@contextmanager
+def repeating(act: Callable[[], object], pause: Callable[[], float]) -> Iterator[None]:
+    """Act in another thread while the block runs, after `pause` seconds each time; then raise what failed there."""
+    enough = threading.Event()
+
+    def repeat() -> None:
+        while not enough.wait(pause()):
+            act()
+
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(repeat)
+        try:
+            yield
+        finally:
+            enough.set()
+    acting.result()
 
 
 def until(true: Callable[[], object], within: float = 30) -> float:

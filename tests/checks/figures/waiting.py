@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from tests.acceptance.running import Watcher
 from watcher.sandbox.faults import Answer
 
 from .figure import Figure, Measured, in_words, spread
-from .scene import Scene, scene, until
+from .scene import Scene, repeating, scene, until
 
 _TIMES = 10
 # Longer than an attempt waits, so that the attempt ends at the first answer.
@@ -135,20 +134,13 @@ def _zombie_busy() -> Measured:
 @contextmanager
 def _inserting(here: Scene, pauses: tuple[float, float], rows: list[str]) -> Iterator[None]:
     """Insert rows with random pauses between two limits in seconds; for several users, since one may have 20 open rows."""
-    enough = threading.Event()
     people = itertools.cycle([Person(here.stage) for _ in range(4)])
 
     def insert() -> None:
-        while not enough.wait(random.uniform(*pauses)):
-            rows.extend(here.insert(person=next(people)))
+        rows.extend(here.insert(person=next(people)))
 
-    inserting = threading.Thread(target=insert)
-    inserting.start()
-    try:
+    with repeating(insert, lambda: random.uniform(*pauses)):
         yield
-    finally:
-        enough.set()
-        inserting.join()
 
 
 def _zombie(rebuilt: list[float], waits: list[float]) -> Measured:

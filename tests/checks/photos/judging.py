@@ -63,7 +63,7 @@ def _in_colour(opened: Image.Image) -> bytes | None:
 def _orientation(opened: Image.Image) -> int | None:
     try:
         turn = opened.getexif().get(0x0112)
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001  (EXIF that Pillow cannot read has no orientation, however it fails)
         return None
     return int(turn) if isinstance(turn, int | float) and turn in range(1, 9) else None
 

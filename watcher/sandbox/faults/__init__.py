@@ -4,16 +4,14 @@ from watcher.sandbox.faults.actions import (
     Answer,
     Cache,
     Cut,
-    Delay,
     Hang,
     Hold,
     Late,
     LoseAnswer,
-    Rate,
-    RoundTrip,
     Truncate,
 )
 from watcher.sandbox.faults.faults import Faults
+from watcher.sandbox.faults.link import Delay, Rate, RoundTrip
 from watcher.sandbox.faults.rules import Rule
 
 __all__ = [

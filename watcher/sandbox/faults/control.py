@@ -33,15 +33,13 @@ from watcher.sandbox.faults.actions import (
     Answer,
     Cache,
     Cut,
-    Delay,
     Hang,
     Hold,
     Late,
     LoseAnswer,
-    Rate,
-    RoundTrip,
     Truncate,
 )
+from watcher.sandbox.faults.link import Delay, Rate, RoundTrip
 from watcher.sandbox.faults.rules import Rule
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from watcher.sandbox.faults.actions import Action, Passage
+from watcher.sandbox.faults.actions import Action
 from watcher.sandbox.faults.control import control_app
+from watcher.sandbox.faults.passage import Passage
 from watcher.sandbox.faults.rules import Rule
 from watcher.sandbox.faults.traffic import Count, Seen, Traffic
 

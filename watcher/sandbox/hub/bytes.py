@@ -10,6 +10,8 @@ from pathlib import Path
 
 from watcher.sandbox.hub.git import File, blob_oid
 
+_DELETED = ".deleted"
+
 
 class RepoGoneError(Exception):
     """The repo was deleted during a request to it."""
@@ -52,6 +54,8 @@ class Bytes:
             path.mkdir(parents=True, exist_ok=True)
         for unfinished in self._incoming.iterdir():
             unfinished.unlink()
+        for unfinished in self._repos.glob(f"*{_DELETED}"):
+            shutil.rmtree(unfinished)
 
     def make_folders(self, repo: str) -> None:
         """Make the folders of a new repo."""
@@ -60,9 +64,11 @@ class Bytes:
 
     def delete(self, repo: str) -> None:
         """Delete the folders of a repo. Its LFS objects remain until the Hub collects them, which the sandbox never does."""
-        if any((self._repos / repo / "objects").iterdir()):
-            (self._repos / repo / "objects").rename(self._uncollected / repo)
-        shutil.rmtree(self._repos / repo)
+        # Renamed first: a request that still writes to the repo finds it gone, and cannot add a file behind the deletion.
+        deleted = (self._repos / repo).rename(self._repos / f"{repo}{_DELETED}")
+        if any((deleted / "objects").iterdir()):
+            (deleted / "objects").rename(self._uncollected / repo)
+        shutil.rmtree(deleted)
 
     def uncollected(self) -> list[str]:
         """Return the sha256 of LFS objects that have outlived their repo."""

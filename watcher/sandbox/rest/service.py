@@ -5,7 +5,7 @@ What it does not imitate is in `watcher.sandbox.absent`.
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import urlencode
 
 import psycopg
@@ -25,41 +25,14 @@ from watcher.sandbox.rest.errors import (
     from_postgres,
     invalid_body,
     not_single,
-    out_of_range,
     unknown_column,
 )
-from watcher.sandbox.rest.query import Query
 from watcher.sandbox.rest.request import RestRequest, arguments, objects
+from watcher.sandbox.rest.result import Result, content_range_of, planned_rows, read_status, run
 
 _MAX_ROWS = 1000
 # A function's own settings that have to apply from the start of the transaction.
 _HOISTED = {"statement_timeout", "plan_filter.statement_cost_limit", "default_transaction_isolation"}
-
-
-@dataclass(frozen=True)
-class Result:
-    """A statement's result: the total of rows if it is counted, the rows in the body, and the body."""
-
-    total: int | None
-    rows: int
-    body: str
-
-
-def _range(query: Query, result: Result) -> str:
-    total = "*" if result.total is None else str(result.total)
-    if result.rows == 0 or result.total == 0:
-        return f"*/{total}"
-    return f"{query.offset}-{query.offset + result.rows - 1}/{total}"
-
-
-def _read_status(query: Query, result: Result) -> int:
-    if result.total is None:
-        return 200
-    if query.offset > result.total:
-        raise out_of_range(
-            f"An offset of {query.offset} was requested, but there are only {result.total} rows."
-        )
-    return 206 if result.rows < result.total else 200
 
 
 class Rest:
@@ -113,17 +86,22 @@ class Rest:
             estimating = request.count == "estimated"
             most = _MAX_ROWS + 1 if estimating else None
             counted = rest_sql.matching(table, query, limit=most) if request.counts else None
-            result = await _run(cursor, rest_sql.read(table, query, _form(request), counted=counted))
+            result = await run(cursor, rest_sql.read(table, query, _form(request), counted=counted))
             if request.count == "planned" or (estimating and (result.total or 0) > _MAX_ROWS):
-                planned = await _planned(cursor, rest_sql.matching(table, query))
+                planned = await planned_rows(cursor, rest_sql.matching(table, query))
                 result = replace(result, total=max(planned, result.total or 0))
-        status = _read_status(query, result)
+        status = read_status(query, result)
         if request.single and result.rows != 1:
             raise not_single(result.rows)
         where = urlencode(request.http.query_params.multi_items())
         location = f"/{name}?{where}" if where else f"/{name}"
         return request.answer(
-            status, result.body, _range(query, result), "count", "handling", **{"content-location": location}
+            status,
+            result.body,
+            content_range_of(query, result),
+            "count",
+            "handling",
+            **{"content-location": location},
         )
 
     async def _insert(self, request: RestRequest) -> Response:
@@ -220,13 +198,13 @@ class Rest:
             if function.returns_set:
                 query.limit = min(query.limit if query.limit is not None else _MAX_ROWS, _MAX_ROWS)
             statement = rest_sql.call(function, query, given, body, _form(request), count=request.counts)
-            result = await _run(cursor, statement)
+            result = await run(cursor, statement)
             if function.returns_set:
                 self._check(request, result)
-        status = _read_status(query, result)
+        status = read_status(query, result)
         if function.returns_nothing:
             return request.answer(204, None, "*/*", "handling")
-        return request.answer(status, result.body, _range(query, result), "count", "handling")
+        return request.answer(status, result.body, content_range_of(query, result), "count", "handling")
 
     async def _prepare(self, cursor: Cursor, settings: Mapping[str, str], *, read_only: bool) -> None:
         """Apply the function's settings to the transaction, and make it read-only for a stable function."""
@@ -238,7 +216,7 @@ class Rest:
 
     async def _write(self, cursor: Cursor, request: RestRequest, statement: Composed) -> Result:
         """Run a statement that changes rows, and check the result while it can be undone."""
-        result = await _run(cursor, statement)
+        result = await run(cursor, statement)
         self._check(request, result)
         return result
 
@@ -274,21 +252,6 @@ class Rest:
 
 def _form(request: RestRequest) -> rest_sql.Form:
     return rest_sql.Form(request.single, request.strips_nulls)
-
-
-async def _planned(cursor: Cursor, statement: Composed) -> int:
-    """Return how many rows Postgres's planner expects of a statement."""
-    await cursor.execute(rest_sql.explained(statement))
-    row = await cursor.fetchone()
-    assert row is not None
-    return int(row[0][0]["Plan"]["Plan Rows"])
-
-
-async def _run(cursor: Cursor, statement: Composed) -> Result:
-    await cursor.execute(statement)
-    row = await cursor.fetchone()
-    assert row is not None
-    return Result(*row)
 
 
 async def _openapi(_: Request) -> Response:

@@ -5,15 +5,14 @@ as text.
 """
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from psycopg import sql
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from watcher.sandbox.rest.catalog import Function, Table
-from watcher.sandbox.rest.query import OPERATORS, Field, Filter, Logic, Order, Query, Selected
+from watcher.sandbox.rest.expressions import listed, order, page, raw, selection, where
+from watcher.sandbox.rest.query import Query
 
 _ROWS = "coalesce(json_agg(_t), '[]')"
 _OBJECT = "coalesce(json_agg(_t) -> 0, 'null')"
@@ -27,11 +26,6 @@ _COUNT_INSERT = """set_config('pgrst.inserted',
 _COUNT_UPDATE = """set_config('pgrst.inserted',
     (current_setting('pgrst.inserted', true)::int - 1)::text, true) is not null"""
 INSERTED = "select coalesce(nullif(current_setting('pgrst.inserted', true), ''), '0')::int"
-
-
-def _raw(text: str) -> SQL:
-    """Return SQL that is written here or comes from the catalogue; of a request only words that match a pattern."""
-    return SQL(text)
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ def read(table: Table, query: Query, form: Form, *, counted: Composable | None) 
     """Return the statement that reads a table, and with the statement `counted` counts its rows."""
     relation = Identifier(table.schema, table.name)
     source = SQL("select {} from {}{}{}").format(
-        _selection(query.selected, relation), relation, _where(query, relation), _page(query, relation)
+        selection(query.selected, relation), relation, where(query, relation), page(query, relation)
     )
     return _answer(source, counted, SQL("*"), form.rows())
 
@@ -60,7 +54,7 @@ def read(table: Table, query: Query, form: Form, *, counted: Composable | None) 
 def matching(table: Table, query: Query, *, limit: int | None = None) -> Composed:
     """Return the statement of the rows that a query matches on all pages, or of the first `limit` ones."""
     relation = Identifier(table.schema, table.name)
-    rows = SQL("select 1 from {}{}").format(relation, _where(query, relation))
+    rows = SQL("select 1 from {}{}").format(relation, where(query, relation))
     return rows if limit is None else rows + SQL(" limit {}").format(Literal(limit))
 
 
@@ -89,10 +83,10 @@ def insert(
     if columns:
         rows = SQL("insert into {} ({}) select {} from {} where {}").format(
             relation,
-            _list(map(Identifier, columns)),
-            _list(Identifier("_", column) for column in columns),
+            listed(map(Identifier, columns)),
+            listed(Identifier("_", column) for column in columns),
             _recordset(table, columns, body, defaults=defaults),
-            _raw(_COUNT_INSERT),
+            raw(_COUNT_INSERT),
         )
     else:
         rows = SQL("insert into {} default values").format(relation)
@@ -100,10 +94,10 @@ def insert(
             rows = SQL("insert into {} select from {} where false").format(relation, relation)
     target = query.on_conflict or table.key
     if resolution and target and columns:
-        rows += SQL(" on conflict ({}) do ").format(_list(map(Identifier, target)))
+        rows += SQL(" on conflict ({}) do ").format(listed(map(Identifier, target)))
         if resolution == "merge-duplicates":
-            changes = _list(SQL("{0} = excluded.{0}").format(Identifier(column)) for column in columns)
-            rows += SQL("update set {} where {}").format(changes, _raw(_COUNT_UPDATE))
+            changes = listed(SQL("{0} = excluded.{0}").format(Identifier(column)) for column in columns)
+            rows += SQL("update set {} where {}").format(changes, raw(_COUNT_UPDATE))
         else:
             rows += SQL("nothing")
     return _changed(rows, table, query, form, returning=returning)
@@ -124,9 +118,11 @@ def update(
     if columns:
         rows = SQL("update {} set {} from {}{}").format(
             relation,
-            _list(SQL("{0} = {1}").format(Identifier(column), Identifier("_", column)) for column in columns),
+            listed(
+                SQL("{0} = {1}").format(Identifier(column), Identifier("_", column)) for column in columns
+            ),
             _recordset(table, columns, body, defaults=defaults),
-            _where(query, relation),
+            where(query, relation),
         )
     else:
         rows = SQL("select * from {} where false").format(relation)
@@ -137,7 +133,7 @@ def update(
 def delete(table: Table, query: Query, form: Form, *, returning: bool) -> Composed:
     """Return the statement that deletes rows."""
     relation = Identifier(table.schema, table.name)
-    rows = SQL("delete from {}{}").format(relation, _where(query, relation))
+    rows = SQL("delete from {}{}").format(relation, where(query, relation))
     return _changed(rows, table, query, form, returning=returning)
 
 
@@ -156,18 +152,18 @@ def call(
     origin: Composable = SQL("")
     if function.takes_body and (body is not None or arguments):
         whole = json.dumps(query.arguments) if body is None else body
-        called = SQL("{}({}::{})").format(name, Literal(whole), _raw(function.arguments[""]))
+        called = SQL("{}({}::{})").format(name, Literal(whole), raw(function.arguments[""]))
     elif body is not None and arguments:
-        typed = _list(
-            SQL("{} {}").format(Identifier(one), _raw(function.arguments[one])) for one in arguments
+        typed = listed(
+            SQL("{} {}").format(Identifier(one), raw(function.arguments[one])) for one in arguments
         )
-        passed = _list(SQL("{} := {}").format(Identifier(one), Identifier("_", one)) for one in arguments)
+        passed = listed(SQL("{} := {}").format(Identifier(one), Identifier("_", one)) for one in arguments)
         origin = SQL("json_to_record({}) as _ ({}), lateral ").format(Literal(body), typed)
         called = SQL("{}({})").format(name, passed)
     else:
-        passed = _list(
+        passed = listed(
             SQL("{} := {}::{}").format(
-                Identifier(one), Literal(query.arguments[one]), _raw(function.arguments[one])
+                Identifier(one), Literal(query.arguments[one]), raw(function.arguments[one])
             )
             for one in arguments
         )
@@ -175,14 +171,14 @@ def call(
     result = Identifier("result")
     if not function.returns_columns:
         source = SQL("select result.value from {}{} as result (value)").format(origin, called)
-        source += _page(query, result) if function.returns_set else SQL("")
+        source += page(query, result) if function.returns_set else SQL("")
         body_sql = _VALUES if function.returns_set and not form.single else _VALUE
         return _answer(source, SQL("select 1 from source") if count else None, SQL("*"), body_sql)
     every = SQL("select result.* from {}{} as result").format(origin, called)
     source = SQL("select {} from called as result{}{}").format(
-        _selection(query.selected, result), _where(query, result), _page(query, result)
+        selection(query.selected, result), where(query, result), page(query, result)
     )
-    total = SQL("select 1 from called as result{}").format(_where(query, result)) if count else None
+    total = SQL("select 1 from called as result{}").format(where(query, result)) if count else None
     rows = form.rows(single=not function.returns_set)
     return SQL("with called as ({}), ").format(every) + _parts(source, total, SQL("*"), rows)
 
@@ -200,7 +196,7 @@ def _parts(
 ) -> Composed:
     counted = SQL("(select count(*) from ({}) as counted)").format(total) if total else SQL("null::bigint")
     return SQL("source as ({}) select {}, count(_t), ({})::text from (select {} from source{}) as _t").format(
-        source, counted, _raw(body), columns, order
+        source, counted, raw(body), columns, order
     )
 
 
@@ -212,122 +208,25 @@ def _changed(rows: Composable, table: Table, query: Query, form: Form, *, return
     needed: Composable = SQL("{}.*").format(relation)
     if query.selected is not None and all(one.field.column != "*" for one in query.selected):
         names = dict.fromkeys(one.field.column for one in query.selected)
-        needed = _list(Identifier(table.schema, table.name, column) for column in names)
+        needed = listed(Identifier(table.schema, table.name, column) for column in names)
     source = SQL("{} returning {}").format(rows, needed)
     changed = Identifier("source")
-    columns = _selection(query.selected, changed)
-    return SQL("with ") + _parts(source, None, columns, form.rows(), _order(query, changed))
+    columns = selection(query.selected, changed)
+    return SQL("with ") + _parts(source, None, columns, form.rows(), order(query, changed))
 
 
 def _recordset(table: Table, columns: Iterable[str], body: str, *, defaults: bool) -> Composed:
-    typed = _list(
-        SQL("{} {}").format(Identifier(column), _raw(table.columns[column].type)) for column in columns
+    typed = listed(
+        SQL("{} {}").format(Identifier(column), raw(table.columns[column].type)) for column in columns
     )
     if not defaults:
         return SQL("json_to_recordset({}) as _ ({})").format(Literal(body), typed)
     pairs = [
-        SQL("{}, {}").format(Literal(column), _raw(default))
+        SQL("{}, {}").format(Literal(column), raw(default))
         for column in columns
         if (default := table.columns[column].default) is not None
     ]
     filled = SQL("select jsonb_agg(jsonb_build_object({}) || given) from jsonb_array_elements({}) as given")
-    return SQL("jsonb_to_recordset(({})) as _ ({})").format(filled.format(_list(pairs), Literal(body)), typed)
-
-
-def _selection(selected: Sequence[Selected] | None, relation: Identifier) -> Composable:
-    return (
-        SQL("{}.*").format(relation) if selected is None else _list(_item(one, relation) for one in selected)
+    return SQL("jsonb_to_recordset(({})) as _ ({})").format(
+        filled.format(listed(pairs), Literal(body)), typed
     )
-
-
-def _item(one: Selected, relation: Identifier) -> Composable:
-    if one.field.column == "*":
-        return SQL("{}.*").format(relation)
-    item: Composable = _field(one.field, relation)
-    if one.cast:
-        item = SQL("cast({} as {})").format(item, _type(one.cast))
-    keys = [key for _, key in one.field.path if not re.fullmatch(r"-?\d+", key)]
-    name = one.alias or (keys[-1] if keys else one.field.column)
-    return SQL("{} as {}").format(item, Identifier(name))
-
-
-def _type(name: str) -> Composable:
-    """Return the name of a type from a request: words, and perhaps brackets."""
-    base, brackets, _ = name.partition("[")
-    words = re.findall(r"\w+", base)
-    quoted = SQL(" ").join(_raw(word) for word in words)
-    return SQL("{}[]").format(quoted) if brackets else quoted
-
-
-def _field(field: Field, relation: Identifier) -> Composable:
-    steps: Composable = SQL("{}.{}").format(relation, Identifier(field.column))
-    if field.path:
-        # With to_jsonb, arrows reach into arrays and composite columns, too.
-        steps = SQL("to_jsonb({})").format(steps)
-    for arrow, key in field.path:
-        index = re.fullmatch(r"-?\d+", key)
-        steps = SQL("({}{}{})").format(steps, _raw(arrow), Literal(int(key)) if index else Literal(key))
-    return steps
-
-
-def _where(query: Query, relation: Identifier) -> Composable:
-    if not query.conditions:
-        return SQL("")
-    return SQL(" where ") + SQL(" and ").join(_condition(one, relation) for one in query.conditions)
-
-
-def _condition(condition: Filter | Logic, relation: Identifier) -> Composable:
-    if isinstance(condition, Logic):
-        joint = SQL(" and ") if condition.joint == "and" else SQL(" or ")
-        text: Composable = SQL("({})").format(
-            joint.join(_condition(one, relation) for one in condition.conditions)
-        )
-    else:
-        text = _comparison(condition, relation)
-    return SQL("not {}").format(text) if condition.negated else text
-
-
-def _comparison(one: Filter, relation: Identifier) -> Composable:
-    field, operator = _field(one.field, relation), one.operator
-    values = [value.replace("*", "%") for value in one.values] if operator.endswith("like") else one.values
-    if operator == "in":
-        return SQL("{} = any ({})").format(field, Literal(_array(values)))
-    if operator == "is":
-        return SQL("{} is {}").format(field, _raw(values[0].lower().replace("_", " ")))
-    symbol = _raw(OPERATORS[operator])
-    if one.quantifier:
-        return SQL("{} {} {} ({})").format(field, symbol, _raw(one.quantifier), Literal(_array(values)))
-    return SQL("{} {} {}").format(field, symbol, Literal(values[0]))
-
-
-def _array(values: Iterable[str]) -> str:
-    quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
-    return "{" + ",".join(quoted) + "}"
-
-
-def _page(query: Query, relation: Identifier) -> Composable:
-    text = _order(query, relation)
-    if query.limit is not None:
-        text += SQL(" limit {}").format(Literal(query.limit))
-    if query.offset:
-        text += SQL(" offset {}").format(Literal(query.offset))
-    return text
-
-
-def _order(query: Query, relation: Identifier) -> Composable:
-    if not query.order:
-        return SQL("")
-    return SQL(" order by {}").format(_list(_ordered(one, relation) for one in query.order))
-
-
-def _ordered(one: Order, relation: Identifier) -> Composable:
-    text = _field(one.field, relation)
-    if one.direction:
-        text += SQL(" ") + _raw(one.direction)
-    if one.nulls:
-        text += SQL(" nulls ") + _raw(one.nulls)
-    return text
-
-
-def _list(items: Iterable[Composable]) -> Composed:
-    return sql.SQL(", ").join(items)
