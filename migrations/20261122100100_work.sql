@@ -25,7 +25,7 @@ begin
 
   -- All kinds of work.
   create function watcher.kinds() returns text[]
-  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select array['publish', 'erase'] $function$;
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select array['publish', 'erase', 'sweep'] $function$;
 
   -- The queue: one entry per open piece of work, with its position and its budget. It is deleted when the work ends, so
   -- that a retry or a replay starts with a fresh budget and the queue stays small. No foreign key: work may outlive its row.
@@ -143,6 +143,14 @@ begin
   $function$;
 
 
+  -- A message for the row's user, as the history keeps it: images by number, and no file or repo by name.
+  create function watcher.without_files(message text) returns text
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
+    select regexp_replace(regexp_replace(message, '(Image \d+) \([A-Za-z0-9 ._()+@=?-]{1,80}\)', '\1', 'g'),
+      '([A-Za-z0-9._-]+/)?identity-[a-z0-9-]+-\d{9,11}', '[repo]', 'g')
+  $function$;
+
+
   -- Calls of the kind's functions.
 
   create function watcher.begin_work(p_kind text, p_identity_id uuid) returns jsonb
@@ -200,9 +208,10 @@ begin
   $function$;
 
 
-  -- Deleting a row deletes its open work and its history, and revokes a running attempt.
+  -- Deleting a row deletes its open work and its history, and revokes a running attempt. An account must always go: where
+  -- the deletion comes through it, an error here is no reason to refuse it. A claim drops work whose row is gone.
   create function watcher.on_delete() returns trigger
-  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $function$
   begin
     -- But for erasing, which is how a row's things go.
     delete from watcher.work where identity_id = old.id and kind <> 'erase';
@@ -211,6 +220,11 @@ begin
     delete from watcher.attempts where identity_id = old.id and kind <> 'erase' and ended_at < now();
     delete from watcher.rejections where identity_id = old.id;
     delete from watcher.retries where identity_id = old.id;
+    return old;
+  exception when others then
+    if pg_trigger_depth() = 1 then
+      raise;
+    end if;
     return old;
   end
   $function$;
@@ -576,7 +590,7 @@ begin
     if not mine.held then
       return case when mine.outcome = 'failed' then 'done' else 'lost' end;
     end if;
-    perform watcher.end_attempt(p_attempt, 'failed', p_code, p_message, p_answered);
+    perform watcher.end_attempt(p_attempt, 'failed', p_code, watcher.without_files(p_message), p_answered);
     perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message, p_details);
     return 'done';
   end
@@ -699,7 +713,7 @@ begin
       now() + make_interval(secs => least(greatest(coalesce(p_within_seconds, 0), 0), 604800)));
     if now() >= deadline then
       if p_code is not null then
-        perform watcher.end_attempt(p_attempt, 'failed', p_code, p_message, p_answered);
+        perform watcher.end_attempt(p_attempt, 'failed', p_code, watcher.without_files(p_message), p_answered);
         perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message, p_details);
         return 'failed';
       end if;

@@ -419,7 +419,7 @@ begin
 
   -- The pending rows (the oldest ten), the running ones with their attempts, the failed ones (the last ten) with their
   -- reasons, the number published in the last 24 hours, and the watchers that were heard lately, by name.
-  create function public.watcher_status() returns jsonb
+  create function watcher.publish_status() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     with pending as (
       select t.id, t.identity_name, t.created_at, w.spent, w.last_reason,

@@ -94,8 +94,8 @@ begin
     for update to authenticated
     using (user_id = (select auth.uid()) and status = 'failed')
     with check (user_id = (select auth.uid()) and status = 'pending');
-  create policy "Users delete their own identities unless publishing" on public.trained_identities
-    for delete to authenticated using (user_id = (select auth.uid()) and status <> 'publishing');
+  create policy "Users delete their own identities" on public.trained_identities
+    for delete to authenticated using (user_id = (select auth.uid()));
   create policy "The watcher reads its pulse" on public.watcher_pulse
     for select to service_role using (true);
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import structlog
 from structlog.stdlib import ProcessorFormatter
@@ -25,6 +26,7 @@ from watcher.engine.lease import Leases
 from watcher.engine.reach import Checks, Reach
 from watcher.engine.retry import Retry
 from watcher.erasing.eraser import Eraser
+from watcher.erasing.sweeper import Sweeper
 from watcher.hub.repos import Hub
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
@@ -103,6 +105,8 @@ def template(postgres: Postgres) -> Callable[[bool], str]:
         name = "template_of_an_old_project" if auto_expose else "template_of_a_new_project"
         postgres.create(name, auto_expose=auto_expose)
         migrate(postgres.dsn(name, "postgres"))
+        with psycopg.connect(postgres.dsn(name, "postgres"), autocommit=True) as connection:
+            connection.execute("delete from watcher.work")  # the sweep: a test that wants one asks for it
         return name
 
     return migrated
@@ -231,8 +235,8 @@ def publisher(verbs: Verbs, hub: Hub, photos: Photos, spool: Spool, quick: Retry
 
 
 @pytest.fixture
-def eraser(verbs: Verbs, hub: Hub, quick: Retry) -> Eraser:
-    return Eraser(verbs=verbs, hub=hub, retry=quick)
+def eraser(verbs: Verbs, hub: Hub, bucket: Storage, quick: Retry) -> Eraser:
+    return Eraser(verbs=verbs, hub=hub, storage=bucket, retry=quick)
 
 
 @pytest.fixture
@@ -241,7 +245,7 @@ def attempts(verbs: Verbs, publisher: Publisher, eraser: Eraser, quick: Retry, r
     return Attempts(
         verbs=verbs,
         leases=Leases(verbs, length=20, renewal=5),
-        works={"publish": publisher, "erase": eraser},
+        works={"publish": publisher, "erase": eraser, "sweep": Sweeper(verbs)},
         retry=quick,
         reach=reach,
     )

@@ -68,8 +68,8 @@ def test_the_unit_has_room_for_the_threads_files_and_connections_of_the_largest_
     assert 2 * (2 * batches * batching.MAX_IMAGES + fetches) + 500 < int(limits["LimitNOFILE"])
 
 
-def test_there_are_five_alerts_and_each_says_what_happened_and_what_to_do() -> None:
-    assert len({rule["alert"] for rule in RULES}) == 5
+def test_there_are_six_alerts_and_each_says_what_happened_and_what_to_do() -> None:
+    assert len({rule["alert"] for rule in RULES}) == 6
     for rule in RULES:
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["annotations"]["summary"].endswith((".", "instead."))

@@ -17,6 +17,7 @@ from watcher.engine.reach import Checks, Reach
 from watcher.engine.retry import Retry
 from watcher.engine.work import Work
 from watcher.erasing.eraser import Eraser
+from watcher.erasing.sweeper import Sweeper
 from watcher.hub.repos import Hub
 from watcher.operator.queries import Queries
 from watcher.photos.fetch import Photos
@@ -83,7 +84,8 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
                 retry=retry,
                 uploads=FairLimit(max(settings.slots, _UPLOADS)),
             ),
-            "erase": Eraser(verbs=verbs, hub=hub, retry=retry),
+            "erase": Eraser(verbs=verbs, hub=hub, storage=bucket, retry=retry),
+            "sweep": Sweeper(verbs),
         }
         reach = Reach(
             {
@@ -91,7 +93,7 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
                 "storage": Checks(bucket.check),
             }
         )
-        slots = {"publish": settings.slots, "erase": _ERASE_SLOTS}
+        slots = {"publish": settings.slots, "erase": _ERASE_SLOTS, "sweep": 1}
         outages = Outages()
         answer_within = settings.poll_alive + _ANSWER_WITHIN
         health = Health(ServiceManager(environment()), outages, answer_within=answer_within)

@@ -21,7 +21,7 @@ import click
 
 from watcher import __version__
 from watcher.errors import Misconfigured, WatcherError
-from watcher.operator import console, limits
+from watcher.operator import console, erasing, limits
 
 EX_CONFIG = 78
 
@@ -198,7 +198,10 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
     is_flag=True,
     help="Delete nothing, keep everything running until Ctrl-C, and print how to look around.",
 )
-def demo(photos: Path | None, as_json: bool, keep: bool) -> None:
+@click.option(
+    "--erase", is_flag=True, help="At the end, delete the row as its user, and show that all of it is gone."
+)
+def demo(photos: Path | None, as_json: bool, keep: bool, erase: bool) -> None:
     """Watch a row become a repo.
 
     Acts as a frontend of a sandbox that it starts: a Supabase and a Hub on this machine. At a terminal, these keep running
@@ -212,8 +215,19 @@ def demo(photos: Path | None, as_json: bool, keep: bool) -> None:
 
     from watcher.demo.play import play
 
-    asyncio.run(play(folder=photos, as_json=as_json, keep=keep))
+    if keep and erase:
+        raise click.UsageError("Either --keep or --erase.")
+    asyncio.run(play(folder=photos, as_json=as_json, keep=keep, erase=erase))
 
 
-for command in (console.doctor, console.status, console.show, console.replay, limits.limits):
+for command in (
+    console.doctor,
+    console.status,
+    console.show,
+    console.replay,
+    limits.limits,
+    erasing.forget,
+    erasing.erasures,
+    erasing.export,
+):
     cli.add_command(command)

@@ -114,6 +114,22 @@ class Stage:
             query = "select from watcher.work where kind = 'erase' limit 1"
             return connection.execute(query).fetchone() is not None
 
+    def photos(self) -> set[str]:
+        """The keys of all objects in the bucket."""
+        with psycopg.connect(self.settings["SUPABASE_DB_URL"]) as connection:
+            query = "select name from storage.objects where bucket_id = 'identity-images'"
+            return {str(name) for (name,) in connection.execute(query)}
+
+    def leaving(self) -> bool:
+        """Whether the sweep has not met yet what a soft-deleted user has left."""
+        with psycopg.connect(self.settings["SUPABASE_DB_URL"]) as connection:
+            query = """
+                select from auth.users u where u.deleted_at is not null and (
+                  exists (select from public.trained_identities t where t.user_id = u.id)
+                  or exists (select from storage.objects o where starts_with(o.name, u.id || '/'))) limit 1
+            """
+            return connection.execute(query).fetchone() is not None
+
     def clear(self) -> None:
         """Remove users, their rows and objects, and the repos."""
         repos = self.names() if self.rows else {}
@@ -123,6 +139,10 @@ class Stage:
             self.admin.storage.from_("identity-images").remove(self.objects[first : first + 100])
         for repo in repos:
             self.api.delete_repo(repo, missing_ok=True)
+        if self.sandbox is not None:
+            # What the users' rows have left is gone: the next test's daemon has nothing to erase.
+            self.sql("delete from watcher.work where kind = 'erase'")
+            self.sql("delete from watcher.erasures")
         for made in (self.users, self.objects, self.rows):
             made.clear()
 

@@ -72,6 +72,15 @@ def test_the_demo_shows_every_step_and_ends_with_one_json_line(home: Path) -> No
     assert not list(home.rglob("attempt-*"))
 
 
+def test_the_demo_shows_that_a_deleted_row_is_gone(home: Path) -> None:
+    done = _demo(home, "--erase")
+    assert done.returncode == 0, done.stderr
+    erased = json.loads(done.stdout)["erased"]
+    assert erased["repos"] == 1
+    assert erased["photos"] >= 3
+    assert "What stays is a receipt" in done.stderr
+
+
 def test_the_demo_takes_photos_of_ones_own(home: Path) -> None:
     photos = {f"{n}.jpeg": jpeg(seed=n) for n in range(1, 5)}
     (home / "photos").mkdir()

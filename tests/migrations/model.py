@@ -31,13 +31,14 @@ select jsonb_build_object(
       'queued', extract(epoch from now() - w.turn_at),
       'due_in', extract(epoch from w.next_at - now()),
       'wait_left', extract(epoch from w.wait_until - now()),
-      'idle', extract(epoch from now() - w.created_at))), '{}') from watcher.work w),
+      'idle', extract(epoch from now() - w.created_at))), '{}') from watcher.work w where w.kind <> 'sweep'),
   'attempts', (select coalesce(jsonb_object_agg(a.number, to_jsonb(a) || jsonb_build_object(
       'ended_ago', extract(epoch from now() - a.ended_at),
       'left', extract(epoch from a.lease_expires_at - now()))), '{}') from watcher.attempts a),
   'names', (select coalesce(jsonb_object_agg(n.model_id, n.identity_id), '{}') from watcher.names n),
   'used', (select coalesce(jsonb_agg(encode(u.digest, 'hex')), '[]') from watcher.used_names u),
   'lines', (select coalesce(jsonb_object_agg(l.name, to_jsonb(l) || jsonb_build_object(
+      'due_in', extract(epoch from l.due_at - now()),
       'again_in', extract(epoch from l.look_again_at - now()))), '{}') from watcher.erase_lines l),
   'instances', (select coalesce(jsonb_object_agg(i.name, to_jsonb(i) || jsonb_build_object(
       'ago', extract(epoch from now() - i.seen_at))), '{}') from watcher.instances i)
@@ -178,8 +179,9 @@ class Model:
             self.work[identity, "publish"] = Work(identity, "publish")
 
     def remove(self, identities: Collection[str]) -> None:
-        """What is to be erased of a row outlives it."""
+        """What is to be erased of a row outlives it: every name it ever had."""
         for identity in identities:
+            self.list_row(identity)
             del self.rows[identity]
             self.work.pop((identity, "publish"), None)
         gone = [a for a in self.attempts.values() if a.identity in identities and a.kind == "publish"]
@@ -188,6 +190,28 @@ class Model:
                 attempt.outcome = "revoked"
             else:
                 del self.attempts[attempt.number]
+
+    def list_row(self, identity: str) -> None:
+        """A repo is not touched while an attempt may write to it."""
+        writing = 0.0
+        if (running := self.holder((identity, "publish"))) is not None:
+            writing = max(0.0, self.before["attempts"][str(running.number)]["left"])
+        again = running is not None or self.may_be_late(identity)
+        names = {name for name, owner in self.names.items() if owner == identity}
+        for name in names:
+            self.used.add(name)
+            line = self.lines.setdefault(name, Line(identity, again=False))
+            line.again = line.again or again
+        times = [writing] * len(names - self.before["lines"].keys())
+        for told in self.before["lines"].values():
+            if told["identity_id"] == identity:
+                times.append(told["due_in"] if told["gone_at"] is None else told["again_in"])
+        due_in = min(times, default=0.0)
+        work = self.work.get((identity, "erase"))
+        if work is None:
+            self.work[identity, "erase"] = Work(identity, "erase", deferred=due_in > 0)
+        elif work.deferred and (due_in <= 0 or due_in < self.before["work"][f"{identity} erase"]["due_in"]):
+            work.deferred = due_in > 0
 
     def begin_anew(self, identities: Iterable[str]) -> None:
         """A retry or a replay."""
@@ -222,15 +246,18 @@ class Model:
 
     def abandon(self, identity: str, name: str) -> None:
         """Nobody gets the name again; its repo is looked at twice where a request may still be on its way."""
-        late = [
-            self.ended_ago(attempt)
-            for attempt in self.attempts.values()
-            if attempt.key == (identity, "publish") and not attempt.answered
-        ]
         self.used.add(name)
-        self.lines[name] = Line(identity, again=any(ago < LATE for ago in late))
+        self.lines[name] = Line(identity, again=self.may_be_late(identity))
         work = self.work.setdefault((identity, "erase"), Work(identity, "erase"))
         work.deferred = False
+
+    def may_be_late(self, identity: str) -> bool:
+        """Whether a request of one of its attempts may still be on its way."""
+        return any(
+            self.ended_ago(attempt) < LATE
+            for attempt in self.attempts.values()
+            if attempt.key == (identity, "publish") and not attempt.answered
+        )
 
     def ended_ago(self, attempt: Attempt) -> float:
         ago = self.before["attempts"].get(str(attempt.number), {}).get("ended_ago")
@@ -288,7 +315,7 @@ class Model:
                 self.rows[attempt.identity].status = "published"
                 del self.work[attempt.key]
             case "erased":
-                self.erase(work)
+                self.erase(work, attempt)
             case "fail":
                 self.fail_work(attempt.key, reason)
             case "defer":
@@ -331,11 +358,11 @@ class Model:
         self.put_back(work)
         return "waited"
 
-    def erase(self, work: Work) -> None:
+    def erase(self, work: Work, attempt: Attempt) -> None:
         """What was due is gone; what is to be looked at once more stays until then."""
         for name, line in list(self.lines.items()):
             again_in = self.before["lines"][name]["again_in"]
-            if line.identity != work.identity or (line.gone and again_in > 0):
+            if line.identity != work.identity or not self.is_due(name, line):
                 continue
             if again_in is not None and again_in > 0:
                 line.gone = True
@@ -344,9 +371,17 @@ class Model:
             self.names.pop(name, None)
         if not any(line.identity == work.identity for line in self.lines.values()):
             del self.work[work.identity, "erase"]
+            if work.identity not in self.rows:  # of a deleted row, the history goes, too
+                for other in [a for a in self.attempts.values() if a.identity == work.identity]:
+                    if other is not attempt:
+                        del self.attempts[other.number]
             return
         work.clear()
         work.spent, work.deferred = 0, True
+
+    def is_due(self, name: str, line: Line) -> bool:
+        told = self.before["lines"][name]
+        return bool((told["again_in"] if line.gone else told["due_in"]) <= 0)
 
     # Claims.
 
@@ -447,12 +482,11 @@ class Model:
             self.rows[identity].status = "publishing"
         else:
             told = {line["name"] for line in claim["details"]["lines"]}
-            assert told
+            assert told or identity not in self.rows
             assert told == {
                 name
                 for name, line in self.lines.items()
-                if line.identity == identity
-                and not (line.gone and self.before["lines"][name]["again_in"] > 0)
+                if line.identity == identity and self.is_due(name, line)
             }
         self.highest = claim["attempt"]
         self.attempts[self.highest] = Attempt(self.highest, identity, kind, run, due.alone, due.look_only)
@@ -505,5 +539,5 @@ class Model:
         by_hand = key[1] == "publish" and self.rows[key[0]].status == "publishing"
         waits = self.holder(key) is None and not work.deferred and not by_hand
         assert told["turn_at"] is not None or not waits, "It would never be found."
-        if key[1] == "erase":
+        if key[1] == "erase" and key[0] in self.rows:
             assert any(line.identity == key[0] for line in self.lines.values()), "For nothing."

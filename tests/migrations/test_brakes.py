@@ -119,7 +119,7 @@ def test_an_insert_during_the_deletion_of_its_account_is_refused_in_a_sentence(d
             auth.execute("delete from auth.users where id = %s", [user])
             late = threads.submit(mine.execute, query.encode(), parameters)
             database.wait_until_blocked(mine)
-        assert refusal(lambda: late.result(PATIENCE)) == "This account was deleted."
+        assert refusal(lambda: late.result(PATIENCE)) == "Your account was deleted."
 
 
 def test_what_a_user_did_goes_with_the_account(database: Database) -> None:

@@ -15,14 +15,14 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.support.database import Connection, Database, Worker, sign_in
+from tests.support.database import ERASING, Connection, Database, Worker, sign_in
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.postgres
 
 INSERT = "insert into public.trained_identities (identity_name, image_paths) values ('Ada', %s)"
 RETRY = "update public.trained_identities set status = 'pending' where status = 'failed'"
-DELETE = "delete from public.trained_identities where status <> 'publishing'"
+DELETE = "delete from public.trained_identities"
 LEAVE = "delete from auth.users where id = %s"
 
 
@@ -34,6 +34,8 @@ class Row:
     identity: UUID
     attempt: int
     """The one that was claimed first; whether it still holds the row is the question."""
+    lines: tuple[int, ...] = ()
+    """What is to be erased, as that one was told."""
 
 
 class Side:
@@ -63,6 +65,8 @@ class Side:
                 return self.user.execute(RETRY).rowcount
             case "delete":
                 return self.user.execute(DELETE).rowcount
+            case "erased":
+                return worker.erased(row.attempt, row.lines)
             case "leave":
                 return self.auth.execute(LEAVE, [row.user]).rowcount
             case _:
@@ -97,7 +101,8 @@ select (select jsonb_agg(jsonb_build_array(t.status, t.model_id is null, t.image
   (select jsonb_agg(jsonb_build_array(a.instance, a.outcome, round(extract(epoch from a.lease_expires_at - now()), -1))
     order by a.number) from watcher.attempts a) as attempts,
   (select count(*) from watcher.names) as names, (select count(*) from watcher.used_names) as used_names,
-  (select jsonb_agg(l.gone_at is not null) from watcher.erase_lines l) as erase_lines
+  (select jsonb_agg(jsonb_build_array(l.what, l.gone_at is not null, l.due_at > now())
+    order by l.what, l.gone_at is not null) from watcher.erase_lines l) as erase_lines
 """
 
 
@@ -110,9 +115,10 @@ class Fight:
 
     def begin(self, state: str) -> Row:
         database = self.database
-        for table in ("work", "attempts", "names", "used_names", "erase_lines"):
-            database.overwrite(f"delete from watcher.{table}")
         database.run("delete from auth.users")
+        database.overwrite("delete from storage.objects")
+        for table in ("work", "attempts", "names", "used_names", *ERASING):
+            database.overwrite(f"delete from watcher.{table}")
         user = database.user()
         row = Row(user, database.insert(user), Worker(database, "first").claim_one())
         for side in self.sides:
@@ -124,7 +130,9 @@ class Fight:
         if state in {"failed", "abandoned"}:
             Worker(database, "first").fail(row.attempt)
         if state == "abandoned":
-            row.attempt = Worker(database, "first").claim_one(kind="erase")
+            [claim] = Worker(database, "first").claim({"erase": 1})
+            row.attempt = claim["attempt"]
+            row.lines = tuple(line["id"] for line in claim["details"]["lines"])
         return row
 
     def left(self) -> Any:
@@ -287,12 +295,12 @@ def test_a_row_that_comes_while_its_account_is_deleted_is_not_left_behind(
             late = threads.submit(two.execute, then.encode(), [with_what])
             database.wait_until_blocked(two)
         if first == "the deletion":
-            with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            with pytest.raises(psycopg.errors.CheckViolation, match="Your account was deleted"):
                 late.result(PATIENCE)
         else:
             late.result(PATIENCE)
     assert database.value("select count(*) from public.trained_identities") == 0
-    assert database.value("select count(*) from watcher.work") == 0
+    assert database.value("select count(*) from watcher.work where kind = 'publish'") == 0
 
 
 def test_a_user_who_inserts_does_not_stop_an_app_that_lets_them_delete_their_account(
@@ -311,7 +319,7 @@ def test_a_user_who_inserts_does_not_stop_an_app_that_lets_them_delete_their_acc
             insert = threads.submit(owner.execute, INSERT, [paths])
             database.wait_until_blocked(owner)
             leaving.execute(LEAVE, [user])
-        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        with pytest.raises(psycopg.errors.CheckViolation, match="Your account was deleted"):
             insert.result(PATIENCE)
     assert database.value("select count(*) from public.trained_identities") == 0
 

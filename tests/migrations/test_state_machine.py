@@ -99,6 +99,8 @@ class Machine(RuleBasedStateMachine):
         self.worker._connection = self.connection
         # Nothing is left to chance, not even ids and the jitter of back-offs: a failure comes again.
         self.connection.execute("select setseed(0)")
+        # Photos have tests of their own; here it is about repos.
+        self.connection.execute("update watcher.erase_settings set photos = false")
         self.ids = (UUID(int=number) for number in numbers(1))
         self.clock: float | None = None
         """The last step's now(), in seconds."""
@@ -223,7 +225,7 @@ class Machine(RuleBasedStateMachine):
     @only_if(lambda self: len(self.model.rows) > 6)
     def a_user_deletes(self, who: int, which: set[int]) -> None:
         user, chosen = pick(self.users, who), self.some_rows(which)
-        gone = set(chosen) & set(self.model.of(user, "pending", "published", "failed"))
+        gone = set(chosen) & set(self.model.of(user, "pending", "publishing", "published", "failed"))
         assert set(self.run_as(user, DELETE, chosen)) == gone
         self.model.remove(gone)
         self.agree()

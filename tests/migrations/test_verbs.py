@@ -52,7 +52,10 @@ def test_an_attempt_is_fenced_when_its_row_is_gone_and_came_again(database: Data
     worker = Worker(database)
     attempt = worker.claim_one()
     database.run("delete from public.trained_identities where id = %s", [identity])
-    assert database.insert(user, paths, id=identity) == identity
+    database.run(
+        "insert into public.trained_identities (id, user_id, identity_name, image_paths) values (%s, %s, 'Ada', %s)",
+        [identity, user, paths],
+    )
     refused(worker, verb, attempt)
     assert worker.claim_one() > attempt
     refused(worker, verb, attempt)
@@ -125,7 +128,8 @@ def test_failing_says_why(database: Database) -> None:
     assert (row["status"], row["error_code"]) == ("failed", "image_unreadable")
     assert row["error_message"] == "Image 2 (b.jpg) cannot be read."
     [ended] = database.attempts(identity)
-    assert (ended["code"], ended["reason"]) == ("image_unreadable", "Image 2 (b.jpg) cannot be read.")
+    # What the operator is shown names no file.
+    assert (ended["code"], ended["reason"]) == ("image_unreadable", "Image 2 cannot be read.")
 
 
 def test_failing_names_the_image_at_fault_until_the_row_is_tried_again(database: Database) -> None:
@@ -567,6 +571,13 @@ def test_an_empty_table_has_an_empty_status(database: Database) -> None:
         "last_failed": [],
         "published_24h": 0,
         "instances": {},
+        "erasing": {
+            "open": 0,
+            "oldest_seconds": None,
+            "held_users": None,
+            "held_names": None,
+            "swept_seconds_ago": None,
+        },
     }
 
 

@@ -155,6 +155,27 @@ def test_the_admin_creates_lists_and_deletes_users_with_what_refers_to_them(proj
         assert caught.value.code == "user_not_found"
 
 
+def test_a_soft_deletion_leaves_the_user_and_what_refers_to_it_and_the_token_stays_valid(
+    project: Project,
+) -> None:
+    session = sign_up(project)
+    user = session["user"]
+    project.sql(f"insert into public.owned values (8, '{user['id']}')")
+    with httpx.Client() as http:
+        options = SyncClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
+        admin = create_client(project.url, project.keys.secret, options).auth.admin
+        admin.delete_user(user["id"], should_soft_delete=True)
+    assert project.ask("select id from public.owned where id = 8") == 8
+    found = "select deleted_at is not null and email not like '%@%' from auth.users where id = "
+    assert project.ask(f"{found}'{user['id']}'") is True
+    signed_in = project.http("auth", token=session["access_token"])
+    assert signed_in.get("/user").status_code in {200, 403}
+    again = project.http("auth").post(
+        "/token?grant_type=password", json={"email": user["email"], "password": PASSWORD}
+    )
+    assert again.status_code == 400
+
+
 def test_only_the_secret_key_opens_the_admin_routes(project: Project) -> None:
     session = sign_up(project)
     for client in (project.http("auth"), project.http("auth", token=session["access_token"])):

@@ -386,6 +386,32 @@ def test_a_card_without_metadata_is_a_warning(site: Site) -> None:
         api.create_commit("alice/a", [CommitOperationAdd("README.md", b"# Hello\n")], commit_message="x")
 
 
+def test_lfs_files_are_listed_and_deleted_for_good_and_otherwise_outlive_their_repo(site: Site) -> None:
+    api = site.api()
+    store = site.hub.store
+    store.bytes.collect()
+    for name in ("alice/a", "alice/b"):
+        api.create_repo(name, private=True)
+        operations = [CommitOperationAdd(f"{n}.jpg", image(n)) for n in range(3)]
+        api.create_commit(name, operations, commit_message="x", commit_description="of this row")
+    listed = list(api.list_lfs_files("alice/a"))
+    assert sorted(one.filename for one in listed) == ["0.jpg", "1.jpg", "2.jpg"]
+    before = api.list_repo_commits("alice/a")
+    api.permanently_delete_lfs_files("alice/a", listed)
+    assert list(api.list_lfs_files("alice/a")) == []
+    assert api.list_repo_files("alice/a") == [".gitattributes"]
+    after = api.list_repo_commits("alice/a")
+    assert [one.message for one in after] == [one.message for one in before]
+    assert {one.commit_id for one in after}.isdisjoint(one.commit_id for one in before)
+    api.delete_repo("alice/a")
+    assert store.bytes.uncollected() == []
+    api.delete_repo("alice/b")
+    assert len(store.bytes.uncollected()) == 3
+    store.bytes.collect()
+    with pytest.raises(RepositoryNotFoundError):
+        list(site.api("hf_bob").list_lfs_files("alice/a"))
+
+
 @pytest.fixture
 def small_pages(hub_client: None, tmp_path: Path) -> Iterator[Site]:
     """Serve a Hub with seven entries on a page."""

@@ -17,6 +17,9 @@ from watcher.sandbox import Postgres
 
 MIGRATIONS = sorted((Path(__file__).parents[2] / "migrations").glob("*.sql"))
 
+BRAKES = ("rejections", "limits", "usage", "retries")
+ERASING = ("erase_lines", "erasures", "departures", "unnamed_objects")
+
 Connection = psycopg.Connection[dict[str, Any]]
 Row = dict[str, Any]
 
@@ -64,19 +67,15 @@ class Database:
         with self._as_a_restore() as connection:
             for table in ("auth.users", "storage.objects", "public.trained_identities"):
                 connection.execute(f"delete from {table}".encode())
-            for table in (
-                "work",
-                "attempts",
-                "names",
-                "used_names",
-                "erase_lines",
-                "instances",
-                "rejections",
-                "limits",
-                "usage",
-                "retries",
-            ):
+            for table in ("work", "attempts", "names", "used_names", "instances", *BRAKES, *ERASING):
                 connection.execute(f"delete from watcher.{table}".encode())
+            connection.execute(
+                "update watcher.erase_settings set repos = true, photos = true, after_seconds = 0"
+            )
+            connection.execute(
+                "update watcher.sweep set held_users = null, held_names = null, held_since = null, confirmed_users = 0, "
+                "confirmed_names = 0, after_object = '', next_scan_at = now(), swept_at = null"
+            )
             connection.execute("alter sequence watcher.attempts_number_seq restart")
 
     def dsn(self, user: str = "postgres") -> str:
@@ -127,6 +126,10 @@ class Database:
             [list(paths)],
             role="supabase_admin",
         )
+
+    def unstore(self, paths: Sequence[str]) -> None:
+        """Delete objects as Storage does, in the end."""
+        self.overwrite("delete from storage.objects where name = any (%s)", [list(paths)])
 
     def insert(self, user: UUID, paths: Sequence[str] | None = None, name: str = "Ada", **more: Any) -> UUID:
         """Insert a row as `user` would, with three images unless told otherwise, and return its id."""
@@ -218,7 +221,12 @@ def move_times(connection: Connection, seconds: float) -> None:
         "watcher.instances": ["seen_at"],
         "watcher.rejections": ["first_at", "last_at"],
         "watcher.retries": ["retried_at", "waits_until"],
-        "watcher.erase_lines": ["added_at", "look_again_at", "gone_at"],
+        "watcher.erase_lines": ["added_at", "due_at", "look_again_at", "gone_at"],
+        "watcher.erasures": ["requested_at", "finished_at"],
+        "watcher.departures": ["departed_at"],
+        "watcher.unnamed_objects": ["seen_at"],
+        "watcher.used_names": ["used_at"],
+        "watcher.sweep": ["held_since", "next_scan_at", "swept_at"],
     }.items():
         moved = ", ".join(f"{column} = {column} + make_interval(secs => %(by)s)" for column in columns)
         connection.execute(f"update {table} set {moved}".encode(), {"by": seconds})
@@ -332,10 +340,18 @@ class Worker:
         """Say that all is gone that the attempt's row has listed, or these lines."""
         query = """
             select l.id from watcher.erase_lines l join watcher.attempts a using (identity_id)
-            where a.number = %s and (l.gone_at is null or l.look_again_at <= now()) order by l.id
+            where a.number = %s and (l.gone_at is null and l.due_at <= now() or l.look_again_at <= now()) order by l.id
         """
         gone = [row["id"] for row in self.database.run(query, [attempt])] if lines is None else list(lines)
         return self.call("erased", attempt=attempt, gone=gone, **more)
+
+    def sweep(self) -> Any:
+        """Sweep now."""
+        self.database.run(
+            "update watcher.work set next_at = now() where kind = 'sweep' and next_at is not null"
+        )
+        self.database.run("update watcher.sweep set next_scan_at = now()")
+        return self.call("sweep", attempt=self.claim_one(kind="sweep"))
 
     def replay(self, **conditions: Any) -> Any:
         return self.call("replay", **conditions)

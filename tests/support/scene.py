@@ -114,6 +114,7 @@ class Scene:
         self.sandbox.hub.reset()
         for repo in self.sandbox.hub.store.repos("models"):
             self.sandbox.hub.store.delete(repo)
+        self.sandbox.hub.store.bytes.collect()
         self.database.clear()
         self.sandbox.faults.reset()
 

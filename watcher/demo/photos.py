@@ -8,6 +8,7 @@ from typing import cast
 
 from watcher.errors import Misconfigured
 
+BUCKET = "identity-images"
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 
 

@@ -24,18 +24,17 @@ from rich.tree import Tree
 from supabase import AsyncClient, AsyncClientOptions
 
 from watcher import migrate
-from watcher.demo import photos, processes
+from watcher.demo import erasing, photos, processes
 from watcher.demo.photos import Photo
 from watcher.errors import Transient
 from watcher.settings import settings
 from watcher.settings.settings import FrontendSettings
 
-_BUCKET = "identity-images"
 _PUBLISHED_WITHIN = 300.0
 """Seconds for the row to be published."""
 
 
-async def play(*, folder: Path | None, as_json: bool, keep: bool) -> None:
+async def play(*, folder: Path | None, as_json: bool, keep: bool, erase: bool = False) -> None:
     """Publish one row from upload to repo; raises Misconfigured or Transient if that fails.
 
     The sandbox also keeps running where somebody sits at a terminal, who may want to open the repo's page.
@@ -62,7 +61,7 @@ async def play(*, folder: Path | None, as_json: bool, keep: bool) -> None:
         }
         await stack.enter_async_context(processes.watcher({**environment, **own}))
         console.print("[green]✓[/] [bold]watcher run[/] is ready, in its own process")
-        result = await _as_a_user(console, frontend, pictures, keep=keep or not named)
+        result = await _as_a_user(console, frontend, pictures, keep=keep or not named, erase=erase)
         if as_json:
             click.echo(json.dumps(result, ensure_ascii=False))
         watched = console.is_terminal and sys.stdin.isatty() and not as_json
@@ -75,9 +74,12 @@ async def play(*, folder: Path | None, as_json: bool, keep: bool) -> None:
 
 
 async def _as_a_user(
-    console: Console, frontend: FrontendSettings, pictures: list[Photo], *, keep: bool
+    console: Console, frontend: FrontendSettings, pictures: list[Photo], *, keep: bool, erase: bool
 ) -> dict[str, Any]:
-    """Sign up, upload, insert, follow the row and show the repo; then delete everything unless `keep`."""
+    """Sign up, upload, insert, follow the row and show the repo; then delete everything unless `keep`.
+
+    With `erase`, the user deletes the row, and what is left of it is shown: nothing.
+    """
     async with httpx.AsyncClient(timeout=30) as http:
         admin = _client(frontend.supabase_url, frontend.supabase_key.get_secret_value(), http)
         email, password = f"demo-{secrets.token_hex(4)}@example.com", secrets.token_urlsafe(16)
@@ -95,7 +97,10 @@ async def _as_a_user(
                 row, seconds = await _insert_and_follow(console, user, paths)
                 await user.realtime.close()
                 model_id = row["model_id"]
-            return await asyncio.to_thread(_show, console, frontend, row, seconds)
+                result = await asyncio.to_thread(_show, console, frontend, row, seconds)
+                if erase:
+                    result["erased"] = await erasing.show(console, frontend, admin, user, row)
+            return result
         finally:
             if not keep:
                 await _remove(admin, frontend, user_id, paths, model_id)
@@ -111,7 +116,7 @@ async def _upload(console: Console, user: AsyncClient, user_id: str, pictures: l
         bar = progress.add_task("Uploading photos to the bucket", total=len(pictures))
         for number, picture in enumerate(pictures, 1):
             path = f"{user_id}/{folder}/{number:02}{Path(picture.name).suffix.lower()}"
-            await user.storage.from_(_BUCKET).upload(
+            await user.storage.from_(photos.BUCKET).upload(
                 path, picture.content, {"content-type": picture.media_type}
             )
             paths.append(path)
@@ -212,7 +217,7 @@ async def _remove(
     """Delete user, photos and repo, since Supabase and Hub may be the operator's real ones."""
     await admin.auth.admin.delete_user(user_id)
     if paths:
-        await admin.storage.from_(_BUCKET).remove(paths)
+        await admin.storage.from_(photos.BUCKET).remove(paths)
     if model_id is not None:
         api = HfApi(endpoint=frontend.hf_endpoint, token=frontend.hf_token.get_secret_value())
         await asyncio.to_thread(api.delete_repo, model_id, missing_ok=True)

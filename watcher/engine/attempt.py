@@ -29,6 +29,7 @@ from watcher.errors import (
     WatcherError,
 )
 from watcher.identity import Claim
+from watcher.process.log import impersonal
 from watcher.process.metrics import ATTEMPTS, stage
 from watcher.supabase.verbs import Verbs
 
@@ -74,6 +75,7 @@ class _Attempt:
         self._work = attempts.works[claim.kind]
         self._claim = claim
         self._number = claim.attempt
+        self._log_well = log.debug if self._work.routine else log.info
         self._lease: Lease | None = None
         self._ended = False
         structlog.contextvars.bind_contextvars(identity=claim.identity_id, attempt=claim.attempt)
@@ -96,7 +98,7 @@ class _Attempt:
 
     async def _run(self, requested_at: float) -> None:
         try:
-            log.info("claimed", **self._work.describe(self._claim))
+            self._log_well("claimed", **self._work.describe(self._claim))
             await self._work_and_complete(requested_at)
         except Rejected as error:
             await self._reject(error)
@@ -155,7 +157,7 @@ class _Attempt:
 
         def on_settled() -> None:
             seconds = round(asyncio.get_running_loop().time() - requested_at, 1)
-            log.info(done.outcome, **done.fields, seconds=seconds)
+            self._log_well(done.outcome, **done.fields, seconds=seconds)
             ATTEMPTS.labels(done.outcome, "").inc()
 
         # Outside the trust window: the database accepts the result as long as no other attempt holds the row.
@@ -199,12 +201,12 @@ class _Attempt:
             raise Outage(error.everybody, of_kind=True)
 
     def _log_failed(self, code: str, reason: str) -> None:
-        log.error("failed", code=code, reason=reason)
+        log.error("failed", code=code, reason=impersonal(reason))
         ATTEMPTS.labels("failed", code).inc()
 
     async def _defer(self, reason: str, retry_after: float | None = None, *, code: str = "") -> None:
         def on_settled() -> None:
-            log.warning("deferred", reason=reason)
+            log.warning("deferred", reason=impersonal(reason))
             ATTEMPTS.labels("deferred", code).inc()
 
         await self._settle(
@@ -222,7 +224,7 @@ class _Attempt:
             if not waited:
                 self._log_failed(error.code, error.last_words)
                 return
-            log.info("waited", reason=str(error), seconds=error.seconds)
+            log.info("waited", reason=impersonal(str(error)), seconds=error.seconds)
             ATTEMPTS.labels("waited", "").inc()
 
         await self._settle(on_settled, write_back)
@@ -231,7 +233,7 @@ class _Attempt:
         """Release the row unless the attempt has ended already; if that cannot be recorded, log why. Raises nothing."""
 
         def on_settled() -> None:
-            log.info("released", reason=reason)
+            log.info("released", reason=impersonal(reason))
             ATTEMPTS.labels("released", "").inc()
 
         if not self._ended:
@@ -251,7 +253,7 @@ class _Attempt:
         """Stop writing: the row's lease expires, or another attempt holds it already."""
         if not self._ended:
             self._ended = True
-            log.warning("lease_lost", reason=str(error))
+            log.warning("lease_lost", reason=impersonal(str(error)))
             ATTEMPTS.labels("lease_lost", "").inc()
 
     async def _settle(

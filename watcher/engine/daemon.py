@@ -182,8 +182,8 @@ class Daemon:
         if claimed.name_taken is not None:
             return self._name.seconds_until_free(claimed.name_taken)
         self._name.free()
-        # A kind without a free slot was not asked for.
-        self._more_due = claimed.more_due or free.keys() < set(self._slots.kinds)
+        # A kind without a free slot was not asked for, or only for a row that may take one more.
+        self._more_due = claimed.more_due or not all(room.slots.get(kind) for kind in self._slots.kinds)
         if not claimed.claims and not self._slots.running:
             for refusal in room.tested:
                 self._end_outage(refusal)  # the probe succeeded, and there is no row to test it with

@@ -101,6 +101,9 @@ def _set_rows(status: dict[str, Any]) -> None:
         metrics.ROWS.labels(name).set(number)
     for code, number in failed.items():
         metrics.FAILED_ROWS.labels(code).set(number)
+    erasing = status["erasing"]
+    metrics.OLDEST_ERASURE.set(erasing["oldest_seconds"] or 0)
+    metrics.SWEEP_HELD.set((erasing["held_users"] or 0) + (erasing["held_names"] or 0))
     if numbers["pending"]:
         metrics.OLDEST.labels("pending").set(status["overdue_seconds"])
 

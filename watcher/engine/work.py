@@ -29,6 +29,8 @@ class Work(Protocol):
 
     announced: ClassVar[bool]
     """Whether Realtime announces new work of this kind."""
+    routine: ClassVar[bool]
+    """Whether an attempt that goes well is no news: it is logged at level DEBUG."""
 
     def describe(self, claim: Claim) -> Mapping[str, object]:
         """Return the fields of the log event `claimed`."""

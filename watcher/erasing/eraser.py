@@ -1,20 +1,27 @@
-"""The kind of work `erase`: what is listed is deleted on the Hub, and seen to be gone.
+"""The kind of work `erase`: what is listed is deleted on the Hub and in the bucket, and seen to be gone.
 
 The database lists what has to go, and when to look once more; see migrations/20261122100250_erasing.sql.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from itertools import groupby
+from typing import Any, ClassVar
 
 from watcher.engine.lease import Lease
 from watcher.engine.retry import Retry
 from watcher.engine.work import Done
-from watcher.errors import Transient
+from watcher.errors import Misconfigured, Permanent, Refused, Transient, WatcherError
 from watcher.hub.repos import Hub, RepoState
 from watcher.identity import Claim
+from watcher.supabase.storage import Storage
 from watcher.supabase.verbs import Verbs
+
+_ENOUGH = 3
+"""Repos that could not be erased, after which the rest waits, too: the Hub may be down."""
+Line = Mapping[str, Any]
+"""One thing that has to go: `id`, `what` (repo or photo), `name`, and `ours` if a repo was found to be ours to delete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,45 +29,92 @@ class Eraser:
     """What an erasure needs."""
 
     announced: ClassVar[bool] = False
+    routine: ClassVar[bool] = False
 
     verbs: Verbs
     hub: Hub
+    storage: Storage
     retry: Retry
 
     def describe(self, claim: Claim) -> Mapping[str, object]:
-        """Return how many things are to go."""
-        return {"things": len(claim.details["lines"])}
+        """Return how many repos and photos are to go."""
+        repos, photos = _sorted(claim)
+        return {"repos": len(repos), "photos": len(photos)}
 
     async def carry(self, claim: Claim, lease: Lease) -> Done:
-        """Erase what the claim lists, and look whether it is gone."""
-        # Without a valid token a repo looks gone that is not.
-        await self.retry(self.hub.check_token)
-        lines = claim.details["lines"]
-        # Those of the current namespace first: the others raise.
-        for line in sorted(lines, key=lambda line: self._is_elsewhere(line["name"])):
-            await self._erase(claim.identity_id, line["name"], lease)
-        gone = [line["id"] for line in lines]
+        """Erase what the claim lists, and look whether it is gone.
+
+        Raises at the end why a part of it cannot be: what can be is erased first.
+        """
+        repos, photos = _sorted(claim)
+        if photos:
+            await self._erase_photos(claim, [line["name"] for line in photos], lease)
+        problem = await self._erase_repos(claim, repos, lease)
+        if problem is not None:
+            raise problem
+        gone = [line["id"] for line in (*repos, *photos)]
         return Done(
             "erased",
-            {"things": len(gone)},
+            {"repos": len(repos), "photos": len(photos)},
             partial(self.verbs.erased, claim.attempt, gone, answered=lease.answered),
         )
 
-    def _is_elsewhere(self, repo_id: str) -> bool:
-        return not repo_id.startswith(f"{self.hub.namespace}/")
+    async def _erase_photos(self, claim: Claim, keys: Sequence[str], lease: Lease) -> None:
+        async def remove() -> None:
+            lease.check()
+            with lease.step("remove"):
+                await self.storage.remove(keys)
 
-    async def _erase(self, identity_id: str, repo_id: str, lease: Lease) -> None:
-        """Delete the repo that was made for a row, if there is one; what is somebody else's stays as it is."""
-        if self._is_elsewhere(repo_id):
+        await self.retry(remove)
+        # Storage passes over what it does not find, and what it says is no proof.
+        if left := await self.retry(self.verbs.erase_left, claim.attempt):
             raise Transient(
-                f"A repo to be erased is in another namespace than {self.hub.namespace}: run a watcher with HF_NAMESPACE="
-                f"{repo_id.partition('/')[0]}."
+                f"Supabase Storage still has {left} of {len(keys)} photos that it was told to delete."
             )
-        found = await self.retry(self._look, repo_id, identity_id, lease)
-        if found.state in {"absent", "foreign"}:
+
+    async def _erase_repos(self, claim: Claim, lines: Sequence[Line], lease: Lease) -> WatcherError | None:
+        """Erase the repos; returns why one of them has to wait, if one has to: first a refusal, which may concern all."""
+        problems: list[WatcherError] = []
+        for namespace, repos in groupby(sorted(lines, key=_namespace), key=_namespace):
+            try:
+                await self._check_token(namespace)
+            except Transient as error:
+                problems.append(error)
+                continue
+            for line in repos:
+                if len(problems) >= _ENOUGH:
+                    break
+                try:
+                    await self._erase_repo(claim, line, lease)
+                except (Transient, Refused, Permanent) as error:
+                    problems.append(error)
+        return min(problems, key=lambda problem: not isinstance(problem, Refused), default=None)
+
+    async def _check_token(self, namespace: str) -> None:
+        """Without a token that is valid there, a repo looks gone that is not."""
+        if namespace == self.hub.namespace:
+            await self.retry(self.hub.check_token)
             return
-        await self.retry(self._delete, repo_id, lease)
-        found = await self.retry(self._look, repo_id, identity_id, lease)
+        try:
+            await self.retry(self.hub.check_token, namespace)
+        except Misconfigured as error:
+            raise Transient(
+                f"A repo to be erased is in the namespace {namespace}, which HF_TOKEN cannot write to: give it access, or "
+                "close the erasure with `watcher erasures --close`."
+            ) from error
+
+    async def _erase_repo(self, claim: Claim, line: Line, lease: Lease) -> None:
+        """Delete the repo that was made for a row, if there is one; what is somebody else's stays as it is."""
+        repo_id = line["name"]
+        found = await self.retry(self._look, repo_id, claim.identity_id, lease)
+        if found.state == "absent" or (found.state == "foreign" and not line["ours"]):
+            return
+        if not line["ours"]:
+            await self.retry(self.verbs.settle_repo, claim.attempt, line["id"])
+        # A repo's large files may outlive it by a day and a half, unless they are deleted first.
+        await self.retry(self._mutate, "delete_files", self.hub.delete_lfs_files, repo_id, lease)
+        await self.retry(self._mutate, "delete", self.hub.delete, repo_id, lease)
+        found = await self.retry(self._look, repo_id, claim.identity_id, lease)
         if found.state != "absent":
             raise Transient("The Hub still shows a repo that it was told to delete.")
 
@@ -68,7 +122,19 @@ class Eraser:
         with lease.step("look"):
             return await self.hub.look(repo_id, identity_id)
 
-    async def _delete(self, repo_id: str, lease: Lease) -> None:
+    async def _mutate(self, step: str, change: Any, repo_id: str, lease: Lease) -> None:
         lease.check()
-        with lease.step("delete"), lease.mutating():
-            await self.hub.delete(repo_id)
+        with lease.step(step), lease.mutating():
+            await change(repo_id)
+
+
+def _namespace(line: Line) -> str:
+    return str(line["name"]).partition("/")[0]
+
+
+def _sorted(claim: Claim) -> tuple[list[Line], list[Line]]:
+    """Return the repos and the photos that are to go."""
+    lines: Sequence[Line] = claim.details["lines"]
+    return [line for line in lines if line["what"] == "repo"], [
+        line for line in lines if line["what"] == "photo"
+    ]

@@ -95,8 +95,8 @@ class Hub:
         """Return the URL of the repo's page."""
         return f"{self._endpoint}/{repo_id}"
 
-    async def check_token(self) -> None:
-        """Check that the token may write to the namespace; raises Misconfigured, Outage or Transient."""
+    async def check_token(self, namespace: str | None = None) -> None:
+        """Check that the token may write to the namespace, or to another one; raises Misconfigured, Outage or Transient."""
         try:
             who = await in_thread(self._api.whoami)
         except Refused as refusal:
@@ -105,7 +105,7 @@ class Hub:
             user = who["name"]
             valid = _NAMESPACE.fullmatch(user) is not None
             if valid:
-                _check_rights(who, self._namespace or user)
+                _check_rights(who, namespace or self._namespace or user)
         except (AttributeError, LookupError, TypeError):
             valid = False
         if not valid:
@@ -215,6 +215,18 @@ class Hub:
     async def delete(self, repo_id: str) -> None:
         """Delete a repo, if it exists."""
         await in_thread(partial(self._api.delete_repo, repo_id, missing_ok=True))
+
+    async def delete_lfs_files(self, repo_id: str) -> None:
+        """Delete the content of the repo's large files, in all of its history; nothing if the repo has none or is gone."""
+        await in_thread(partial(self._delete_lfs_files, repo_id))
+
+    def _delete_lfs_files(self, repo_id: str) -> None:
+        try:
+            # All pages first: deleting would move what is on the next one.
+            self._api.permanently_delete_lfs_files(repo_id, list(self._api.list_lfs_files(repo_id)))
+        except HfHubHTTPError as error:
+            if error.response.status_code != httpx2.codes.NOT_FOUND:
+                raise
 
     def close(self) -> None:
         """Close all connections, also those that a thread waits on, and restore the library's own client."""

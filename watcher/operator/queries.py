@@ -1,7 +1,7 @@
 """The operator's calls to the database: status, one row's history, the catalogue, limits, replay."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ class ReplayFilter:
 
 
 class Queries:
-    """Read-only except `replay` and `set_limit`. Every method raises Transient or Outage."""
+    """The operator's calls. Every method raises Transient or Outage."""
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
@@ -82,6 +82,36 @@ class Queries:
         return read(
             "watcher_replay", lambda: answer | {"codes": dict(answer["codes"]), "last": answer["last"]}
         )
+
+    async def erasures(self, *, limit: int = 100) -> dict[str, Any]:
+        """Return open erasures, receipts, what is held back, and the settings; see `watcher_erasures` in the migrations."""
+        return await self._rpc.object("watcher_erasures", p_limit=limit)
+
+    async def forget(self, user: str, *, dry_run: bool) -> dict[str, Any]:
+        """Erase all of a user, or count it; see `watcher_forget` in the migrations."""
+        return await self._rpc.object("watcher_forget", p_user=user, p_dry_run=dry_run)
+
+    async def export(self, user: str) -> dict[str, Any]:
+        """Return all that is known of a user; see `watcher_export` in the migrations."""
+        return await self._rpc.object("watcher_export", p_user=user)
+
+    async def close_erasure(self, erasure: str, because: str) -> bool:
+        """Close an open erasure; returns whether there was one."""
+        return bool(await self._rpc.call("watcher_close_erasure", p_id=erasure, p_because=because))
+
+    async def confirm_sweep(self) -> dict[str, Any]:
+        """Let the next sweep erase what it holds back, and return how much that is."""
+        return await self._rpc.object("watcher_confirm_sweep")
+
+    async def restore_receipts(self, ids: list[str]) -> int:
+        """Add receipts that a restored backup has lost; returns how many were missing."""
+        added = await self._rpc.call("watcher_restore_receipts", p_ids=ids)
+        return read("watcher_restore_receipts", lambda: int(added))
+
+    async def set_erasing(self, settings: Mapping[str, bool | int]) -> dict[str, Any]:
+        """Change some of `repos`, `photos` and `after_seconds`; returns all of them."""
+        arguments = {f"p_{name}": value for name, value in settings.items()}
+        return await self._rpc.object("watcher_set_erasing", **arguments)
 
 
 def _limits(answer: Any) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from watcher.operator import erasing_screens
 from watcher.operator.format import ago, count, duration, moment, plain
 from watcher.process.log import redact
 
@@ -45,6 +46,7 @@ def status(answer: Mapping[str, Any]) -> RenderableType:
         parts += [Text(), _publishing(answer["publishing"])]
     if answer["waiting"]:
         parts += [Text(), _pending(answer["waiting"], answer["pending"])]
+    parts += [Text(f"\n{notice}", "yellow") for notice in erasing_screens.notices(answer["erasing"])]
     if answer["last_failed"]:
         parts += [Text(), _failed(answer["last_failed"], sum(answer["failed"].values()))]
         parts += [Text("\n`watcher show ID` shows a row's attempts; `watcher replay ID` tries it again.")]

@@ -6,6 +6,7 @@ The table of events in docs/operating.md has their fields and meanings.
 import base64
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +19,12 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 _SECRETS: set[str] = set()
 """The secrets, in each encoding in which they may be written."""
 
+_PERSONAL = (
+    (re.compile(r"(Image \d+) \([A-Za-z0-9 ._()+@=?-]{1,80}\)"), r"\1"),
+    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/[^\s\"'?]+"), "[photo]"),
+    (re.compile(r"\b(?:[A-Za-z0-9._-]+/)?identity-[a-z0-9-]+-\d{9,11}\b"), "[repo]"),
+)
+
 # The priorities of journald, see sd-daemon(3).
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
@@ -28,7 +35,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
     journal = False
 
     def format(self, record: logging.LogRecord) -> str:
-        text = redact(super().format(record))
+        text = impersonal(redact(super().format(record)))
         if not self.journal:
             return text
         prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
@@ -122,6 +129,13 @@ def redact(text: str) -> str:
     """Replace the secrets that `configure` was given with `[secret]`."""
     for secret in _SECRETS:
         text = text.replace(secret, "[secret]")
+    return text
+
+
+def impersonal(text: str) -> str:
+    """Leave out what names a person: the files of images, whose numbers stay, keys in the bucket, and names of repos."""
+    for pattern, replacement in _PERSONAL:
+        text = pattern.sub(replacement, text)
     return text
 
 

@@ -28,7 +28,7 @@ READY = Gauge(
 )
 SLOTS = Gauge(
     "watcher_slots",
-    "Slots by kind of work, `publish` or `erase`, and by state, `busy` or `free`.",
+    "Slots by kind of work, `publish`, `erase` or `sweep`, and by state, `busy` or `free`.",
     ["kind", "state"],
     registry=REGISTRY,
 )
@@ -53,8 +53,8 @@ OLDEST = Gauge(
 )
 ATTEMPTS = Counter(
     "watcher_attempts",
-    "Attempts that ended, by outcome: `published`, `erased`, `failed`, `deferred`, `waited`, `released` or `lease_lost`; "
-    "`code` is the row's `error_code` if it failed, and `unexpected` if a bug ended the attempt.",
+    "Attempts that ended, by outcome: `published`, `erased`, `swept`, `failed`, `deferred`, `waited`, `released` or "
+    "`lease_lost`; `code` is the row's `error_code` if it failed, and `unexpected` if a bug ended the attempt.",
     ["outcome", "code"],
     registry=REGISTRY,
 )
@@ -73,6 +73,16 @@ RENEWALS = Counter(
     "watcher_lease_renewals",
     "Lease renewals by result: `renewed`, `busy` (the row was locked), `lost` or `failed` (an error or no response).",
     ["result"],
+    registry=REGISTRY,
+)
+OLDEST_ERASURE = Gauge(
+    "watcher_oldest_erasure_seconds",
+    "Seconds since the oldest open erasure was requested, 0 if none is open.",
+    registry=REGISTRY,
+)
+SWEEP_HELD = Gauge(
+    "watcher_sweep_held",
+    "Users without an account and repos without a row that the sweep leaves alone until `watcher erasures --confirm`.",
     registry=REGISTRY,
 )
 FEED_ALIVE = Gauge(
@@ -114,7 +124,7 @@ def exposition() -> bytes:
 
 
 # Start every counter at 0: Prometheus does not count the first increase of a series that appears at 1.
-for _outcome in ("published", "erased", "deferred", "waited", "released", "lease_lost"):
+for _outcome in ("published", "erased", "swept", "deferred", "waited", "released", "lease_lost"):
     ATTEMPTS.labels(_outcome, "")
 ATTEMPTS.labels("deferred", "unexpected")
 for _code in CODES:

@@ -2,7 +2,7 @@
 
 import re
 
-from watcher.process.log import redact
+from watcher.process.log import impersonal, redact
 
 _LONGEST = 2000
 """Characters of a stored sentence."""
@@ -12,6 +12,11 @@ _MARKUP = re.compile(r"\s*(<[!?a-zA-Z]|%PDF)")
 _QUERY = re.compile(r"(https?://[^\s?#\"'<>]+)[?#][^\s\"'<>]*")
 # White space; controls, among them NUL, which Postgres does not store; lone surrogates, which UTF-8 cannot encode.
 _UNFIT = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+
+
+def private_reason(text: str) -> str:
+    """Return the text as `storable` does, for the private tables: without what names a person."""
+    return storable(impersonal(redact(text)))
 
 
 def storable(text: str) -> str:

@@ -35,6 +35,7 @@ class Publisher:
     """Publishes rows."""
 
     announced: ClassVar[bool] = True
+    routine: ClassVar[bool] = False
 
     verbs: Verbs
     hub: Hub
@@ -47,8 +48,8 @@ class Publisher:
     """Batches that are uploaded at the same time, over all rows."""
 
     def describe(self, claim: Claim) -> Mapping[str, object]:
-        """Return how many images the row has, and the repo's name where one is reserved."""
-        return {"images": len(claim.details["image_paths"] or ()), "repo": claim.details["model_id"]}
+        """Return how many images the row has; the repo's name has the person's in it."""
+        return {"images": len(claim.details["image_paths"] or ())}
 
     async def carry(self, claim: Claim, lease: Lease) -> Done:
         """Publish the row; raises as `Work.carry` does."""
@@ -56,7 +57,7 @@ class Publisher:
         config = training_config(identity_of(claim))
         return Done(
             "published",
-            {"url": publication.url, "commit": publication.commit_sha},
+            {"commit": publication.commit_sha},
             partial(self.verbs.complete, claim.attempt, publication, config, answered=lease.answered),
         )
 

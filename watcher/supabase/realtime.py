@@ -156,6 +156,8 @@ class Feed:
         channel.on_postgres_changes(
             listen.Update, on_change, table="trained_identities", filter="status=eq.pending"
         )
+        # A deleted row is work, too: what it has left is erased.
+        channel.on_postgres_changes(listen.Delete, on_change, table="trained_identities")
         channel.on_postgres_changes(listen.Update, on_change, table="watcher_pulse")
         channel.on_system(on_system)
         await channel.subscribe(on_state)

@@ -1,6 +1,6 @@
 """Streams objects from the bucket in Supabase Storage."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +46,7 @@ class Storage:
         """`client` must be closed by the caller."""
         self._client = client
         self._objects = f"{url}/storage/v1/object/authenticated/{BUCKET}/"
+        self._bucket = f"{url}/storage/v1/object/{BUCKET}"
         # The bytes as they were uploaded: a proxy must not compress them.
         self._headers = {"apikey": key, "Authorization": f"Bearer {key}", "Accept-Encoding": "identity"}
 
@@ -86,6 +87,24 @@ class Storage:
         except Refused as refusal:
             raise Outage(refusal.everybody) from refusal
 
+    async def remove(self, keys: Sequence[str]) -> None:
+        """Delete objects, at most 1000; Storage passes over those that it does not find.
+
+        Raises Refused, Outage or Transient.
+        """
+        try:
+            response = await self._client.request(
+                "DELETE", self._bucket, headers=self._headers, json={"prefixes": list(keys)}
+            )
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise Transient(f"Photos could not be deleted from Supabase Storage: {reason}") from error
+        if not response.is_success:
+            translated = _translate("A photo", response.status_code, response.content, done="deleted")
+            if isinstance(translated, Outage | Refused | Transient):
+                raise translated
+            raise Transient(f"A photo could not be deleted: {translated}")
+
 
 async def _blocks(response: httpx.Response) -> AsyncIterator[bytes]:
     """Yield the body in blocks; httpx's own chunking would copy each byte four times."""
@@ -100,8 +119,11 @@ async def _blocks(response: httpx.Response) -> AsyncIterator[bytes]:
     yield b"".join(chunks)
 
 
-def _translate(label: str, status: int, body: bytes) -> WatcherError:
-    """Return our error for Storage's. Version 1.70 sends most as HTTP 400, with the actual status in the body."""
+def _translate(label: str, status: int, body: bytes, *, done: str = "fetched") -> WatcherError:
+    """Return our error for Storage's: the object could not be `done`.
+
+    Version 1.70 sends most errors as HTTP 400, with the actual status in the body.
+    """
     try:
         content: dict[str, Any] = httpx.Response(status, content=body).json()
         actual = int(content.get("statusCode", status))
@@ -118,7 +140,7 @@ def _translate(label: str, status: int, body: bytes) -> WatcherError:
         return Missing(message)
     if actual in {401, 402, 403} or error == "InvalidJWT":
         return Refused(
-            f"{label} could not be read: Supabase Storage refused access to it: {message}.",
+            f"{label} could not be {done}: Supabase Storage refused access to it: {message}.",
             everybody=f"Supabase Storage refused access to images: {message}. Check SUPABASE_SECRET_KEY and the project's "
             "plan.",
             service="storage",
@@ -126,4 +148,4 @@ def _translate(label: str, status: int, body: bytes) -> WatcherError:
         )
     if error in {"InvalidKey", "InvalidRequest"}:
         return Permanent("path_forbidden", f"{label} has a path that Storage refuses: {message}")
-    return Transient(f"{label} could not be fetched: {message}")
+    return Transient(f"{label} could not be {done}: {message}")

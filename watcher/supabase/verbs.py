@@ -8,7 +8,7 @@ from typing import Any, Literal
 from watcher import __version__
 from watcher.errors import LeaseLost, Misconfigured, Rejected, Wait
 from watcher.identity import Claim, Publication
-from watcher.process.text import storable
+from watcher.process.text import private_reason, storable
 from watcher.supabase.rpc import NoFunction, Rpc, malformed, read
 
 # The newest migration that this version knows, and the oldest that it works with.
@@ -35,6 +35,18 @@ class Claims:
     """Seconds until other work falls due, as known now; None if there is none."""
     name_taken: NameTaken | None = None
     """Set, and nothing claimed, while another machine goes by this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What looks gone but may only be missing, as in the middle of a restore."""
+
+    users: int = 0
+    names: int = 0
+    """Of repos, whose row is missing."""
+
+    def __bool__(self) -> bool:
+        return bool(self.users or self.names)
 
 
 class Verbs:
@@ -124,9 +136,25 @@ class Verbs:
             p_answered=answered,
         )
 
+    async def settle_repo(self, attempt: int, line: int) -> None:
+        """Record that the repo of this line was found to be ours, before anything of it is deleted."""
+        await self._write_back("watcher_settle_repo", attempt, p_line=line)
+
+    async def erase_left(self, attempt: int) -> int:
+        """Return how many of the photos that the attempt erases are still in the bucket."""
+        left = await self._rpc.call("watcher_erase_left", p_attempt=attempt)
+        return read("watcher_erase_left", lambda: int(left))
+
     async def erased(self, attempt: int, lines: Sequence[int], *, answered: bool) -> None:
-        """End the attempt; what these lines list is gone from the Hub."""
+        """End the attempt; what these lines list is gone."""
         await self._write_back("watcher_erased", attempt, p_gone=list(lines), p_answered=answered)
+
+    async def sweep(self, attempt: int) -> Held:
+        """Sweep, and end the attempt; returns what the sweep leaves alone until the operator confirms it."""
+        answer = await self._rpc.object("watcher_sweep", p_attempt=attempt)
+        if answer.get("result") == "lost":
+            raise _lost(attempt)
+        return read("watcher_sweep", lambda: Held(answer["held_users"] or 0, answer["held_names"] or 0))
 
     async def fail(
         self, attempt: int, code: str, message: str, *, answered: bool, image: int | None = None
@@ -176,7 +204,7 @@ class Verbs:
         await self._write_back(
             "watcher_defer",
             attempt,
-            p_reason=storable(reason),
+            p_reason=private_reason(reason),
             p_retry_after_seconds=retry_after,
             p_answered=answered,
         )
@@ -189,7 +217,7 @@ class Verbs:
         An `outage` never counts: to be said only where a request showed it that concerns no row.
         """
         await self._write_back(
-            "watcher_release", attempt, p_reason=storable(reason), p_cause=cause, p_answered=answered
+            "watcher_release", attempt, p_reason=private_reason(reason), p_cause=cause, p_answered=answered
         )
 
     async def wait(self, attempt: int, wait: Wait, *, answered: bool) -> bool:
@@ -202,7 +230,7 @@ class Verbs:
             p_attempt=attempt,
             p_seconds=wait.seconds,
             p_within_seconds=wait.within,
-            p_reason=storable(str(wait)),
+            p_reason=private_reason(str(wait)),
             p_code=wait.code,
             p_message=storable(wait.last_words),
             p_answered=answered,

@@ -38,7 +38,7 @@ export class Identities {
    * If it was refused or ended, or the page reloaded, call it again with the same name and photos: only what is missing
    * is uploaded, and there is one row.
    */
-  async create(name: string, files: readonly File[], given: { onProgress?: Progress; signal?: AbortSignal } = {}) {
+  async create(name: string, files: readonly File[], given: { onProgress?: Progress; signal?: AbortSignal } = {}): Promise<Identity> {
     const [problem] = await check(files)
     if (problem) throw new Refusal(problem.message)
     const user = (await this.#session()).user.id
@@ -53,7 +53,7 @@ export class Identities {
     })
     const row = await this.#insert(id, name, paths)
     localStorage.removeItem(draft)
-    return row
+    return row ?? this.create(name, files, given)
   }
 
   /** Return the names that `create` was begun with and not ended. */
@@ -153,11 +153,9 @@ export class Identities {
     if (!changed.length) throw new Refusal('This identity has not failed, so it cannot be tried again.')
   }
 
-  /** Delete a row, which also ends what is being done for it. */
+  /** Delete a row in any status, which also cancels what is being done for it. One that is gone already is no error. */
   async remove(row: Identity): Promise<void> {
-    const removed = answered(await this.#table().delete().eq('id', row.id).select('id'))
-    const left = removed.length ? [] : answered(await this.#table().select('id').eq('id', row.id))
-    if (left.length) throw new Refusal('This identity is being published and cannot be deleted now.')
+    answered(await this.#table().delete().eq('id', row.id).select('id'))
   }
 
   #table() {
@@ -182,13 +180,15 @@ export class Identities {
     return upload(file, { url: this.#url, key: this.#key, bucket: BUCKET, path, token }, signal, onProgress)
   }
 
-  async #insert(id: string, name: string, paths: string[]): Promise<Identity> {
+  /** Insert a row, or find it inserted; return null where the id belongs to a row that was deleted, as its photos are. */
+  async #insert(id: string, name: string, paths: string[]): Promise<Identity | null> {
     const answer = await this.#table().insert({ id, identity_name: name, image_paths: paths }).select().single()
-    const used = answer.error?.code === '23505' || answer.error?.message.includes('was deleted')
+    const used = answer.error?.code === '23505' || answer.error?.message.includes('identity was deleted')
     if (!used) return answered(answer)
     // This row has the id, if the answer was lost or the button pressed twice; or else one of another tab, or one deleted.
     const known = answered(await this.#table().select().eq('id', id)).at(0)
-    return known && String(known.image_paths) === String(paths) ? known : this.#insert(crypto.randomUUID(), name, paths)
+    if (!known) return null
+    return String(known.image_paths) === String(paths) ? known : this.#insert(crypto.randomUUID(), name, paths)
   }
 }
 

@@ -37,6 +37,12 @@ class Verdict:
     """Rows that are published, but have no repo on the Hub."""
     stuck: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
+    unerased: list[str] = field(default_factory=list)
+    """What is left of rows that their users have deleted, with the account or alone."""
+    erased_wrongly: list[str] = field(default_factory=list)
+    """What is gone of rows that nobody has deleted."""
+    erase_seconds: list[float] = field(default_factory=list)
+    """From the deletion of each row to its receipt."""
 
     @property
     def findings(self) -> list[str]:
@@ -47,6 +53,8 @@ class Verdict:
             "published without a repo": self.without_repo,
             "stuck": self.stuck,
             "orphan repo": self.orphans,
+            "unerased": self.unerased,
+            "erased wrongly": self.erased_wrongly,
         }
         return [f"{kind}: {what}" for kind, found in kinds.items() for what in found]
 
@@ -109,6 +117,7 @@ def audit(stage: Stage, register: Register) -> Verdict:
                 wrong = []
                 verdict.stuck.append(f"{identity} is still {status}: {json.dumps(stage.story(identity))}")
         verdict.lost += [f"{identity} {sentence}" for sentence in wrong]
+    _check_erasing(verdict, stage, register, rows, names, repos)
     verdict.lost += [
         f"{identity}: a row that nobody inserted" for identity in rows.keys() - register.rows.keys()
     ]
@@ -158,6 +167,41 @@ def _is_orphan(
     return bool(row and row["status"] == "published" and name.reserved_at >= _time(row["created_at"]))
 
 
+def _check_erasing(
+    verdict: Verdict,
+    stage: Stage,
+    register: Register,
+    rows: dict[str, dict[str, Any]],
+    names: dict[str, _Name],
+    repos: dict[str, _Repo],
+) -> None:
+    """Find what is left of deleted rows, and what is gone of others."""
+    assert stage.sandbox is not None
+    objects = stage.photos()
+    receipts = {one["id"]: one for one in stage.rpc("watcher_erasures", limit=100_000)["receipts"]}
+    reserved = {name.row for name in names.values()}
+    in_repos = {row for repo in repos.values() for row in repo.rows}
+    for identity, inserted in register.rows.items():
+        photos = objects & set(inserted.paths)
+        if inserted.deleted:
+            left = {
+                "its row": identity in rows,
+                "its name": identity in reserved,
+                "a repo": identity in in_repos,
+                "photos": bool(photos),
+                "no receipt": identity not in receipts,
+            }
+            verdict.unerased += [f"{identity} has left {thing}" for thing, is_left in left.items() if is_left]
+        elif len(photos) < len(inserted.paths):
+            verdict.erased_wrongly.append(f"{identity} has lost {len(inserted.paths) - len(photos)} photos")
+    verdict.erased_wrongly += [
+        f"{identity} has a receipt, though its row is there" for identity in receipts.keys() & rows.keys()
+    ]
+    large = stage.sandbox.hub.store.bytes.uncollected()
+    verdict.unerased += [f"{len(large)} large files of deleted repos"] if large else []
+    verdict.erase_seconds = [one["seconds"] for one in receipts.values() if one["cause"] == "row"]
+
+
 def _check_repos(
     verdict: Verdict, register: Register, names: dict[str, _Name], repos: dict[str, _Repo]
 ) -> None:
@@ -174,7 +218,7 @@ def _check_repos(
             verdict.lost.append(f"{repo.name} contains the row {repo.rows}, but was reserved as {name}")
     for identity, count in holding.items():
         inserted = register.rows.get(identity)
-        if inserted is None or count > inserted.incarnations:
+        if inserted is None or count > 1:
             verdict.doubled.append(f"{identity} was published in {count} repos")
 
 

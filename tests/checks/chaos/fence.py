@@ -37,6 +37,8 @@ class Fence:
             if exchange.name != "claim" or not isinstance(exchange.answered, dict) or exchange.ended is None:
                 continue
             for claim in exchange.answered["claims"]:
+                if claim["kind"] == "sweep":
+                    continue  # it concerns no row
                 hold = Hold(
                     claim["attempt"],
                     claim["kind"],

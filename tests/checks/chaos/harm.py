@@ -334,6 +334,7 @@ class Harm:
               where status = 'pending' and next_attempt_at > now() + interval '0.5 seconds' for update skip locked)
             """
         )
+        self._hurry_sweep()
         # An erasure too, unless it is the second look at what was erased: that one waits for late requests.
         self._sql(
             """
@@ -341,12 +342,22 @@ class Harm:
             where id in (select w.id from watcher.work w
               where w.kind = 'erase' and w.next_at > now() + interval '0.5 seconds' and exists (
                 select from watcher.erase_lines l
-                where l.identity_id = w.identity_id and (l.gone_at is null or l.look_again_at <= now()))
+                where l.identity_id = w.identity_id
+                  and (l.gone_at is null and l.due_at <= now() or l.look_again_at <= now()))
               for update skip locked)
             """
         )
 
     # Helpers.
+
+    def _hurry_sweep(self) -> None:
+        self._sql(
+            """
+            update watcher.work set next_at = now() + interval '0.2 seconds'
+            where id in (select w.id from watcher.work w
+              where w.kind = 'sweep' and w.next_at > now() + interval '1 second' for update skip locked)
+            """
+        )
 
     def _add(self, action: Any, place: str, *, times: int | None, skip: int, path: str | None = None) -> Rule:
         service, method, everywhere = PLACES[place]

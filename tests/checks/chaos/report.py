@@ -14,13 +14,18 @@ lost                   findings: a row that is none of these; a row that nobody 
                        was still in flight during that look.
 doubled                findings: a repo with more than one commit after the initial one (apart from those made by hand);
                        a row named by the commits of more than one repo.
-stuck                  rows still open, and repos still to be erased, a minute after all faults were removed.
+stuck                  rows still open, and repos still to be erased, 90 s after all faults were removed.
 stale_writes_accepted  calls of complete, erased, fail, defer, wait, reserve or renew that began after another attempt
                        had got the work and were accepted by the database (recorded before a fault can lose the answer).
                        A repeated write-back of the same attempt is not counted: it changes nothing.
 orphan_repos           repos in the namespace that belong to no row and are not listed to be erased. A repo belongs to the
                        row whose model_id it is, and to the deleted row for which watcher_names() has it.
 published_without_repo published rows whose repo is not on the Hub.
+unerased               findings: what is left of a row that its user deleted, with the account or alone: the row, its name,
+                       a repo, photos, large files of its repo, or no receipt.
+erased_wrongly         findings: photos that are gone of a row that nobody deleted, a receipt of a row that is there.
+erase_seconds          from the deletion of a row to its receipt. A request can be late by at most 8 s here, not 120 s, so
+                       that a row whose repo has to be looked at again takes 10 s and not 150 s more.
 takeover_seconds       from the SIGKILL of a daemon that held a row to the next claim of that row, without the time in
                        which no daemon could claim: none was running, ready, not frozen and without an outage (checked
                        every 0.1 s), Postgres was down, or a fault held the claim. The lease is 2 s; a daemon that
@@ -38,7 +43,7 @@ from tests.checks.chaos.run import Run
 
 HEAD = (
     "  seed daemons rows kills freezes faults published failed deleted  lost doubled stuck stale orphans no repo"
-    " takeover  healed   took"
+    " unerased wrongly takeover  healed   took"
 )
 
 
@@ -50,7 +55,8 @@ def line(run: Run) -> str:
         f"{run.seed:6} {run.daemons:7} {run.rows:4} {run.kills:5} {run.freezes:7} {run.met.total():6} "
         f"{ended['published']:9} {ended['failed']:6} {ended['deleted']:7} {len(verdict.lost):5} "
         f"{len(verdict.doubled):7} {len(verdict.stuck):5} {len(run.stale):5} {len(verdict.orphans):7} "
-        f"{len(verdict.without_repo):7} {max(run.takeovers, default=0):6.1f} s "
+        f"{len(verdict.without_repo):7} {len(verdict.unerased):8} {len(verdict.erased_wrongly):7} "
+        f"{max(run.takeovers, default=0):6.1f} s "
         f"{run.healed_in:5.1f} s {run.took:4.1f} s{'  WRONG' if run.findings else ''}"
     )
 
@@ -69,6 +75,7 @@ def _counted(what: Counter[str]) -> str:
 def figures(runs: Sequence[Run]) -> str:
     """The figures of all runs as one line of JSON."""
     takeovers = [seconds for run in runs for seconds in run.takeovers]
+    erased = [seconds for run in runs for seconds in run.verdict.erase_seconds]
     failures = [run.seed for run in runs if run.findings]
     return json.dumps(
         {
@@ -86,6 +93,12 @@ def figures(runs: Sequence[Run]) -> str:
             "stale_writes_accepted": sum(len(run.stale) for run in runs),
             "orphan_repos": sum(len(run.verdict.orphans) for run in runs),
             "published_without_repo": sum(len(run.verdict.without_repo) for run in runs),
+            "unerased": sum(len(run.verdict.unerased) for run in runs),
+            "erased_wrongly": sum(len(run.verdict.erased_wrongly) for run in runs),
+            "erase_seconds": {
+                "median": round(median(erased), 2) if erased else None,
+                "max": round(max(erased), 2) if erased else None,
+            },
             "takeover_seconds": {
                 "median": round(median(takeovers), 2) if takeovers else None,
                 "max": round(max(takeovers), 2) if takeovers else None,

@@ -29,7 +29,7 @@ from tests.support.scene import QUICK
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults import RoundTrip
 
-WAIT = 60.0
+WAIT = 90.0
 """Seconds after the faults are removed in which all work must end; normally it takes five, or 1.25 * LATE_SECONDS and a
 little where something has to be erased."""
 
@@ -163,9 +163,13 @@ def _set_late_seconds(sandbox: Sandbox) -> None:
             "create or replace function watcher.late_seconds() returns integer language sql immutable parallel safe "
             f"set search_path = pg_catalog, pg_temp as 'select {LATE_SECONDS}'".encode()
         )
+        connection.execute(
+            "create or replace function watcher.sweep_seconds() returns integer language sql immutable parallel safe "
+            "set search_path = pg_catalog, pg_temp as 'select 1'"
+        )
 
 
 def _all_ended(stage: Stage) -> bool:
     """Whether every row has ended and nothing is left to be erased."""
     status = stage.rpc("watcher_status")
-    return not status["pending"] and not status["publishing"] and not stage.erasing()
+    return not status["pending"] and not status["publishing"] and not stage.erasing() and not stage.leaving()

@@ -20,6 +20,9 @@ PLACES = {
     "release": ("rest", "POST", "/rpc/watcher_release$"),
     "wait": ("rest", "POST", "/rpc/watcher_wait$"),
     "erased": ("rest", "POST", "/rpc/watcher_erased$"),
+    "settle": ("rest", "POST", "/rpc/watcher_settle_repo$"),
+    "left": ("rest", "POST", "/rpc/watcher_erase_left$"),
+    "sweep": ("rest", "POST", "/rpc/watcher_sweep$"),
     "beat": ("rest", "POST", "/rpc/watcher_beat$"),
     "version": ("rest", "POST", "/rpc/watcher_version$"),
     "insert": ("rest", "POST", "/trained_identities$"),
@@ -33,12 +36,14 @@ PLACES = {
     "put": ("hub", "PUT", "^/_lfs/put/"),
     "commit": ("hub", "POST", "/commit/main$"),
     "delete": ("hub", "DELETE", "^/api/repos/delete$"),
+    "lfs delete": ("hub", "POST", "/lfs-files/batch$"),
+    "remove": ("storage", "DELETE", "/object/identity-images$"),
     "hub": ("hub", None, None),
     "verbs": ("rest", "POST", "/rpc/watcher_"),
 }
 MUTATING = {
     "claim": 2, "renew": 1, "reserve": 2, "complete": 6, "fail": 2, "defer": 1, "release": 1, "wait": 1,
-    "create": 4, "put": 2, "commit": 5, "delete": 3, "erased": 2,
+    "create": 4, "put": 2, "commit": 5, "delete": 3, "erased": 2, "lfs delete": 1, "remove": 2, "settle": 1, "sweep": 1,
 }  # fmt: skip
 """Requests that change something, with weights."""
 LONGEST_FREEZE = 4.0
@@ -49,7 +54,7 @@ LATE_SECONDS = 8
 """Seconds within which a sent request is processed, at least LONGEST_FREEZE + LONGEST_DELAY: a daemon can be frozen
 between checking its lease and sending."""
 ANYWHERE = {
-    **MUTATING, "fetch": 4, "look": 3, "batch": 3, "hub": 2, "verbs": 2,
+    **MUTATING, "left": 1, "fetch": 4, "look": 3, "batch": 3, "hub": 2, "verbs": 2,
     "beat": 1, "version": 1, "insert": 1, "whoami": 1, "info": 1, "card": 1,
 }  # fmt: skip
 # A longer wait than an attempt allows, so that each attempt ends at once and the budget is spent quickly.
@@ -127,32 +132,35 @@ def draw(seed: int, lasts: float = 11.0) -> Schedule:
     )
 
 
-def _row(rnd: random.Random, at: float, person: int, identity: str | None = None) -> Row:
+def _row(rnd: random.Random, at: float, person: int) -> Row:
     pictures = [(rnd.choice(("jpeg", "jpeg", "png")), rnd.randrange(200)) for _ in range(rnd.randint(3, 6))]
     if rnd.random() < 0.12:
         flaw = rnd.choice(("cut", "text"))
         pictures[rnd.randrange(len(pictures))] = (flaw, rnd.randrange(200))
-    new = identity or str(UUID(int=rnd.getrandbits(128), version=4))
+    new = str(UUID(int=rnd.getrandbits(128), version=4))
     return Row(at, new, person, rnd.choice(NAMES), tuple(pictures))
 
 
 def _acts(rnd: random.Random, rows: list[Row], people: int, lasts: float) -> list[Event]:
     acts = []
+    # In a third of the runs, users delete much: half of their rows, and accounts.
+    much = rnd.random() < 1 / 3
     for number, row in enumerate(rows):
         chance = rnd.random()
         later = row.at + rnd.uniform(0.1, 4)
-        if chance < 0.08:
+        if chance < (0.5 if much else 0.08):
             acts.append(Event(later, "delete", {"row": number}))
-        elif chance < 0.14:
-            again = _row(rnd, later, row.person, row.id)
-            acts.append(Event(later, "insert_again", {"row": number, "again": again}))
+        elif chance < (0.6 if much else 0.14):
+            acts.append(Event(later, "insert_again", {"row": number}))
     # Users retry failed rows from time to time.
     acts += [
         Event(rnd.uniform(1, lasts), "retry_failed", {"person": rnd.randrange(people)})
         for _ in range(rnd.randint(2, 8))
     ]
-    if people > 2 and rnd.random() < 0.4:
-        acts.append(Event(rnd.uniform(0.4 * lasts, lasts), "leave", {"person": rnd.randrange(people)}))
+    for person in rnd.sample(range(people), people - 2):
+        if much or rnd.random() < 0.2:
+            leave = {"person": person, "softly": rnd.random() < 0.5}
+            acts.append(Event(rnd.uniform(0.4 * lasts, lasts), "leave", leave))
     return acts
 
 

@@ -40,9 +40,8 @@ class Inserted:
     """A row as its user inserted it."""
 
     plan: Row
-    """Of the last insert under this id."""
     user: str
-    incarnations: int = 1
+    paths: tuple[str, ...] = ()
     deleted: bool = False
     """Its user deleted it or the account."""
 
@@ -117,10 +116,7 @@ class User:
             self._until_done(partial(self._upload, path, picture(*one)))
             paths.append(path)
         new = {"id": plan.id, "identity_name": plan.name, "image_paths": paths}
-        held = self._register.rows.get(plan.id)
-        self._register.rows[plan.id] = Inserted(
-            plan, self._person.id, incarnations=held.incarnations + 1 if held else 1
-        )
+        self._register.rows[plan.id] = Inserted(plan, self._person.id, tuple(paths))
         self._until_done(lambda: self._insert_once(new))
         fit = "valid" if self._register.rows[plan.id].fit else "invalid"
         self._notes.add(self.name, f"has inserted {plan.id}, {len(paths)} images, {fit}")
@@ -141,7 +137,7 @@ class User:
                 raise
 
     def _delete(self, row: int) -> None:
-        """Delete a row, unless it is being published."""
+        """Delete a row, also while it is being published."""
         self._delete_row(self._plans[row].id)
 
     def _delete_row(self, identity: str) -> bool:
@@ -151,13 +147,19 @@ class User:
         self._notes.add(self.name, f"deletes {identity}: {'gone' if gone else 'still there'}")
         return gone
 
-    def _insert_again(self, row: int, again: Row) -> None:
-        """Delete a row and insert another one under its id."""
-        for _ in range(10):
-            if self._delete_row(self._plans[row].id):
-                self._put(again)
-                return
-            time.sleep(0.2)
+    def _insert_again(self, row: int) -> None:
+        """Delete a row, and try to insert another one under its id, which must be refused."""
+        identity = self._plans[row].id
+        if not self._delete_row(identity):
+            return
+        new = {"id": identity, "identity_name": "Again", "image_paths": self._register.rows[identity].paths}
+        try:
+            self._until_done(lambda: self._person.table.insert(new).execute())
+        except APIError as error:
+            if "was deleted; send it under a new id" not in str(error.message):
+                raise
+        else:
+            self._notes.complain(f"{self.name} could insert {identity}, which was deleted")
 
     def _retry_failed(self) -> None:
         for row in self._until_done(self._person.rows):
@@ -165,18 +167,18 @@ class User:
                 changed = self._until_done(partial(self._person.retry, row["id"]))
                 self._notes.add(self.name, f"retries {row['id']}: {[one['status'] for one in changed]}")
 
-    def _leave(self) -> None:
+    def _leave(self, *, softly: bool) -> None:
         """Delete the account, as the app's server does on the user's behalf."""
-        self._until_done(self._delete_account)
+        self._until_done(partial(self._delete_account, softly=softly))
         self._left = True
         for inserted in self._register.rows.values():
             if inserted.user == self._person.id:
                 inserted.deleted = True
-        self._notes.add(self.name, f"is deleted: {self._person.id}")
+        self._notes.add(self.name, f"is {'softly ' if softly else ''}deleted: {self._person.id}")
 
-    def _delete_account(self) -> None:
+    def _delete_account(self, *, softly: bool) -> None:
         try:
-            self._stage.admin.auth.admin.delete_user(self._person.id)
+            self._stage.admin.auth.admin.delete_user(self._person.id, should_soft_delete=softly)
         except AuthApiError as error:
             if error.status != 404:
                 raise

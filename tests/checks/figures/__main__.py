@@ -19,6 +19,7 @@ from . import (
     commits,
     crashes,
     endless,
+    erasing,
     fairness,
     fencing,
     late,
@@ -51,6 +52,7 @@ FIGURES = {
         late,
         bulk,
         names,
+        erasing,
     )
     for figure in room.FIGURES
 }

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import psycopg
 
 from tests.acceptance.person import Person
 from tests.acceptance.repo import audit
@@ -135,7 +134,6 @@ def _play(sandbox: Sandbox, folder: Path, chromium: str, only: list[str]) -> Non
     click.echo(f"✓ the bundle: {size:,} bytes gzipped")
     chosen = folder / "files"
     files.write(chosen)
-    sandbox.faults.register("check_delete_identity", functools.partial(_delete, sandbox.admin_db_url))
     with Stage(sandbox.settings(), folder, sandbox) as stage, Watcher(stage) as daemon, _served() as page:
         daemon.ready()
         person = Person(stage)
@@ -162,12 +160,6 @@ def _play(sandbox: Sandbox, folder: Path, chromium: str, only: list[str]) -> Non
             audit(stage, row, [(chosen / name).read_bytes() for name in names])
         click.echo(f"✓ on the Hub: {len(published)} private repos, each with its photos in one commit")
         daemon.stop()
-
-
-def _delete(dsn: str, name: str) -> None:
-    """Delete identities by their name, as their user may where no policy keeps a row that is being published."""
-    with psycopg.connect(dsn) as connection:
-        connection.execute("delete from public.trained_identities where identity_name = %s", [name])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from watcher.errors import Misconfigured, WatcherError
-from watcher.operator.doctor import drift, queue, realtime
+from watcher.operator.doctor import drift, erasing, queue, realtime
 from watcher.operator.doctor.finding import KEY_REMEDY, Finding, skipped, unanswered
 from watcher.operator.format import duration
 from watcher.operator.queries import Queries, connected
@@ -60,6 +60,8 @@ async def findings(settings: Settings, http: httpx.AsyncClient) -> AsyncIterator
             # Most likely a consequence of what is broken above.
             yield replace(found, remedy="Fix the errors above first.") if broken and found.remedy else found
         async for finding in queue.findings(settings, queries):
+            yield finding
+        async for finding in erasing.findings(settings, queries):
             yield finding
 
 

@@ -49,7 +49,8 @@ class Bytes:
     def __init__(self, folder: Path) -> None:
         self._repos = folder / "repos"
         self._incoming = folder / "incoming"
-        for path in (self._repos, self._incoming):
+        self._uncollected = folder / "uncollected"
+        for path in (self._repos, self._incoming, self._uncollected):
             path.mkdir(parents=True, exist_ok=True)
         for unfinished in self._incoming.iterdir():
             unfinished.unlink()
@@ -62,10 +63,21 @@ class Bytes:
             (self._repos / repo / kind).mkdir(parents=True)
 
     def delete(self, repo: str) -> None:
-        """Delete the folders of a repo."""
+        """Delete the folders of a repo. Its LFS objects remain until the Hub collects them, which the sandbox never does."""
         # Renamed first: a request that still writes to the repo finds it gone, and cannot add a file behind the deletion.
         deleted = (self._repos / repo).rename(self._repos / f"{repo}{_DELETED}")
+        if any((deleted / "objects").iterdir()):
+            (deleted / "objects").rename(self._uncollected / repo)
         shutil.rmtree(deleted)
+
+    def uncollected(self) -> list[str]:
+        """Return the sha256 of LFS objects that have outlived their repo."""
+        return sorted(path.name for path in self._uncollected.glob("*/*"))
+
+    def collect(self) -> None:
+        """Delete the LFS objects that have outlived their repo."""
+        for folder in self._uncollected.iterdir():
+            shutil.rmtree(folder)
 
     def put_blob(self, repo: str, path: str, content: bytes) -> File:
         """Store the content of a regular file; raises RepoGoneError."""
@@ -96,6 +108,10 @@ class Bytes:
         """Return whether the repo has this LFS object."""
         path = self.object(repo, sha256)
         return path.exists() and path.stat().st_size == size
+
+    def objects(self, repo: str) -> list[Path]:
+        """Return the LFS objects of the repo, by sha256."""
+        return sorted((self._repos / repo / "objects").iterdir())
 
     def object_size(self, repo: str, sha256: str) -> int:
         """Return the bytes of an LFS object of the repo; 0 if it has none."""

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from watcher.sandbox.absent import STATUS, Absent
 from watcher.sandbox.hub.errors import HubError, bad_request, entry_not_found, json_object
 from watcher.sandbox.hub.paths import REVISION
-from watcher.sandbox.hub.state import State, commit_of, readable, state, writable
+from watcher.sandbox.hub.state import State, commit_of, page, readable, state, writable
 from watcher.sandbox.hub.store import Repo
 
 _BATCH_TYPE = "application/vnd.git-lfs+json"
@@ -133,6 +133,41 @@ async def _get(request: Request) -> Response:
     )
 
 
+async def _lfs_files(request: Request) -> Response:
+    """List the LFS objects of a repo, also those that no commit has."""
+    hub = state(request)
+    _, repo = writable(request)
+    names = {file.sha256: file.path for file in hub.store.files(repo, hub.store.head(repo).oid).values()}
+    found = [
+        {
+            "fileOid": path.name,
+            "oid": path.name,
+            "filename": names.get(path.name, ""),
+            "pushedAt": repo.created_at,
+            "ref": "main" if path.name in names else None,
+            "size": path.stat().st_size,
+        }
+        for path in hub.store.bytes.objects(repo.id)
+    ]
+    chosen, headers = page(request, found)
+    return JSONResponse(chosen, headers=headers)
+
+
+async def _delete_lfs_files(request: Request) -> Response:
+    _, repo = writable(request)
+    deletions = (await json_object(request)).get("deletions")
+    shas = deletions.get("sha") if isinstance(deletions, dict) else None
+    if not isinstance(shas, list) or len(shas) > 1000 or not all(map(_is_sha256, shas)):
+        raise bad_request('"deletions.sha" must be at most 1000 oids')
+    assert isinstance(deletions, dict)
+    state(request).store.delete_objects(repo, shas, rewrite=bool(deletions.get("rewriteHistory")))
+    return JSONResponse({})
+
+
+def _is_sha256(text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None
+
+
 def _signature(hub: State, method: str, repo: Repo, oid: str, size: int) -> str:
     return hmac.new(hub.secret, f"{method}:{repo.id}:{oid}:{size}".encode(), hashlib.sha256).hexdigest()[:32]
 
@@ -154,6 +189,8 @@ def _signed(request: Request, method: str) -> tuple[Repo, str, int]:
 ROUTES = [
     Route("/_lfs/put/{oid}", _put, methods=["PUT"]),
     Route("/_lfs/get/{oid}", _get),
+    Route("/api/{kind}/{namespace}/{name}/lfs-files", _lfs_files),
+    Route("/api/{kind}/{namespace}/{name}/lfs-files/batch", _delete_lfs_files, methods=["POST"]),
     *(
         route
         for repo in ("/{kind}/{namespace}/{name}", "/{namespace}/{name}")

@@ -4,6 +4,7 @@ SQLite has the metadata, `Bytes` the contents. Every method is short and can be 
 """
 
 import contextlib
+import hashlib
 import secrets
 import sqlite3
 import threading
@@ -233,6 +234,24 @@ class Store:
                 ],
             )
         return Commit(oid, title, message, author, date)
+
+    def delete_objects(self, repo: Repo, shas: Iterable[str], *, rewrite: bool) -> None:
+        """Delete LFS objects; with `rewrite`, also the files that point to them, in all commits, which get new oids."""
+        wanted = list(shas)
+        with self._transaction():
+            for sha256 in wanted:
+                self.bytes.object(repo.id, sha256).unlink(missing_ok=True)
+                if rewrite:
+                    self._db.execute("delete from files where repo = ? and sha256 = ?", [repo.id, sha256])
+            for commit in self.commits(repo) if rewrite and wanted else ():
+                new = hashlib.sha1(f"rewritten {commit.oid}".encode(), usedforsecurity=False).hexdigest()
+                self._db.execute(
+                    "update commits set oid = ? where repo = ? and oid = ?", [new, repo.id, commit.oid]
+                )
+                self._db.execute(
+                    'update files set "commit" = ? where repo = ? and "commit" = ?',
+                    [new, repo.id, commit.oid],
+                )
 
     def _rows(self, query: str, *parameters: Any) -> list[Any]:
         with self._lock:

@@ -1,0 +1,177 @@
+"""Erasure: what a deleted row or account has left is gone in time, and no repo comes back."""
+
+import itertools
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from tests.acceptance.person import Person
+from tests.acceptance.running import Watcher
+
+from .figure import Figure, Measured, in_words, spread
+from .scene import Scene, scene, until
+
+_EACH = 10
+_ACCOUNTS = 200
+_AT_ONCE = 8
+
+
+def _receipts(here: Scene) -> dict[str, Any]:
+    receipts = here.stage.rpc("watcher_erasures", limit=100_000)["receipts"]
+    return {receipt["id"]: receipt for receipt in receipts}
+
+
+def _wait_for(here: Scene, rows: Iterable[str], within: float) -> list[float]:
+    """Wait for the receipts of rows, and return the seconds that each took."""
+    wanted = set(rows)
+    until(lambda: wanted <= _receipts(here).keys(), within)
+    return [float(receipt["seconds"]) for identity, receipt in _receipts(here).items() if identity in wanted]
+
+
+def _left(here: Scene, people: Sequence[str] = ()) -> list[str]:
+    """What is left: repos, large files of repos that are gone, names, rows, and photos of these people."""
+    store = here.sandbox.hub.store
+    left = [f"repo {repo.name}" for repo in store.repos("models")]
+    left += [f"large file {name}" for name in store.bytes.uncollected()]
+    for table in ("public.trained_identities", "watcher.names", "watcher.erase_lines"):
+        left += [f"{number} of {table}"] if (number := here.one(f"select count(*) from {table}")) else []
+    for person in people:
+        photos = here.one("select count(*) from storage.objects where starts_with(name, %(who)s)", who=person)
+        left += [f"{photos} photos of {person}"] if photos else []
+    return left
+
+
+def _published(here: Scene, count: int) -> list[str]:
+    rows = [here.person.insert("Ada") for _ in range(count)]
+    here.all_become(rows, "published", 120)
+    return rows
+
+
+def _failed(here: Scene, count: int) -> list[str]:
+    rows = []
+    for _ in range(count):
+        paths = [*here.person.photos(), here.person.upload(b"no picture")]
+        rows.append(here.person.insert("Ada", paths))
+    here.all_become(rows, "failed", 120)
+    return rows
+
+
+def _pending(here: Scene, count: int) -> list[str]:
+    return [here.person.insert("Ada") for _ in range(count)]
+
+
+def _healthy() -> Measured:
+    """Rows in each status are deleted, one after the other, while two daemons run."""
+    seconds: list[float] = []
+    with scene() as here:
+        made: tuple[Callable[[Scene, int], list[str]], ...] = (_published, _failed)
+        with Watcher(here.stage) as one, Watcher(here.stage) as two:
+            one.ready(), two.ready()
+            for make in made:
+                rows = make(here, _EACH)
+                for row in rows:
+                    here.person.delete(row)
+                    time.sleep(random.uniform(0, 0.5))
+                seconds += _wait_for(here, rows, 60)
+        # Pending: no daemon has taken them yet.
+        rows = _pending(here, _EACH)
+        for row in rows:
+            here.person.delete(row)
+        with Watcher(here.stage):
+            _wait_for(here, rows, 60)
+        left = _left(here)
+    numbers = spread(seconds)
+    return Measured(
+        numbers["median"] <= 5 and numbers["max"] <= 60 and not left,
+        f"{in_words(numbers)}; left: {left or 'nothing'}",
+        {"seconds": numbers, "left": len(left)},
+    )
+
+
+def _late() -> Measured:
+    """A daemon is killed or frozen at a request that lands half a minute later; meanwhile the row is deleted."""
+    with scene() as here, ExitStack() as stack:
+        rows, rules = [], []
+        for place, harm in itertools.product(("create", "commit"), (signal.SIGKILL, signal.SIGSTOP)):
+            daemon = stack.enter_context(Watcher(here.stage))
+            rules.append(here.keep(place, times=1))
+            rows.append(here.person.insert("Ada"))
+            until(lambda: rules[-1].reached, 120)
+            daemon.send(harm)
+            here.person.delete(rows[-1])
+        stack.enter_context(Watcher(here.stage))
+        time.sleep(30)
+        for rule in rules:
+            rule.release()
+        seconds = _wait_for(here, rows, 290)
+        time.sleep(10)
+        left = _left(here)
+    numbers = spread(seconds)
+    return Measured(
+        numbers["max"] <= 300 and not left,
+        f"{in_words(numbers)}; left: {left or 'nothing'}",
+        {"seconds": numbers, "left": len(left)},
+    )
+
+
+def _accounts() -> Measured:
+    """Accounts with rows in every status are deleted, every second one softly, while two daemons work on them."""
+    refused: list[str] = []
+    took: list[float] = []
+    with scene() as here:
+        lock = threading.Lock()
+        people: list[str] = []
+        numbers = iter(range(_ACCOUNTS))
+
+        def live() -> None:
+            while True:
+                with lock:
+                    number = next(numbers, None)
+                if number is None:
+                    return
+                person = Person(here.stage)
+                person.insert("Ada")
+                person.insert("Ada", [*person.photos(), person.upload(b"no picture")])
+                time.sleep(random.uniform(0, 3))
+                person.insert("Ada")
+                person.upload(b"stray")
+                began = time.monotonic()
+                try:
+                    here.stage.admin.auth.admin.delete_user(person.id, should_soft_delete=number % 2 == 0)
+                except Exception as error:  # noqa: BLE001  (any refusal is what is looked for)
+                    refused.append(repr(error))
+                took.append(time.monotonic() - began)
+                people.append(person.id)
+
+        with Watcher(here.stage, WATCHER_SLOTS="4") as one, Watcher(here.stage, WATCHER_SLOTS="4") as two:
+            one.ready(), two.ready()
+            threads = [threading.Thread(target=live) for _ in range(_AT_ONCE)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            healed = until(lambda: not _left(here, people[-20:]), 200)
+            left = _left(here, people)
+    deletions = spread(took)
+    return Measured(
+        not refused and not left,
+        f"{len(refused)} of {_ACCOUNTS} refused, deletion {in_words(deletions)}; all gone {healed:.0f} s after the last; "
+        f"left: {left or 'nothing'}",
+        {"refused": len(refused), "deletion": deletions, "gone_after": round(healed), "left": len(left)},
+    )
+
+
+FIGURES = (
+    Figure("erasure", "A deleted row is gone everywhere: median 5 s, at most 60 s", _healthy),
+    Figure("erasure_accounts", "An account can always be deleted, and leaves nothing", _accounts),
+    Figure(
+        "erasure_late",
+        "Also after a kill or a freeze: at most 5 min, and no repo comes back",
+        _late,
+        waits=True,
+    ),
+)

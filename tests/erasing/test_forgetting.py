@@ -1,0 +1,270 @@
+"""A deleted row, carried by real attempts: all of it is gone, and nothing is taken for gone too early."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import psycopg
+import pytest
+import structlog
+
+from tests.support.scene import PICTURES, Scene, claim
+from tests.support.waiting import until
+from watcher.engine.attempt import Attempts
+from watcher.erasing.sweeper import Sweeper
+from watcher.sandbox.faults import Answer, Cut, Hold, LoseAnswer
+from watcher.supabase.verbs import Verbs
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+DELETE = "delete from public.trained_identities where id = %s"
+
+
+async def carry(attempts: Attempts, verbs: Verbs, kind: str) -> None:
+    asked = asyncio.get_running_loop().time()
+    await attempts.carry(await claim(verbs, kind=kind), requested_at=asked)
+
+
+async def published(scene: Scene, verbs: Verbs, attempts: Attempts) -> tuple[UUID, str]:
+    identity = scene.insert()
+    await carry(attempts, verbs, "publish")
+    return identity, scene.database.row(identity)["model_id"]
+
+
+def delete(scene: Scene, identity: UUID) -> None:
+    user = scene.database.row(identity)["user_id"]
+    scene.database.run(DELETE, [identity], role="authenticated", user=user)
+
+
+def left(scene: Scene) -> dict[str, object]:
+    """All that is left anywhere of what was to go."""
+    store = scene.sandbox.hub.store
+    count = scene.database.value
+    things = {
+        "repos": scene.repos(),
+        "large files": store.bytes.uncollected(),
+        "photos": count("select count(*) from storage.objects"),
+        "names": count("select count(*) from watcher.names"),
+        "lines": count("select count(*) from watcher.erase_lines"),
+        "open": count("select count(*) from watcher.erasures where finished_at is null"),
+    }
+    return {thing: what for thing, what in things.items() if what}
+
+
+async def test_a_published_row_that_is_deleted_is_gone_everywhere(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity, _ = await published(scene, verbs, attempts)
+    delete(scene, identity)
+    await carry(attempts, verbs, "erase")
+    assert left(scene) == {}
+    [receipt] = scene.database.run("select * from watcher.erasures")
+    assert (receipt["repos"], receipt["photos"]) == (1, 3)
+
+
+async def test_a_repo_that_is_deleted_alone_leaves_its_large_files(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    """What the sandbox imitates, so that the other tests can see it."""
+    _, name = await published(scene, verbs, attempts)
+    scene.sandbox.hub.store.delete(scene.repo(name))
+    assert len(scene.sandbox.hub.store.bytes.uncollected()) == 3
+
+
+async def test_a_row_that_waits_and_one_that_failed_are_gone(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    failing = scene.insert([*PICTURES, b"GIF89a"])
+    await carry(attempts, verbs, "publish")
+    waiting = scene.insert()
+    delete(scene, waiting)
+    delete(scene, failing)
+    for _ in range(2):
+        await carry(attempts, verbs, "erase")
+    scene.database.pass_time(170)
+    for _ in scene.database.run("select 1 from watcher.work where kind = 'erase'"):
+        await carry(attempts, verbs, "erase")
+    assert left(scene) == {}
+
+
+@pytest.mark.parametrize("place", ["/api/repos/create", "/commit/main"])
+async def test_what_lands_late_after_the_deletion_goes_when_it_is_looked_at_again(
+    scene: Scene, verbs: Verbs, attempts: Attempts, place: str
+) -> None:
+    identity = scene.insert()
+    held = scene.sandbox.faults.add(Hold("before"), service="hub", path=place)
+    publishing = asyncio.create_task(carry(attempts, verbs, "publish"))
+    await asyncio.to_thread(held.wait_reached)
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)
+    scene.database.run(
+        "update watcher.attempts set ended_at = null, outcome = null"
+    )  # as if it had been killed
+    delete(scene, identity)
+    scene.database.pass_time(21)
+    await carry(attempts, verbs, "erase")
+    assert scene.database.value("select count(*) from watcher.erasures where finished_at is null") == 1
+    before = len(scene.seen("POST", place))
+    held.release()
+    await until(lambda: scene.repos() or before)
+    await asyncio.sleep(0.3)
+    scene.database.pass_time(150)
+    await carry(attempts, verbs, "erase")
+    assert left(scene) == {}
+
+
+async def test_storage_that_says_yes_and_does_nothing_is_not_believed(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity, _ = await published(scene, verbs, attempts)
+    delete(scene, identity)
+    scene.sandbox.faults.add(Answer(200, []), service="storage", method="DELETE")
+    await carry(attempts, verbs, "erase")
+    assert scene.database.outcomes(identity, "erase") == ["deferred"]
+    reason = scene.database.work(identity, "erase")["last_reason"]
+    assert reason == "Supabase Storage still has 3 of 3 photos that it was told to delete."
+    scene.database.pass_time(30)
+    await carry(attempts, verbs, "erase")
+    assert left(scene) == {}
+
+
+@pytest.mark.parametrize("fault", [LoseAnswer(), LoseAnswer(500), Cut("request"), Answer(503)], ids=str)
+@pytest.mark.parametrize("place", ["/object/identity-images$", "/lfs-files/batch", "/api/repos/delete"])
+async def test_an_answer_that_is_lost_is_asked_for_again(
+    scene: Scene, verbs: Verbs, attempts: Attempts, place: str, fault: object
+) -> None:
+    identity, _ = await published(scene, verbs, attempts)
+    delete(scene, identity)
+    scene.sandbox.faults.add(fault, path=place)  # type: ignore[arg-type]
+    await carry(attempts, verbs, "erase")
+    assert left(scene) == {}
+
+
+async def test_a_locked_bucket_holds_nothing_up_for_good(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity, _ = await published(scene, verbs, attempts)
+    delete(scene, identity)
+    with psycopg.connect(scene.database.dsn("supabase_admin")) as locker:
+        locker.execute("lock table storage.objects in row exclusive mode")
+        locker.execute("select from storage.objects for update")
+        erasing = asyncio.create_task(carry(attempts, verbs, "erase"))
+        await until(lambda: scene.seen("DELETE", "/object/identity-images"))
+        locker.rollback()
+    await erasing
+    assert left(scene) == {}
+
+
+async def test_a_refusal_about_one_repo_stops_neither_the_photos_nor_the_daemon(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity, _ = await published(scene, verbs, attempts)
+    delete(scene, identity)
+    refusal = {"error": "This repo is disabled."}
+    scene.sandbox.faults.add(Answer(403, refusal), service="hub", path="/api/repos/delete")
+    await carry(attempts, verbs, "erase")
+    assert scene.database.outcomes(identity, "erase") == ["deferred"]
+    assert "photos" not in left(scene)
+    scene.database.pass_time(30)
+    await carry(attempts, verbs, "erase")
+    assert left(scene) == {}
+
+
+async def test_a_repo_that_was_found_to_be_ours_is_erased_though_its_history_is_gone(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity, name = await published(scene, verbs, attempts)
+    delete(scene, identity)
+    scene.sandbox.faults.add(Answer(403, {"error": "Not now."}), service="hub", path="/api/repos/delete")
+    await carry(attempts, verbs, "erase")
+    assert scene.database.value("select bool_or(ours) from watcher.erase_lines") is True
+    repo = scene.repo(name)
+    for number, commit in enumerate(scene.sandbox.hub.store.commits(repo)):
+        scene.write(name, message=f"{number} after {commit.oid}")
+    scene.database.pass_time(30)
+    await carry(attempts, verbs, "erase")
+    assert left(scene) == {}
+
+
+async def test_a_repo_of_somebody_else_under_the_name_is_untouched(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity, name = await published(scene, verbs, attempts)
+    scene.sandbox.hub.store.delete(scene.repo(name))
+    scene.make_repo(name)
+    scene.write(name, message="Identity: of somebody else")
+    delete(scene, identity)
+    await carry(attempts, verbs, "erase")
+    assert scene.repos() == [name]
+    assert len(scene.commits(name)) == 2
+    assert scene.database.value("select count(*) from watcher.erase_lines") == 0
+
+
+async def test_a_soft_deleted_account_is_gone_after_the_sweep(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity, _ = await published(scene, verbs, attempts)
+    user = scene.database.row(identity)["user_id"]
+    headers = {"apikey": scene.sandbox.keys.secret, "authorization": f"Bearer {scene.sandbox.keys.secret}"}
+    answer = scene.http.request(
+        "DELETE",
+        f"{scene.sandbox.supabase_url}/auth/v1/admin/users/{user}",
+        headers=headers,
+        json={"should_soft_delete": True},
+    )
+    assert answer.is_success
+    assert scene.database.status(identity) == "published"
+    scene.database.run(
+        "insert into watcher.work (kind, identity_id, turn_at) values ('sweep', watcher.sweep_id(), now())"
+    )
+    await carry(attempts, verbs, "sweep")
+    await carry(attempts, verbs, "erase")
+    assert left(scene) == {}
+
+
+@pytest.fixture
+async def events() -> AsyncIterator[list[structlog.typing.EventDict]]:
+    with structlog.testing.capture_logs() as captured:
+        yield captured
+
+
+async def test_the_sweep_says_once_what_it_holds_back(
+    scene: Scene, verbs: Verbs, attempts: Attempts, events: list[structlog.typing.EventDict]
+) -> None:
+    users = [scene.database.user() for _ in range(4)]
+    for user in users:
+        scene.database.upload(user, 1)
+    scene.database.overwrite("delete from auth.users")
+    scene.database.run(
+        "insert into watcher.work (kind, identity_id, turn_at) values ('sweep', watcher.sweep_id(), now())"
+    )
+    for _ in range(3):
+        await carry(attempts, verbs, "sweep")
+        scene.database.pass_time(30)
+    assert [event for event in events if event["log_level"] == "warning"] == [
+        {"event": "sweep_held", "log_level": "warning", "users": 4, "names": 0}
+        | {key: value for key, value in events[0].items() if key in {"identity", "attempt"}}
+    ]
+    assert isinstance(attempts.works["sweep"], Sweeper)
+
+
+async def test_no_log_line_names_a_person_a_file_or_a_repo(
+    scene: Scene, verbs: Verbs, attempts: Attempts, events: list[structlog.typing.EventDict]
+) -> None:
+    identity, name = await published(scene, verbs, attempts)
+    row = scene.database.row(identity)
+    scene.sandbox.faults.add(
+        Answer(404, {"error": f"{name} is not there"}), service="hub", path="/api/repos/delete"
+    )
+    delete(scene, identity)
+    await carry(attempts, verbs, "erase")
+    missing = scene.insert()
+    scene.remove(scene.database.row(missing)["image_paths"][1])
+    await carry(attempts, verbs, "publish")
+    kept = scene.database.run(
+        "select reason from watcher.attempts union select last_reason from watcher.work"
+    )
+    text = json.dumps([events, kept], default=str)
+    for word in (name.partition("/")[2], row["image_paths"][0], "photo 2.jpg", str(row["user_id"]), "Ada"):
+        assert word not in text

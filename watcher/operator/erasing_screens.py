@@ -1,0 +1,134 @@
+"""What the operator sees of erasures: open ones and why they wait, receipts, what the sweep holds back. Prints nothing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from watcher.operator.format import ago, count, duration, moment, plain
+
+
+def plan(planned: Mapping[str, Any]) -> list[str]:
+    """Say what `watcher forget` would erase."""
+    if not (planned["rows"] or planned["photos"]):
+        lines = ["There is nothing of this user to erase."]
+    else:
+        things = [
+            count(planned["rows"], "row"), count(planned["repos"], "repo"), count(planned["photos"], "photo")
+        ]  # fmt: skip
+        lines = [f"Would erase {things[0]}, {things[1]} and {things[2]}."]
+    if planned["open"]:
+        lines.append(
+            f"Being erased already: {count(planned['open'], 'deleted row')}; see `watcher erasures`."
+        )
+    if planned["account"]:
+        lines.append(
+            "The account is still there, and its user can upload and insert again: delete it in the project's dashboard, "
+            "Authentication, Users."
+        )
+    return lines
+
+
+def confirmed(answer: Mapping[str, int]) -> str:
+    """Say what the next sweep may erase."""
+    if not (answer["users"] or answer["names"]):
+        return "Nothing is held back."
+    return f"The next sweep erases what is left of {_held(answer['users'], answer['names'])}."
+
+
+def held(summary: Mapping[str, Any]) -> str | None:
+    """Say what the sweep holds back, None if nothing."""
+    users, names = summary["held_users"] or 0, summary["held_names"] or 0
+    if not (users or names):
+        return None
+    return (
+        f"The sweep leaves {_held(users, names)} alone: so many at once look like a restore. If they are gone for good: "
+        "watcher erasures --confirm"
+    )
+
+
+def _held(users: int, names: int) -> str:
+    parts = [f"{count(users, 'user')} without an account"] if users else []
+    parts += [f"{count(names, 'repo')} without a row"] if names else []
+    return " and ".join(parts)
+
+
+def erasures(answer: Mapping[str, Any]) -> RenderableType:
+    """Show the answer of `watcher_erasures`."""
+    parts: list[RenderableType] = []
+    if sentence := held(answer["summary"]):
+        parts += [Text(sentence, "yellow"), Text()]
+    parts.append(_open(answer["open"], answer["summary"]["open"]))
+    if answer["receipts"]:
+        parts += [Text(), _receipts(answer["receipts"])]
+    parts += [Text(), Text(_settings(answer["settings"]), "dim")]
+    return Group(*parts)
+
+
+def _open(rows: Sequence[Mapping[str, Any]], total: int) -> RenderableType:
+    if not rows:
+        return Text("No erasure is open.")
+    table = _table(
+        "Open" if total <= len(rows) else f"Open, the oldest {len(rows)} of {total:,}",
+        "id", "for", "left", "next look", "reason",
+    )  # fmt: skip
+    for row in rows:
+        left = [count(row["repos_left"], "repo")] if row["repos_left"] else []
+        left += [count(row["photos_left"], "photo")] if row["photos_left"] else []
+        left += [f"{count(row['to_look_again'], 'repo')} to look at again"] if row["to_look_again"] else []
+        table.add_row(
+            row["id"],
+            duration(row["age_seconds"]),
+            ", ".join(left),
+            f"in {duration(row['due_in_seconds'])}" if row["due_in_seconds"] else "now",
+            Text(plain(row["last_reason"] or "")),
+        )
+    return table
+
+
+def _receipts(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("Receipts, the last first", "id", "finished", "took", "repos", "photos", "reason")
+    for row in rows:
+        table.add_row(
+            row["id"],
+            moment(row["finished_at"]),
+            duration(row["seconds"]),
+            str(row["repos"]),
+            str(row["photos"]),
+            Text(f"closed: {plain(row['closed_because'])}" if row["closed_because"] else ""),
+        )
+    return table
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    going = [what for what in ("repos", "photos") if settings[what]]
+    after = f"{duration(settings['after_seconds'])} after it" if settings["after_seconds"] else "at once"
+    return (
+        f"With a deleted row go its {' and '.join(going)}, {after}."
+        if going
+        else "With a deleted row goes nothing."
+    )
+
+
+def _table(title: str, *heads: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for head in heads:
+        table.add_column(head, header_style="dim", no_wrap=head != "reason", overflow="fold")
+    return table
+
+
+def notices(erasing: Mapping[str, Any]) -> list[str]:
+    """Say in `watcher status` that erasures are open, and that the sweep holds something back."""
+    notices = []
+    if erasing["open"]:
+        oldest = ago(erasing["oldest_seconds"])
+        notices.append(
+            f"{count(erasing['open'], 'erasure')} open, the oldest requested {oldest}: watcher erasures"
+        )
+    if (sentence := held(erasing)) is not None:
+        notices.append(sentence)
+    return notices
