@@ -194,7 +194,8 @@ begin
     select pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0));
   $function$;
 
-  -- What users can make the watcher do is limited. A limit is for everybody, or for one user; `watcher limits` sets it.
+  -- What users can make the watcher do is limited. A limit is for everybody, or for one user; `watcher limits` sets it. What
+  -- the operator decides about erasing is set in the same way.
 
   -- All limits: their defaults, their ranges, and whether they can be set for one user.
   create function watcher.known_limits() returns table (
@@ -207,7 +208,10 @@ begin
       (2, 'rows_per_day', 100, 0, 1000000, true, 'identities that a user sends within a day'),
       (3, 'retries_per_row_per_hour', 3, 0, 1000, true, 'retries of an identity within an hour before the next one waits'),
       (4, 'retries_per_hour', 60, 0, 100000, true, 'retries of a user within an hour before the next one waits'),
-      (5, 'objects', 1000, 0, 10000000, true, 'photos of a user in the bucket')
+      (5, 'objects', 1000, 0, 10000000, true, 'photos of a user in the bucket'),
+      (6, 'erase_repos', 1, 0, 1, false, 'whether the repo of a deleted row is erased: 1 if so, 0 if not'),
+      (7, 'erase_photos', 1, 0, 1, false, 'whether its photos are that no other row names'),
+      (8, 'erase_after_hours', 0, 0, 8760, false, 'hours from the deletion of a row to its erasure')
   $function$;
 
   create table watcher.limits (

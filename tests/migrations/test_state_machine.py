@@ -100,7 +100,7 @@ class Machine(RuleBasedStateMachine):
         # Nothing is left to chance, not even ids and the jitter of back-offs: a failure comes again.
         self.connection.execute("select setseed(0)")
         # Photos have tests of their own; here it is about repos.
-        self.connection.execute("update watcher.erase_settings set photos = false")
+        self.connection.execute("insert into watcher.limits (name, value) values ('erase_photos', 0)")
         self.ids = (UUID(int=number) for number in numbers(1))
         self.clock: float | None = None
         """The last step's now(), in seconds."""

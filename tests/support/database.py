@@ -70,9 +70,6 @@ class Database:
             for table in ("work", "attempts", "names", "used_names", "instances", *BRAKES, *ERASING):
                 connection.execute(f"delete from watcher.{table}".encode())
             connection.execute(
-                "update watcher.erase_settings set repos = true, photos = true, after_seconds = 0"
-            )
-            connection.execute(
                 "update watcher.sweep set held_users = null, held_names = null, held_since = null, confirmed_users = 0, "
                 "confirmed_names = 0, after_object = '', next_scan_at = now(), swept_at = null"
             )
