@@ -63,7 +63,6 @@ class Daemon:
         self._slots = Slots(slots, on_end=self._on_slot_free)
         self._machine = machine
         self._name = SharedName(settings.instance)
-        self._more_due = False
         self._wakeup = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -179,7 +178,6 @@ class Daemon:
                 return self._settings.poll
         # If an outage may be over, claim a single row as a test.
         free = self._slots.free(at_most=1 if self._outages.refused else None)
-        self._more_due = True
         if not free or self._stop.is_set():
             return self._settings.poll
         claimed = await self._claim(free)
@@ -188,8 +186,6 @@ class Daemon:
         if claimed.name_taken is not None:
             return self._name.seconds_until_free(claimed.name_taken)
         self._name.free()
-        # A kind without a free slot was not asked for.
-        self._more_due = claimed.more_due or free.keys() < set(self._slots.kinds)
         if not claimed.claims and not self._slots.running:
             self._end_outage()  # the probe succeeded, and there is no row to test it with
         # Slightly after the next work falls due, so that the claim finds it due.
@@ -258,8 +254,8 @@ class Daemon:
 
     def _on_slot_free(self) -> None:
         self._show_running()
-        if self._more_due:
-            self._wakeup.set()
+        # More may be due than there was a slot for, or the ended work may have left some: of a failed row, its repo.
+        self._wakeup.set()
 
     def _show_running(self) -> None:
         self._health.running, self._health.busy = len(self._slots.running), self._slots.busy
