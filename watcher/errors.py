@@ -49,11 +49,13 @@ class Outage(WatcherError):
 class Transient(WatcherError):
     """The operation may succeed if it is retried.
 
-    `retry_after` is in seconds, None if the service did not say, or named no finite time to come.
+    `retry_after` is in seconds, None if the service did not say, or named no finite time to come. `known`: the last attempt
+    ended with the same, so that the log has it already.
     """
 
-    def __init__(self, sentence: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, sentence: str, *, retry_after: float | None = None, known: bool = False) -> None:
         super().__init__(sentence)
+        self.known = known
         named = retry_after is not None and math.isfinite(retry_after) and retry_after > 0
         self.retry_after = retry_after if named else None
 

@@ -1,7 +1,8 @@
 """Runs one claim and records its outcome: the only place where an exception becomes a status.
 
 Each attempt ends with one line in the log: its kind's name for success (such as `published`), or `failed`, `deferred`,
-`waited`, `released` or `lease_lost`. Whatever it raises, also while that is recorded, ends it.
+`waited`, `released` or `lease_lost`; one that is deferred for a known reason with none. Whatever it raises, also while that
+is recorded, ends it.
 """
 
 import asyncio
@@ -91,7 +92,7 @@ class _Attempt:
         except Permanent as error:
             await self._fail(error)
         except Transient as error:
-            await self._defer(str(error), error.retry_after)
+            await self._defer(str(error), error.retry_after, known=error.known)
         except Wait as error:
             await self._wait(error)
         except Misconfigured as error:
@@ -160,9 +161,12 @@ class _Attempt:
         log.error("failed", code=code, reason=impersonal(reason))
         ATTEMPTS.labels("failed", code).inc()
 
-    async def _defer(self, reason: str, retry_after: float | None = None, *, code: str = "") -> None:
+    async def _defer(
+        self, reason: str, retry_after: float | None = None, *, code: str = "", known: bool = False
+    ) -> None:
         def on_settled() -> None:
-            log.warning("deferred", reason=impersonal(reason))
+            if not known:
+                log.warning("deferred", reason=impersonal(reason))
             ATTEMPTS.labels("deferred", code).inc()
 
         await self._settle(

@@ -15,6 +15,7 @@ from watcher.engine.work import Done
 from watcher.errors import Misconfigured, Outage, Transient
 from watcher.hub.repos import Hub
 from watcher.identity import Claim
+from watcher.process.text import private_reason
 from watcher.supabase.storage import Storage
 from watcher.supabase.verbs import Verbs
 
@@ -46,6 +47,14 @@ class Eraser:
 
         Raises Transient at the end if a part of it cannot be reached: what can be is erased first.
         """
+        try:
+            return await self._erase(claim, lease)
+        except Transient as error:
+            # It is tried without end: a reason that stays is worth one warning, not one an hour.
+            known = private_reason(str(error)) == claim.details["last_reason"]
+            raise Transient(str(error), retry_after=error.retry_after, known=known) from error
+
+    async def _erase(self, claim: Claim, lease: Lease) -> Done:
         repos, photos = _sorted(claim)
         if photos:
             await self._erase_photos(claim, [line["name"] for line in photos], lease)
