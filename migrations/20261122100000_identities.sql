@@ -108,6 +108,10 @@ begin
         return watcher.image_label(number, path)
           || ' has a path with a part that is empty, begins with a dot, or begins or ends with a space.';
       end if;
+      -- The real Storage fails on longer file names.
+      if path ~ '[^/]{201}' then
+        return watcher.image_label(number, path) || ' has a path with a part of more than 200 characters.';
+      end if;
       if cardinality(string_to_array(path, '/')) > 6 then
         return watcher.image_label(number, path) || ' lies more than 5 folders deep.';
       end if;

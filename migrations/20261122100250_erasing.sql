@@ -295,9 +295,9 @@ begin
 
   -- The functions that the engine calls; see 20261122100100_work.sql.
 
-  -- {"lines": [{"id": n, "what": "repo" or "photo", "name": its name or key, "ours": boolean}]}, at most 1000 of them, which
-  -- is what Storage deletes in one request. Photos are left out while their user changes something: what that names must
-  -- not go.
+  -- {"lines": [{"id": n, "what": "repo" or "photo", "name": its name or key, "ours": boolean}], "last_reason": why it was put
+  -- off}; at most 1000 lines, which is what Storage deletes in one request. Photos are left out while their user changes
+  -- something: what that names must not go.
   create function watcher.erase_begin(p_identity_id uuid) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -322,7 +322,7 @@ begin
           and (gone_at is null and due_at <= now() or look_again_at <= now())
         order by id limit 1000
       ) l
-    ));
+    ), 'last_reason', (select last_reason from watcher.work where identity_id = p_identity_id and kind = 'erase'));
   end
   $function$;
 
