@@ -543,7 +543,7 @@ async def test_a_photo_that_storage_refuses_is_its_rows_alone_unless_it_refuses_
         await carry(attempts, verbs)
     assert scene.database.line(identity)["spent"] == int(service == "a photo")
     reason = scene.database.attempts(identity)[0]["reason"]
-    assert reason.startswith("Image 2 (photo 2.jpg) could not be fetched") == (service == "a photo")
+    assert reason.startswith("Image 2 could not be fetched") == (service == "a photo")
 
 
 # What the Hub does not accept may be the row's fault, or ours.
