@@ -84,6 +84,15 @@ begin
     if cardinality(paths) not between 3 and 40 then
       return format('%s images were given; 3 to 40 are needed.', cardinality(paths));
     end if;
+    -- Nearly always nothing is wrong, and the row's constraint asks with each change of the row: one statement tells.
+    if cardinality(paths) = (
+      select count(distinct given) filter (where starts_with(given, user_id::text || '/')
+        and char_length(given) <= 200 and given ~ '^[A-Za-z0-9 ._()+@=/-]+$' and given !~ '(^|/)([/ .]|$)| (/|$)'
+        and cardinality(string_to_array(given, '/')) <= 6)
+      from unnest(paths) given
+    ) then
+      return null;
+    end if;
     for number in 1 .. cardinality(paths) loop
       path := paths[number];
       if path is null then
