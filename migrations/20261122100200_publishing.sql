@@ -159,7 +159,7 @@ begin
   $function$;
 
 
-  -- Every name ever reserved, also of deleted rows: all repos that may exist on the Hub.
+  -- Every reserved name whose repo is not known to be gone, also of deleted rows: all repos that may exist on the Hub.
   create table watcher.names (
     model_id text primary key,
     namespace text not null,
@@ -278,8 +278,8 @@ begin
   $function$;
 
 
-  -- The Hub did not accept what was sent for a row. For other kinds than publish that is as watcher_fail. It fails the row if another one was published since it was first
-  -- rejected. Until then it is deferred, and counts; but once three rows were rejected and none was published meanwhile, the
+  -- The Hub did not accept what was sent for a row. For other kinds than publish that is as watcher_fail. It fails the row
+  -- if another one was published since it was first rejected. Until then it is deferred, and counts; but once three rows were rejected and none was published meanwhile, the
   -- fault is not theirs: it is an outage, the row is due again, unspent, and what all of them spent in it is given back.
   -- Returns 'failed', 'deferred' or 'outage', also when the same attempt repeats it; or 'lost'.
   create function public.watcher_reject(p_attempt bigint, p_code text, p_message text, p_answered boolean default false)
@@ -418,7 +418,7 @@ begin
   $function$;
 
   -- The pending rows (the oldest ten), the running ones with their attempts, the failed ones (the last ten) with their
-  -- reasons, the number published in the last 24 hours, and the watchers that were heard lately, by name.
+  -- reasons, the number published in the last 24 hours, and the daemons that were heard lately, by name.
   create function watcher.publish_status() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     with pending as (
@@ -531,7 +531,7 @@ begin
     where t.id = p_id
   $function$;
 
-  -- The names ever reserved, in alphabetical order after p_after, with their rows; at most 1000 per call.
+  -- The reserved names, in alphabetical order after p_after, with their rows; at most 1000 per call.
   create function public.watcher_names(p_after text default '', p_limit integer default 1000)
   returns table (model_id text, identity_id uuid, reserved_at timestamptz, row_exists boolean)
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$

@@ -84,6 +84,22 @@ begin
     from watcher.erase_lines where identity_id = p_identity_id
   $function$;
 
+  -- The open erasures, each with the time since when, or from when on, something of it is due.
+  create function watcher.open_erasures() returns table (identity_id uuid, due_since timestamptz)
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select e.identity_id,
+      coalesce(min(case when l.gone_at is null then l.due_at else l.look_again_at end), e.requested_at)
+    from watcher.erasures e left join watcher.erase_lines l on l.identity_id = e.identity_id
+    where e.finished_at is null group by e.identity_id
+  $function$;
+
+  -- What waits only because the settings say so, of a user's open erasures.
+  create function watcher.postponed_lines(p_user uuid) returns setof watcher.erase_lines
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select l.* from watcher.erasures e join watcher.erase_lines l on l.identity_id = e.identity_id
+    where e.owner_id = p_user and l.gone_at is null and l.due_at > now() + interval '10 minutes'
+  $function$;
+
 
   -- Listing.
 
@@ -570,9 +586,11 @@ begin
     end loop;
     if p_forget then
       -- What is to go later by the settings goes now, a repo once no attempt can write to it.
-      update watcher.erase_lines l set due_at = case l.what when 'photo' then now() else now() + interval '10 minutes' end
-      from watcher.erasures e
-      where e.identity_id = l.identity_id and e.owner_id = p_user and l.due_at > now() + interval '10 minutes';
+      with hastened as (
+        update watcher.erase_lines l set due_at = case l.what when 'photo' then now() else now() + interval '10 minutes' end
+        where l.id in (select id from watcher.postponed_lines(p_user)) returning l.identity_id
+      )
+      select opened || coalesce(array_agg(distinct identity_id), '{}') into opened from hastened;
       perform watcher.queue_erasure(e.identity_id) from watcher.erasures e where e.owner_id = p_user;
     end if;
     if p_forget or watcher.erases('photos') then
@@ -796,7 +814,8 @@ begin
   -- For the operator.
 
   -- Erases all that is known of a user, whether the account is still there or not, and whatever the settings keep. A dry run
-  -- only counts. Returns {"rows": n, "repos": n, "photos": n, "open": n, "account": boolean, "erasures": [...]}.
+  -- only counts. Returns {"rows": n, "repos": n, "photos": n, "limits": n, "open": n, "account": boolean, "erasures": [...]}:
+  -- "repos" has those that are to go later, too, "limits" what is kept of the user's limits and their use.
   create function public.watcher_forget(p_user uuid, p_dry_run boolean default false) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -805,15 +824,23 @@ begin
     select jsonb_build_object(
       'rows', (select count(*) from public.trained_identities where user_id = p_user),
       'repos', (select count(*) from watcher.names n
-        join public.trained_identities t on t.id = n.identity_id where t.user_id = p_user),
+        join public.trained_identities t on t.id = n.identity_id where t.user_id = p_user)
+        + (select count(*) from watcher.postponed_lines(p_user) where what = 'repo'),
       'photos', (select count(*) from storage.objects o
         where o.bucket_id = 'identity-images' and starts_with(o.name, p_user || '/')),
+      'limits', (select count(*) from watcher.limits where user_id = p_user)
+        + (select count(*) from watcher.usage where user_id = p_user)
+        + (select count(*) from watcher.retries where user_id = p_user),
       'open', (select count(*) from watcher.erasures where owner_id = p_user),
       'account', exists (select from auth.users where id = p_user and deleted_at is null),
       'erasures', '[]'::jsonb
     ) into found;
     if not p_dry_run then
       found := found || jsonb_build_object('erasures', watcher.erase_user(p_user, 'forget', true) -> 'erasures');
+      -- Only a deletion of the account that is not soft takes these along.
+      delete from watcher.limits where user_id = p_user;
+      delete from watcher.usage where user_id = p_user;
+      delete from watcher.retries where user_id = p_user;
       if not exists (select from auth.users where id = p_user) then
         insert into watcher.departures (digest) values (watcher.user_digest(p_user)) on conflict do nothing;
       end if;
@@ -822,35 +849,40 @@ begin
   end
   $function$;
 
+  -- "overdue_seconds": for how long something has been due to be erased; 0 if nothing is.
   create function watcher.erasing_summary() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select jsonb_build_object(
-      'open', (select count(*) from watcher.erasures where finished_at is null),
-      'oldest_seconds', (select extract(epoch from now() - min(requested_at)) from watcher.erasures where finished_at is null),
+      'open', o.number, 'overdue_seconds', o.overdue_seconds,
       'held_users', s.held_users, 'held_names', s.held_names,
       'swept_seconds_ago', extract(epoch from now() - s.swept_at)
-    ) from watcher.sweep s
+    )
+    from watcher.sweep s, (
+      select count(*) as number, greatest(extract(epoch from now() - min(due_since)), 0) as overdue_seconds
+      from watcher.open_erasures()
+    ) o
   $function$;
 
-  -- The open erasures, the oldest first, with why they wait; the last receipts; what the sweep holds back; the settings.
+  -- The open erasures, the longest due first, with why they wait; the last receipts; what the sweep holds back; the settings.
   create function public.watcher_erasures(p_limit integer default 100) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     with shown as (
-      select e.*, w.spent, w.last_reason, extract(epoch from now() - e.requested_at) as age_seconds,
+      select e.*, o.due_since, w.spent, w.last_reason, extract(epoch from now() - e.requested_at) as age_seconds,
         greatest(extract(epoch from w.next_at - now()), 0) as due_in_seconds,
         (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.what = 'repo' and l.gone_at is null) as repos_left,
         (select count(*) from watcher.erase_lines l where l.identity_id = e.identity_id and l.what = 'photo') as photos_left,
         (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.gone_at is not null) as to_look_again
-      from watcher.erasures e left join watcher.work w on w.identity_id = e.identity_id and w.kind = 'erase'
-      where e.finished_at is null order by e.requested_at limit least(greatest(p_limit, 0), 1000)
+      from watcher.open_erasures() o join watcher.erasures e on e.identity_id = o.identity_id
+      left join watcher.work w on w.identity_id = e.identity_id and w.kind = 'erase'
+      order by o.due_since limit least(greatest(p_limit, 0), 1000)
     )
     select jsonb_build_object(
       'open', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', s.identity_id, 'cause', s.cause, 'age_seconds', s.age_seconds, 'repos_left', s.repos_left,
           'photos_left', s.photos_left, 'to_look_again', s.to_look_again, 'spent', s.spent, 'last_reason', s.last_reason,
-          'due_in_seconds', s.due_in_seconds) order by s.requested_at), '[]') from shown s),
+          'due_in_seconds', s.due_in_seconds) order by s.due_since), '[]') from shown s),
       'receipts', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', r.identity_id, 'cause', r.cause, 'requested_at', r.requested_at, 'finished_at', r.finished_at,
           'seconds', extract(epoch from r.finished_at - r.requested_at), 'repos', r.repos, 'photos', r.photos,
@@ -911,7 +943,7 @@ begin
   end
   $function$;
 
-  -- Everything that is known of a user.
+  -- What is known of a user, but for attempts at rows that were deleted.
   create function public.watcher_export(p_user uuid) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select jsonb_build_object(

@@ -27,7 +27,7 @@ def _cannot_import(error: ImportError) -> NoReturn:
     module = error.name or innermost.f_globals["__name__"]
     reason = str(error).partition("\n")[0].rstrip(".")
     sys.stderr.write(
-        f"watcher: The module {module} cannot be imported ({reason}): reinstall the watcher and its dependencies, with "
+        f"watcher: The module {module} cannot be imported ({reason}): reinstall Watcher and its dependencies, with "
         f"the pip of {sys.executable} (Python 3.11 or later).\n"
     )
     sys.stderr.flush()

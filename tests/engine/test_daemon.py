@@ -151,7 +151,7 @@ async def test_a_name_that_another_machine_used_is_waited_for_whatever_wakes_the
         await until(lambda: scene.database.status(row) == "published")
     assert count(said)["name_taken"] == 1
     [line] = [line for line in said if line["event"] == "name_taken"]
-    assert "Another machine (elsewhere) runs a watcher as instance test" in line["reason"]
+    assert "Another host (elsewhere) runs a daemon as instance test" in line["reason"]
 
 
 async def test_a_name_that_another_machine_goes_on_using_ends_the_daemon(
@@ -295,6 +295,8 @@ async def test_a_row_that_was_replayed_waits_since_then_and_not_since_it_was_ins
         await stuck(scene)
         other = await asyncio.to_thread(scene.insert)  # in the slot for a user who has none running
         await until(lambda: scene.database.status(other) == "publishing")
+        found = await scraped(address)
+        assert [found[of("watcher_slots", "publish", state)] for state in ("busy", "free")] == [2, 0]
         scene.database.run(
             "update public.trained_identities set status = 'pending', error_code = null, error_message = null where id = %s",
             (row,),

@@ -340,7 +340,8 @@ def test_forget_erases_everything_of_a_user_whatever_the_settings_keep(database:
     worker = Worker(database)
     for setting, value in (("erase_repos", 0), ("erase_photos", 0), ("erase_after_hours", 1)):
         worker.call("set_limit", name=setting, value=value)
-    expected = {"rows": 1, "repos": 1, "photos": 4, "open": 0, "account": True, "erasures": []}
+    worker.call("set_limit", name="open_rows", value=5, user=user)
+    expected = {"rows": 1, "repos": 1, "photos": 4, "limits": 2, "open": 0, "account": True, "erasures": []}
     assert worker.call("forget", user=user, dry_run=True) == expected
     assert database.status(identity) == "published"
     answer = worker.call("forget", user=user)
@@ -355,8 +356,64 @@ def test_forget_erases_everything_of_a_user_whatever_the_settings_keep(database:
         "rows": 0,
         "repos": 0,
         "photos": 0,
+        "limits": 0,
         "account": False,
     }
+
+
+def test_forget_takes_along_what_a_soft_deletion_of_the_account_leaves(database: Database) -> None:
+    user, other = database.user(), database.user()
+    worker = Worker(database)
+    for owner in (user, other):
+        worker.call("set_limit", name="open_rows", value=5, user=owner)
+        published(database, owner)
+    failing = database.insert(user)
+    worker.fail(worker.claim_one())
+    retry = "update public.trained_identities set status = 'pending' where id = %s"
+    database.run(retry, [failing], role="authenticated", user=user)
+    database.overwrite("update auth.users set deleted_at = now() where id = %s", [user])
+    assert worker.call("forget", user=user, dry_run=True)["limits"] == 3
+    worker.call("forget", user=user)
+    for table in ("limits", "usage", "retries"):
+        left = database.run(f"select user_id from watcher.{table}")
+        assert {row["user_id"] for row in left} == ({other} if table != "retries" else set()), table
+
+
+def test_forget_brings_forward_what_is_to_go_later(database: Database) -> None:
+    user = database.user()
+    identity, name = published(database, user)
+    worker = Worker(database)
+    worker.call("set_limit", name="erase_after_hours", value=720)
+    delete(database, identity)
+    assert worker.call("forget", user=user, dry_run=True)["repos"] == 1
+    assert lines(database, identity)[name]["due_in"] > 700 * 3600
+    assert str(identity) in worker.call("forget", user=user)["erasures"]
+    assert lines(database, identity)[name]["due_in"] <= 600
+    database.pass_time(600)
+    erase(database, worker)
+    assert receipt(database, identity)["finished_at"] is not None
+
+
+def test_an_erasure_is_late_from_when_something_of_it_is_due(database: Database) -> None:
+    def overdue() -> float:
+        return float(Worker(database).call("erasures")["summary"]["overdue_seconds"])
+
+    identity, _ = published(database)
+    worker = Worker(database)
+    worker.call("set_limit", name="erase_after_hours", value=2)
+    delete(database, identity)
+    database.pass_time(3600)
+    assert overdue() == 0
+    database.pass_time(2 * 3600)
+    assert 3600 <= overdue() < 3700
+    worker.defer(worker.claim_one(kind="erase"), "The Hub is away.")
+    assert overdue() >= 3600, "Putting it off does not make it due later."
+    # Another, younger one is due at once, and does not hide it.
+    worker.call("set_limit", name="erase_after_hours", value=None)
+    delete(database, published(database)[0])
+    answer = worker.call("erasures")
+    assert answer["summary"]["overdue_seconds"] >= 3600
+    assert answer["open"][0]["id"] == str(identity)
 
 
 def test_export_has_all_that_is_known_of_a_user_and_nothing_of_others(database: Database) -> None:

@@ -210,7 +210,7 @@ def _broken_jpegs() -> Iterator[tuple[str, bytes, str, str]]:
     many = JPEG_START + frame(8_000, 8_000, 0xC2) + scan(last=0) * 101 + EOI
     yield "too many scans for its size", many, code, "layers"
     yield "with two headers", start + frame(60_000, 60_000) + scan() + EOI, code, "two headers"
-    yield "with another's component", start + scan(component=7) + EOI, code, "makes no sense"
+    yield "with another's component", start + scan(component=7) + EOI, code, "is invalid"
     yield "without width", JPEG_START + frame(0, 8) + scan() + EOI, code, "0 pixels"
     yield "without height", JPEG_START + frame(8, 0) + scan() + EOI, code, "0 pixels"
     yield "of five components", JPEG_START + frame(8, 8, components=5) + scan() + EOI, code, "wrong length"

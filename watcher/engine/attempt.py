@@ -38,7 +38,7 @@ from watcher.supabase.verbs import Verbs
 log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 
-_STOPPED = "The watcher was stopped."
+_STOPPED = "The daemon was stopped."
 _JUDGE_WITHIN = 10.0
 """Seconds."""
 
@@ -62,7 +62,7 @@ class Attempts:
         await _Attempt(self, claim).carry(requested_at)
 
     async def release(self, claim: Claim) -> None:
-        """Release a claim because the watcher is stopping."""
+        """Release a claim because the daemon is stopping."""
         await _Attempt(self, claim).release(_STOPPED, "shutdown")
 
 
@@ -123,7 +123,7 @@ class _Attempt:
     async def _defer_after(self, bug: Exception) -> None:
         """Defer the row: it is retried later, and fails if the bug uses up all of its attempts."""
         try:
-            await self._defer("Unexpected error in the watcher; see its log.", code="unexpected")
+            await self._defer("Unexpected error in the daemon; see its log.", code="unexpected")
         except Exception as error:  # noqa: BLE001  (whatever it is: the lease expires, and the attempt counts)
             lost = LeaseLost(f"The outcome of attempt {self._number} could not be recorded: {error!r}")
             self._mark_lost(lost)

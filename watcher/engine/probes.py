@@ -65,7 +65,7 @@ class Probes:
         for kind, slots in self._slots.items():
             busy = self._health.busy.get(kind, 0)
             metrics.SLOTS.labels(kind, "busy").set(busy)
-            metrics.SLOTS.labels(kind, "free").set(slots - busy)
+            metrics.SLOTS.labels(kind, "free").set(max(slots - busy, 0))  # one more may be busy
         for kind, in_effect in self._outages.kinds.items():
             metrics.OUTAGE.labels(kind).set(in_effect)
         metrics.HUB_REQUESTS.clear()
@@ -102,7 +102,7 @@ def _set_rows(status: dict[str, Any]) -> None:
     for code, number in failed.items():
         metrics.FAILED_ROWS.labels(code).set(number)
     erasing = status["erasing"]
-    metrics.OLDEST_ERASURE.set(erasing["oldest_seconds"] or 0)
+    metrics.OLDEST_ERASURE.set(erasing["overdue_seconds"])
     metrics.SWEEP_HELD.set((erasing["held_users"] or 0) + (erasing["held_names"] or 0))
     if numbers["pending"]:
         metrics.OLDEST.labels("pending").set(status["overdue_seconds"])

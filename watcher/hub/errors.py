@@ -87,8 +87,8 @@ def _refused(reason: str, everybody: str, *, now: bool = False) -> Refused:
 
 def _rejected(what: str) -> Rejected:
     everybody = (
-        f"The Hub has refused three identities and accepted none: {what}. It may have changed its rules: upgrade the "
-        "watcher, or report this."
+        f"The Hub has refused three identities and accepted none: {what}. It may have changed its rules: upgrade "
+        "Watcher, or report this."
     )
     return Rejected("hub_refused", f"The Hub refused {what}", everybody=everybody)
 

@@ -7,18 +7,24 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from watcher.operator.format import ago, count, duration, moment, plain
+from watcher.operator.format import count, duration, moment, plain
+
+
+def erases(planned: Mapping[str, Any]) -> bool:
+    """Return whether `watcher forget` would erase anything that is not being erased already."""
+    return any(planned[what] for what in ("rows", "repos", "photos", "limits"))
 
 
 def plan(planned: Mapping[str, Any]) -> list[str]:
     """Say what `watcher forget` would erase."""
-    if not (planned["rows"] or planned["photos"]):
+    if not erases(planned):
         lines = ["There is nothing of this user to erase."]
     else:
         things = [
             count(planned["rows"], "row"), count(planned["repos"], "repo"), count(planned["photos"], "photo")
         ]  # fmt: skip
-        lines = [f"Would erase {things[0]}, {things[1]} and {things[2]}."]
+        limits = ", and what is kept of the user's limits" if planned["limits"] else ""
+        lines = [f"Would erase {things[0]}, {things[1]} and {things[2]}{limits}."]
     if planned["open"]:
         lines.append(
             f"Being erased already: {count(planned['open'], 'deleted row')}; see `watcher erasures`."
@@ -36,6 +42,12 @@ def confirmed(answer: Mapping[str, int]) -> str:
     if not (answer["users"] or answer["names"]):
         return "Nothing is held back."
     return f"The next sweep erases what is left of {_held(answer['users'], answer['names'])}."
+
+
+def overdue(summary: Mapping[str, Any]) -> str:
+    """Say for how long an open erasure has been due."""
+    seconds = summary["overdue_seconds"]
+    return f"due for {duration(seconds)}" if seconds else "not due yet"
 
 
 def held(summary: Mapping[str, Any]) -> str | None:
@@ -104,11 +116,11 @@ def _receipts(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _settings(settings: Mapping[str, Any]) -> str:
     going = [what for what in ("repos", "photos") if settings[what]]
-    after = f"{duration(settings['after_seconds'])} after it" if settings["after_seconds"] else "at once"
+    after = f"{duration(settings['after_seconds'])} later" if settings["after_seconds"] else "at once"
     return (
-        f"With a deleted row go its {' and '.join(going)}, {after}."
+        f"When a row is deleted, its {' and '.join(going)} are erased {after}."
         if going
-        else "With a deleted row goes nothing."
+        else "When a row is deleted, its repo and photos are kept."
     )
 
 
@@ -125,10 +137,7 @@ def notices(erasing: Mapping[str, Any]) -> list[str]:
     """Say in `watcher status` that erasures are open, and that the sweep holds something back."""
     notices = []
     if erasing["open"]:
-        oldest = ago(erasing["oldest_seconds"])
-        notices.append(
-            f"{count(erasing['open'], 'erasure')} open, the oldest requested {oldest}: watcher erasures"
-        )
+        notices.append(f"{count(erasing['open'], 'erasure')} open, {overdue(erasing)}: watcher erasures")
     if (sentence := held(erasing)) is not None:
         notices.append(sentence)
     return notices

@@ -28,7 +28,8 @@ READY = Gauge(
 )
 SLOTS = Gauge(
     "watcher_slots",
-    "Slots by kind of work, `publish`, `erase` or `sweep`, and by state, `busy` or `free`.",
+    "Slots by kind of work, `publish`, `erase` or `sweep`, and by state, `busy` or `free`. One more than there are may be "
+    "`busy`, for a user who has no row running.",
     ["kind", "state"],
     registry=REGISTRY,
 )
@@ -77,7 +78,7 @@ RENEWALS = Counter(
 )
 OLDEST_ERASURE = Gauge(
     "watcher_oldest_erasure_seconds",
-    "Seconds since the oldest open erasure was requested, 0 if none is open.",
+    "Seconds since the longest-waiting of what is due to be erased became due, 0 if nothing is due.",
     registry=REGISTRY,
 )
 SWEEP_HELD = Gauge(

@@ -21,6 +21,7 @@ _URGENT = {"watcher_claim", "watcher_renew"}
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 _NO_FUNCTION = "PGRST202"
+_INVALID_ARGUMENT = "22023"
 
 
 class NoFunction(Outage):
@@ -29,6 +30,10 @@ class NoFunction(Outage):
 
 class NotGranted(Outage):
     """The key's role may not call the function."""
+
+
+class InvalidArgument(Transient):
+    """The function does not accept an argument; its own sentence says why."""
 
 
 class Rpc:
@@ -83,6 +88,8 @@ def _translate(function: str, error: APIError) -> WatcherError:
             f"The Supabase key may not call {function}: {message}. Set SUPABASE_SECRET_KEY to the project's secret key; "
             "if it is already the secret key, run `watcher doctor`."
         )
+    if code == _INVALID_ARGUMENT:
+        return InvalidArgument(message)
     # Errors without a code come from the gateway, which responds 401 to an unknown key.
     if code in {"", "None", "401", "403"} or code.startswith("PGRST3"):
         return Outage(

@@ -253,7 +253,7 @@ class Verbs:
             result = await self._rpc.call("watcher_version")
         except NoFunction as error:
             raise Misconfigured(
-                "The database lacks the watcher's tables and functions: run `watcher migrate` (or push the files "
+                "The database lacks Watcher's tables and functions: run `watcher migrate` (or push the files "
                 "that `watcher migrate --into supabase/migrations` writes)."
             ) from error
         schema, serves = read("watcher_version", lambda: (str(result["schema"]), str(result["serves"])))
@@ -265,7 +265,7 @@ class Verbs:
         if schema > SCHEMA and lowest > _version(__version__):
             raise Misconfigured(
                 f"The database's schema {schema} needs watcher {serves} or later, and this is {__version__}: "
-                "upgrade the watcher."
+                "upgrade Watcher."
             )
         return schema
 
