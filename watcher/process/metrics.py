@@ -99,8 +99,8 @@ HINTS_MISSED = Counter(
 )
 OUTAGE = Gauge(
     "watcher_outage",
-    "1 during an outage, by kind: `refused` (a service refuses every request, or this host's disk is full: nothing is "
-    "claimed) or `unreachable` (no response).",
+    "1 during an outage, by kind: `refused` (a service refuses every request, or this host's disk is full: nothing that it "
+    "concerns is claimed, except one row as a trial) or `unreachable` (no response).",
     ["kind"],
     registry=REGISTRY,
 )
