@@ -126,13 +126,14 @@ async def test_no_more_rows_are_claimed_than_there_are_slots_but_one_of_a_user_w
 async def test_a_row_that_came_while_only_other_kinds_had_a_free_slot_is_claimed_when_a_slot_ends(
     scene: Scene, running: Running, said: Said
 ) -> None:
+    eve, paths = scene.put()  # of one user: another one's would find a slot
     fetching = scene.sandbox.faults.add(Hold("before"), service="storage", method="GET")
     async with running(slots=1, poll=60, poll_alive=600, pulse=600):
         await until(lambda: count(said)["feed_alive"])
-        first = await asyncio.to_thread(scene.insert)
+        first = await asyncio.to_thread(scene.database.insert, eve, paths)
         await until(lambda: fetching.reached)
         claimed = scene.sandbox.faults.add(Hold("after"), path="watcher_claim")
-        second = await asyncio.to_thread(scene.insert)
+        second = await asyncio.to_thread(scene.database.insert, eve, paths)
         await until(lambda: claimed.reached)
         claimed.release()
         fetching.release()

@@ -188,7 +188,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "watcher_fail": {"p_attempt": 0, "p_code": "x", "p_message": "x"},
     "watcher_defer": {"p_attempt": 0, "p_reason": "x"},
     "watcher_release": {"p_attempt": 0, "p_reason": "x"},
-    "watcher_reject": {"p_attempt": 0, "p_code": "x", "p_message": "x"},
+    "watcher_reject": {"p_attempt": 0, "p_code": "x", "p_message": "x", "p_reason": "x"},
     "watcher_give_back": {"p_attempts": []},
     "watcher_newest_repos": {"p_namespace": "x", "p_other_than": "{new}"},
     "watcher_wait": {"p_attempt": 0, "p_seconds": 1, "p_within_seconds": 1, "p_reason": "x"},

@@ -56,7 +56,7 @@ VERBS = {
     "watcher_fail": "public.watcher_fail(1, 'x', 'X.')",
     "watcher_defer": "public.watcher_defer(1, 'Later.')",
     "watcher_release": "public.watcher_release(1, 'Stopping.')",
-    "watcher_reject": "public.watcher_reject(1, 'x', 'X.')",
+    "watcher_reject": "public.watcher_reject(1, 'x', 'X.', 'X.')",
     "watcher_give_back": "public.watcher_give_back('{1}')",
     "watcher_newest_repos": "public.watcher_newest_repos('acme', gen_random_uuid())",
     "watcher_limits": "public.watcher_limits()",

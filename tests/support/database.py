@@ -325,7 +325,8 @@ class Worker:
         return self.call("release", attempt=attempt, reason=reason, **more)
 
     def reject(self, attempt: int, code: str = "hub_refused", message: str = "No.", **more: Any) -> Any:
-        return self.call("reject", attempt=attempt, code=code, message=message, **more)
+        reason = {"reason": message, **more}
+        return self.call("reject", attempt=attempt, code=code, message=message, **reason)
 
     def wait(self, attempt: int, reason: str = "Image 2 is not there yet.", **more: Any) -> Any:
         """Wait 2 s, for 15 s at most."""

@@ -192,10 +192,10 @@ class _Attempt:
                 self._log_failed(error.code, str(error))
                 return
             if outcome == "outage":
-                log.info("released", reason=str(error))
+                log.info("released", reason=impersonal(str(error)))
                 ATTEMPTS.labels("released", "").inc()
                 return
-            log.warning("deferred", reason=str(error))
+            log.warning("deferred", reason=impersonal(str(error)))
             ATTEMPTS.labels("deferred", "").inc()
 
         await self._settle(on_settled, write_back)

@@ -177,6 +177,7 @@ class Verbs:
             p_attempt=attempt,
             p_code=error.code,
             p_message=storable(str(error)),
+            p_reason=private_reason(str(error)),
             p_answered=answered,
         )
         if outcome == "lost":
