@@ -296,8 +296,6 @@ async def test_a_row_that_was_replayed_waits_since_then_and_not_since_it_was_ins
         await stuck(scene)
         other = await asyncio.to_thread(scene.insert)  # in the slot for a user who has none running
         await until(lambda: scene.database.status(other) == "publishing")
-        found = await scraped(address)
-        assert [found[of("watcher_slots", "publish", state)] for state in ("busy", "free")] == [2, 0]
         scene.database.run(
             "update public.trained_identities set status = 'pending', error_code = null, error_message = null where id = %s",
             (row,),
@@ -305,6 +303,7 @@ async def test_a_row_that_was_replayed_waits_since_then_and_not_since_it_was_ins
         found = await scraped(address)
         assert found[of("watcher_rows", "pending")] == 1
         assert 0 <= found[of("watcher_oldest_row_seconds", "pending")] < 7200
+        assert [found[of("watcher_slots", "publish", state)] for state in ("busy", "free")] == [2, 0]
         tell_to_stop()
         tell_to_stop()
 

@@ -26,9 +26,9 @@ def forget(*, user: UUID, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Erase what is known of a user: rows, repos, photos, names, limits and their use.
 
     Works while the account is still there and after it was deleted, and erases also what the settings would keep or erase
-    later; but not repos that were kept when their rows were deleted, since nothing says whose they are. Shows
-    first what it would erase, and asks. The daemons do the rest: `watcher erasures` shows how far they are, and the
-    receipts. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
+    later; but not repos that were kept when their rows were deleted, since nothing says whose they are. Shows first what it
+    would erase, and asks. The daemons do the rest: `watcher erasures` shows how far they are, and the receipts. Needs
+    SUPABASE_URL and SUPABASE_SECRET_KEY.
     """
     from watcher.operator import erasing_screens, queries, terminal
 

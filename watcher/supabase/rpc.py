@@ -88,7 +88,8 @@ def _translate(function: str, error: APIError) -> WatcherError:
             f"The Supabase key may not call {function}: {message}. Set SUPABASE_SECRET_KEY to the project's secret key; "
             "if it is already the secret key, run `watcher doctor`."
         )
-    if code == _INVALID_ARGUMENT:
+    # Postgres's own messages of this code, as of a role that does not exist, end without a full stop.
+    if code == _INVALID_ARGUMENT and message.endswith("."):
         return InvalidArgument(message)
     # Errors without a code come from the gateway, which responds 401 to an unknown key.
     if code in {"", "None", "401", "403"} or code.startswith("PGRST3"):

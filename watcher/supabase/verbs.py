@@ -17,7 +17,7 @@ SCHEMA = "20261122100300"
 
 @dataclass(frozen=True, slots=True)
 class NameTaken:
-    """Another machine runs a watcher of this name."""
+    """Another machine runs a daemon of this name."""
 
     machine: str
     seconds: float
