@@ -268,10 +268,10 @@ def _broken_pngs() -> Iterator[tuple[str, bytes, str, str]]:
     )
     between = hand_made_png(first, data, chunk(b"tEXt", b"a\0b"), data, IEND)
     yield "data in two places", between, code, "in pieces"
-    yield "of three bits", hand_made_png(header(5, 5, depth=3), data, IEND), code, "no sense"
-    yield "RGB of four bits", hand_made_png(header(5, 5, depth=4), data, IEND), code, "no sense"
-    yield "of unknown colour", hand_made_png(header(5, 5, colour=5), data, IEND), code, "no sense"
-    yield "of unknown interlacing", hand_made_png(header(5, 5, interlace=2), data, IEND), code, "no sense"
+    yield "of three bits", hand_made_png(header(5, 5, depth=3), data, IEND), code, "is invalid"
+    yield "RGB of four bits", hand_made_png(header(5, 5, depth=4), data, IEND), code, "is invalid"
+    yield "of unknown colour", hand_made_png(header(5, 5, colour=5), data, IEND), code, "is invalid"
+    yield "of unknown interlacing", hand_made_png(header(5, 5, interlace=2), data, IEND), code, "is invalid"
     yield "PNG without width", hand_made_png(header(0, 5), data, IEND), code, "0 pixels"
     yield "a chunk of 4 GB", hand_made_png(first) + b"\xff\xff\xff\xffIDAT" + bytes(99), code, "follow"
     yield "a chunk of 2 GB", hand_made_png(first) + b"\x7f\xff\xff\xffIDAT" + bytes(99), code, "cut off"
