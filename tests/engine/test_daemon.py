@@ -160,14 +160,18 @@ async def test_a_name_that_another_machine_goes_on_using_ends_the_daemon(
     scene: Scene, running: Running, said: Said
 ) -> None:
     other = Worker(scene.database, "test", machine="elsewhere")
-    other.claim()
-    scene.database.pass_time(28)
     row = scene.insert()
+    # Held until the other one has the name and most of the time has passed, so that the start may take long.
+    claiming = scene.sandbox.faults.add(Hold("before"), path="watcher_claim")
     async with running() as task:
+        await until(lambda: claiming.reached)
+        other.claim(0)
+        scene.database.pass_time(26)
+        claiming.release()
         await until(lambda: count(said)["name_taken"])
         other.claim(0)
         with pytest.raises(Misconfigured, match="name of its own with WATCHER_INSTANCE"):
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, PATIENCE)
     assert scene.database.outcomes(row) == []
 
 
