@@ -300,7 +300,10 @@ async def test_a_row_that_was_replayed_waits_since_then_and_not_since_it_was_ins
             "update public.trained_identities set status = 'pending', error_code = null, error_message = null where id = %s",
             (row,),
         )
-        found = await scraped(address)
+        async with asyncio.timeout(PATIENCE):
+            while (found := await scraped(address))[of("watcher_slots", "publish", "busy")] < 2:
+                pass
+        assert found[of("watcher_slots", "publish", "free")] == 0
         assert found[of("watcher_rows", "pending")] == 1
         assert 0 <= found[of("watcher_oldest_row_seconds", "pending")] < 7200
         tell_to_stop()
