@@ -342,14 +342,24 @@ begin
   end
   $function$;
 
-  -- The repos of the two rows that were published last in a namespace, without that row's.
+  -- Two of the repos that were published last in a namespace, without that row's: each user's newest first, that of the
+  -- row's own user last, since all of one user's repos may be disabled.
   create function public.watcher_newest_repos(p_namespace text, p_other_than uuid) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
-    select coalesce(jsonb_agg(model_id order by published_at desc), '[]') from (
-      select t.model_id, t.published_at from public.trained_identities t
+    with newest as (
+      select t.model_id, t.user_id, t.published_at from public.trained_identities t
       where t.status = 'published' and t.id <> p_other_than and starts_with(t.model_id, p_namespace || '/')
-      order by t.published_at desc limit 2
-    ) newest
+      order by t.published_at desc limit 1000
+    ),
+    places as (
+      select n.*, row_number() over (partition by n.user_id order by n.published_at desc) as place,
+        n.user_id = (select t.user_id from public.trained_identities t where t.id = p_other_than) as own
+      from newest n
+    ),
+    chosen as (
+      select row_number() over (order by p.place, p.own nulls first, p.published_at desc) as number, p.model_id from places p
+    )
+    select coalesce(jsonb_agg(c.model_id order by c.number), '[]') from chosen c where c.number <= 2
   $function$;
 
 

@@ -368,20 +368,26 @@ def test_what_was_spent_in_an_outage_is_given_back_once(database: Database) -> N
     assert worker.call("give_back", attempts=[attempt]) == 0
 
 
+def published(database: Database, user: UUID, namespace: str = "acme") -> UUID:
+    row = database.insert(user)
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    worker.reserve(attempt, namespace=namespace)
+    worker.call(
+        "complete",
+        attempt=attempt,
+        url="https://hub",
+        commit_sha="c",
+        training_config=psycopg.types.json.Jsonb({}),
+    )
+    return row
+
+
 def test_the_newest_repos_are_those_of_other_rows_in_the_namespace(database: Database) -> None:
     worker = Worker(database)
-    rows = []
-    for namespace in ("acme", "other", "acme", "acme"):
-        rows.append(database.insert(database.user()))
-        attempt = worker.claim_one()
-        worker.reserve(attempt, namespace=namespace)
-        worker.call(
-            "complete",
-            attempt=attempt,
-            url="https://hub",
-            commit_sha="c",
-            training_config=psycopg.types.json.Jsonb({}),
-        )
+    rows = [
+        published(database, database.user(), namespace) for namespace in ("acme", "other", "acme", "acme")
+    ]
     names = [database.row(row)["model_id"] for row in rows]
 
     def newest(but: UUID) -> Any:
@@ -390,6 +396,26 @@ def test_the_newest_repos_are_those_of_other_rows_in_the_namespace(database: Dat
     assert newest(rows[1]) == [names[3], names[2]]
     assert newest(rows[3]) == [names[2], names[0]]
     assert worker.call("newest_repos", namespace="nobody", other_than=rows[0]) == []
+
+
+def test_the_newest_repos_are_of_two_other_users_if_there_are(database: Database) -> None:
+    ada, bob, eve = (database.user() for _ in range(3))
+    worker = Worker(database)
+    names: dict[int, str] = {}
+
+    def newest(but: UUID) -> Any:
+        found = worker.call("newest_repos", namespace="acme", other_than=but)
+        return [number for name in found for number, one in names.items() if one == name]
+
+    row = published(database, bob)
+    for number, user in enumerate([ada, ada, eve, eve, bob]):
+        names[number] = database.row(published(database, user))["model_id"]
+        if number == 1:
+            assert newest(row) == [1, 0], "There is nobody else."
+        if number == 3:
+            assert newest(row) == [3, 1]
+    assert newest(row) == [3, 1], "That of the row's own user would come last."
+    assert newest(uuid4()) == [4, 3], "Of a row that is gone, nobody knows the user."
 
 
 def test_a_row_released_in_an_outage_is_claimed_after_those_that_are_due(database: Database) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ from watcher import __version__
 from watcher.engine.attempt import Attempts
 from watcher.engine.health import Health
 from watcher.engine.lease import Leases
-from watcher.engine.outages import PAUSE_FIRST, PAUSE_LONGEST, Outages, Refusal
+from watcher.engine.outages import PAUSE_FIRST, PAUSE_LONGEST, Outages, Probe, Refusal
 from watcher.engine.retry import within
 from watcher.engine.room import Room, find_room
 from watcher.engine.shared_name import SharedName
@@ -45,7 +45,7 @@ class Daemon:
         slots: Mapping[str, int],
         machine: str,
         startup_check: Callable[[], Awaitable[object]],
-        probe: Callable[[], Awaitable[object]],
+        probe: Probe,
     ) -> None:
         """`slots`: claims of each kind at the same time; `machine`: the name of this one.
 
@@ -182,16 +182,20 @@ class Daemon:
         self._name.free()
         if not claimed.claims and not self._slots.running:
             for refusal in room.tested:
-                self._end_outage(refusal)  # the probe succeeded, and there is no row to test it with
+                if not refusal.wait:
+                    self._end_outage(refusal)  # the probes succeeded, and there is no row to test it with
         # Slightly after the next work falls due, so that the claim finds it due.
         due = math.inf if claimed.next_due is None else max(claimed.next_due, 0.0) + 0.05
         return min(self._poll(), room.wait, due)
 
     async def _may_be_over(self, refusal: Refusal) -> bool:
+        if not await self._succeeds(self._probe, refusal):
+            return False
+        return refusal.probe is None or await self._succeeds(refusal.probe, refusal) or refusal.veto()
+
+    async def _succeeds(self, probe: Probe, refusal: Refusal) -> bool:
         try:
-            await within(self._health.request, self._probe(), of="Supabase or the Hub")
-            if refusal.probe is not None:
-                await within(self._health.request, refusal.probe(), of="Supabase or the Hub")
+            await within(self._health.request, probe(), of="Supabase or the Hub")
         except (Misconfigured, Outage, Transient) as error:
             # Also Misconfigured: it was configured correctly at startup, and may be again.
             self._outages.begin_refusal(str(error), kind=refusal.kind)
@@ -248,7 +252,8 @@ class Daemon:
         if claim.never_tried and self._attempts.works[claim.kind].announced:
             STAGES.labels("wait").observe(claim.age)
             self._feed.check_announced(claim.identity_id, age=claim.age)
-        self._slots.run(claim, self._carry(claim, requested_at, tested=self._outages.of(claim.kind)))
+        tested = [refusal for refusal in self._outages.of(claim.kind) if refusal.is_tried_by(claim.kind)]
+        self._slots.run(claim, self._carry(claim, requested_at, tested))
 
     def _on_slot_free(self) -> None:
         self._show_running()
@@ -259,18 +264,17 @@ class Daemon:
         self._health.running, self._health.busy = len(self._slots.running), self._slots.busy
         self._health.show()
 
-    async def _carry(self, claim: Claim, requested_at: float, *, tested: Refusal | None) -> None:
-        """Carry out one claim; any end but an Outage ends the outage that it tests."""
+    async def _carry(self, claim: Claim, requested_at: float, tested: Iterable[Refusal]) -> None:
+        """Carry out one claim; its success ends the outages that it tests: another end may precede what is refused."""
         try:
-            await self._attempts.carry(claim, requested_at=requested_at)
+            if await self._attempts.carry(claim, requested_at=requested_at):
+                for refusal in tested:
+                    self._end_outage(refusal)
         except Outage as error:
             kind = claim.kind if error.of_kind else None
-            self._outages.begin_refusal(str(error), kind=kind, probe=error.probe)
-            return
+            self._outages.begin_refusal(str(error), kind=kind, met_by=claim.kind, probe=error.probe)
         except LeaseLost:
             self._slots.keep_lost(claim.attempt, self._settings.lease)
-        if tested is not None:
-            self._end_outage(tested)
 
     def _end_outage(self, refusal: Refusal) -> None:
         if self._outages.end_refusal(refusal):

@@ -191,7 +191,7 @@ class Verbs:
         await self._rpc.call("watcher_give_back", p_attempts=list(attempts))
 
     async def newest_repos(self, namespace: str, *, other_than: str) -> list[str]:
-        """Return the repos of the two rows published last in a namespace, without that row."""
+        """Return two of the repos published last in a namespace, without that row's: of two other users, if there are."""
         names = await self._rpc.call("watcher_newest_repos", p_namespace=namespace, p_other_than=other_than)
         return read("watcher_newest_repos", lambda: [str(name) for name in names])
 
