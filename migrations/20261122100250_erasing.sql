@@ -198,9 +198,9 @@ begin
     if not exists (select from auth.users u where u.id = old.user_id) then
       insert into watcher.departures (digest) values (watcher.user_digest(old.user_id)) on conflict do nothing;
       if found and watcher.erases('photos') then
-        -- The first of the user's rows: the whole folder goes with it.
+        -- The first of the user's rows: the whole folder goes with it, found by the index; see watcher.may_upload.
         perform watcher.list_photos(old.id, array_agg(o.name), now()) from storage.objects o
-        where o.bucket_id = 'identity-images' and starts_with(o.name, old.user_id || '/');
+        where o.bucket_id = 'identity-images' and o.name ~>=~ (old.user_id || '/') and o.name ~<~ (old.user_id || '0');
         perform watcher.queue_erasure(old.id);
       end if;
     end if;
@@ -278,14 +278,17 @@ begin
   -- Photos that some row names by now, and whose object is not there any more, are nothing to erase.
   create function watcher.drop_needless_photos(p_identity_id uuid) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
-    with dropped as (
+    -- By hashing: a user may have thousands of rows.
+    with named as materialized (
+      select l.name from watcher.erase_lines l where l.identity_id = p_identity_id and l.what = 'photo'
+      intersect
+      select unnest(t.image_paths) from watcher.erasures e join public.trained_identities t on t.user_id = e.owner_id
+      where e.identity_id = p_identity_id
+    ), dropped as (
       delete from watcher.erase_lines l
       where l.identity_id = p_identity_id and l.what = 'photo' and (
         not exists (select from storage.objects o where o.id = l.object_id and o.name = l.name)
-        or exists (
-          select from watcher.erasures e join public.trained_identities t on t.user_id = e.owner_id
-          where e.identity_id = p_identity_id and l.name = any (t.image_paths)
-        ))
+        or l.name in (select name from named))
       returning not exists (select from storage.objects o where o.id = l.object_id and o.name = l.name) as gone
     )
     update watcher.erasures set photos = photos + (select count(*) from dropped where gone)
@@ -471,13 +474,19 @@ begin
 
   create table watcher.sweep (
     only_row boolean primary key default true check (only_row),
-    -- Users and names that look gone, left alone until they are confirmed; null where nothing is held back.
+    -- Users and names that look gone, and users of whose uploads no row is left, left alone until they are confirmed; null
+    -- where nothing is held back.
     held_users integer,
     held_names integer,
+    held_uploads integer,
     held_since timestamptz,
-    -- So many are confirmed.
+    -- So many are confirmed, and not yet erased.
     confirmed_users integer not null default 0,
     confirmed_names integer not null default 0,
+    confirmed_uploads integer not null default 0,
+    -- Users of whom the last sweep could not erase everything, and why the last of them.
+    failed integer not null default 0,
+    failed_because text,
     -- Up to where the bucket was looked through for uploads that no row names.
     after_object text not null default '',
     -- The next look through all folders and names, which takes long where there are many.
@@ -492,6 +501,7 @@ begin
     object_id uuid primary key,
     seen_at timestamptz not null default now()
   );
+  create index unnamed_objects_since on watcher.unnamed_objects (seen_at);
   alter table watcher.unnamed_objects enable row level security;
 
   create function watcher.sweep_id() returns uuid
@@ -505,8 +515,13 @@ begin
 
   insert into watcher.work (kind, identity_id, turn_at) values ('sweep', watcher.sweep_id(), now());
 
+  -- A sweep crashes no worker, since the database does all of it: however often its lease has expired, as after a time-out,
+  -- no daemon has to become free of other work for it.
   create function watcher.sweep_begin(p_identity_id uuid) returns jsonb
-  language sql immutable set search_path = pg_catalog, pg_temp as $function$ select '{}'::jsonb $function$;
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    update watcher.work set crashes = 0 where kind = 'sweep' and crashes > 0;
+    select '{}'::jsonb
+  $function$;
 
   create function watcher.sweep_progress(p_identity_ids uuid[], p_progress jsonb[]) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$ select $function$;
@@ -578,7 +593,7 @@ begin
     if p_forget or watcher.erases('photos') then
       select array_agg(name) into objects from (
         select o.name from storage.objects o
-        where o.bucket_id = 'identity-images' and starts_with(o.name, p_user || '/')
+        where o.bucket_id = 'identity-images' and o.name ~>=~ (p_user || '/') and o.name ~<~ (p_user || '0')
           and not exists (select from watcher.erase_lines l where l.object_id = o.id)
         limit 10000
       ) left_over;
@@ -594,34 +609,60 @@ begin
   end
   $function$;
 
+  -- Erases what is left of a user, or one row. What fails must not stop the rest, as where a table of the app still refers to
+  -- a row: it is counted, and tried again. So is what is met after 3 s: a request of the API is stopped after 8. Returns
+  -- whether it is listed.
+  create function watcher.sweep_one(p_user uuid, p_row uuid default null) returns boolean
+  language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $function$
+  begin
+    if clock_timestamp() > now() + interval '3 seconds' then
+      return false;
+    end if;
+    if p_row is null then
+      perform watcher.erase_user(p_user, 'folder', false);
+    else
+      perform watcher.lock_user(p_user);
+      delete from public.trained_identities where id = p_row;
+    end if;
+    return true;
+  exception when others then
+    update watcher.sweep set failed = failed + 1, failed_because = watcher.without_files(sqlerrm);
+    return false;
+  end
+  $function$;
+
+  -- At random, here and below: those that fail each time hold up none of the others.
   create function watcher.sweep_soft_deleted() returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
+    photos constant boolean := watcher.erases('photos');
     gone uuid;
   begin
     for gone in
       select u.id from auth.users u
       where u.deleted_at is not null and (
         exists (select from public.trained_identities t where t.user_id = u.id)
-        or exists (
-          select from storage.objects o where o.bucket_id = 'identity-images' and starts_with(o.name, u.id || '/')
+        or photos and exists (
+          select from storage.objects o
+          where o.bucket_id = 'identity-images' and o.name ~>=~ (u.id || '/') and o.name ~<~ (u.id || '0')
             and not exists (select from watcher.erase_lines l where l.object_id = o.id)))
-      limit 50
+      order by random() limit 50
     loop
-      perform watcher.erase_user(gone, 'folder', false);
+      perform watcher.sweep_one(gone);
     end loop;
   end
   $function$;
 
-  -- Users who have a folder or a row, but no account. Those whose account was seen to go may upload for a while; where nobody
-  -- saw it go, they only look gone. Returns how many of these are held back, null where none is.
-  create function watcher.sweep_missing_users(p_state watcher.sweep) returns integer
+  -- Users who have a folder or a row, but no account; folders only where they are to go. Those whose account was seen to go
+  -- may upload for a while; where nobody saw it go, they only look gone, and are held back where they are many.
+  create function watcher.sweep_missing_users(inout p_state watcher.sweep)
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
+    photos constant boolean := watcher.erases('photos');
     departed uuid[];
     missing uuid[];
-    held integer;
     gone uuid;
+    erased integer := 0;
   begin
     select coalesce(array_agg(owner) filter (where d.digest is not null), '{}'),
       coalesce(array_agg(owner) filter (where d.digest is null), '{}')
@@ -629,34 +670,44 @@ begin
     from (
       select watcher.folder_user(folder) as owner from (
         select distinct split_part(o.name, '/', 1) as folder from storage.objects o
-        where o.bucket_id = 'identity-images' and not exists (select from watcher.erase_lines l where l.object_id = o.id)
+        where photos and o.bucket_id = 'identity-images'
+          and not exists (select from watcher.erase_lines l where l.object_id = o.id)
       ) folders
       union
       select user_id from public.trained_identities
     ) owners
     left join watcher.departures d on d.digest = watcher.user_digest(owner)
     where owner is not null and not exists (select from auth.users u where u.id = owner);
+    p_state.held_users := null;
     if cardinality(missing) > p_state.confirmed_users
       and watcher.looks_like_a_restore(cardinality(missing), (select count(*) from auth.users))
     then
-      held := cardinality(missing);
+      p_state.held_users := cardinality(missing);
       missing := '{}';
     end if;
-    foreach gone in array (departed || missing)[1:50] loop
-      perform watcher.erase_user(gone, 'folder', false);
+    for gone in select id from unnest(departed || missing) id order by random() limit 50 loop
+      if watcher.sweep_one(gone) and gone = any (missing) then
+        erased := erased + 1;
+      end if;
     end loop;
-    return held;
+    if p_state.held_users is null then
+      p_state.confirmed_users := least(p_state.confirmed_users, cardinality(missing)) - erased;
+      p_state.confirmed_users := greatest(p_state.confirmed_users, 0);
+    end if;
   end
   $function$;
 
   -- Reserved names whose row is gone, though nothing has listed it.
-  create function watcher.sweep_missing_rows(p_state watcher.sweep) returns integer
+  create function watcher.sweep_missing_rows(inout p_state watcher.sweep)
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
+    at_once constant integer := 1000;
     missing text[];
   begin
+    p_state.held_names := null;
     if not watcher.erases('repos') then
-      return null;
+      p_state.confirmed_names := 0;
+      return;
     end if;
     select coalesce(array_agg(n.model_id), '{}') into missing from watcher.names n
     where not exists (select from public.trained_identities t where t.id = n.identity_id)
@@ -665,71 +716,92 @@ begin
     if cardinality(missing) > p_state.confirmed_names and watcher.looks_like_a_restore(
       cardinality(missing), (select count(*) from watcher.names) - cardinality(missing))
     then
-      return cardinality(missing);
+      p_state.held_names := cardinality(missing);
+      return;
     end if;
     perform watcher.open_erasure(n.identity_id, 'row', null),
       watcher.list_repo(n.identity_id, n.model_id, now(), true), watcher.queue_erasure(n.identity_id)
-    from watcher.names n where n.model_id = any (missing[1:1000]);
-    return null;
+    from watcher.names n where n.model_id = any (missing[1:at_once]);
+    p_state.confirmed_names := greatest(least(p_state.confirmed_names, cardinality(missing)) - at_once, 0);
   end
   $function$;
 
-  -- Uploads that no row has named for a week, a part of the bucket each time. Returns up to where.
-  create function watcher.sweep_unnamed(p_after text) returns text
-  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
-  declare
-    last text;
-    late record;
-    erasure uuid;
-  begin
+  -- Notes uploads that no row names, in a part of the bucket each time. Folders that are nobody's are not ours. Returns up to
+  -- where.
+  create function watcher.note_unnamed(p_after text) returns text
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    -- By hashing: a user may have thousands of rows.
     with part as (
       select o.id, o.name, watcher.folder_user(split_part(o.name, '/', 1)) as owner from storage.objects o
       where o.bucket_id = 'identity-images' and o.name > p_after order by o.name limit 1000
+    ), nameless as materialized (
+      select name from part where owner is not null
+      except
+      select unnest(t.image_paths) from public.trained_identities t where t.user_id in (select owner from part)
     ), unnamed as (
-      select part.* from part
-      where not exists (
-          select from public.trained_identities t where t.user_id = part.owner and part.name = any (t.image_paths))
+      select part.id from part
+      where part.name in (select name from nameless)
         and not exists (select from watcher.erase_lines l where l.object_id = part.id)
     ), named_again as (
       delete from watcher.unnamed_objects where object_id in (select id from part except select id from unnamed)
     ), noticed as (
       insert into watcher.unnamed_objects (object_id) select id from unnamed on conflict do nothing
     )
-    select case when count(*) = 1000 then max(name) else '' end into last from part;
-    if watcher.erases('photos') then
-      for late in
-        select watcher.folder_user(split_part(o.name, '/', 1)) as owner, array_agg(o.name) as names
+    select case when count(*) = 1000 then max(name) else '' end from part
+  $function$;
+
+  -- Uploads that no row has named for a week. Those of many users at once look as if the rows were missing.
+  create function watcher.sweep_unnamed(inout p_state watcher.sweep)
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    at_once constant integer := 100;
+    owners uuid[];
+    late record;
+    erasure uuid;
+  begin
+    delete from watcher.unnamed_objects u
+    where u.seen_at < now() - interval '8 days' and not exists (select from storage.objects o where o.id = u.object_id);
+    p_state.held_uploads := null;
+    if not watcher.erases('photos') then
+      p_state.confirmed_uploads := 0;
+      return;
+    end if;
+    select coalesce(array_agg(distinct watcher.folder_user(split_part(o.name, '/', 1))), '{}') into owners
+    from watcher.unnamed_objects u join storage.objects o on o.id = u.object_id
+    where u.seen_at < now() - interval '7 days'
+      and not exists (select from watcher.erase_lines l where l.object_id = o.id);
+    if cardinality(owners) > p_state.confirmed_uploads
+      and watcher.looks_like_a_restore(cardinality(owners), (select count(*) from auth.users))
+    then
+      p_state.held_uploads := cardinality(owners);
+      return;
+    end if;
+    for late in
+      select owner, array_agg(name) as names
+      from (
+        select watcher.folder_user(split_part(o.name, '/', 1)) as owner, o.name
         from watcher.unnamed_objects u join storage.objects o on o.id = u.object_id
         where u.seen_at < now() - interval '7 days'
           and not exists (select from watcher.erase_lines l where l.object_id = o.id)
-        group by 1 limit 100
-      loop
-        erasure := gen_random_uuid();
-        perform watcher.open_erasure(erasure, 'folder', late.owner);
-        perform watcher.list_photos(erasure, late.names, now());
-        perform watcher.queue_erasure(erasure);
-      end loop;
-    end if;
-    delete from watcher.unnamed_objects u
-    where u.seen_at < now() - interval '8 days' and not exists (select from storage.objects o where o.id = u.object_id);
-    return last;
+      ) uploads
+      where owner = any (owners[1:at_once]) group by owner
+    loop
+      erasure := gen_random_uuid();
+      perform watcher.open_erasure(erasure, 'folder', late.owner);
+      perform watcher.list_photos(erasure, late.names, now());
+      perform watcher.queue_erasure(erasure);
+    end loop;
+    p_state.confirmed_uploads := greatest(least(p_state.confirmed_uploads, cardinality(owners)) - at_once, 0);
   end
   $function$;
 
   -- Rows that are older than their receipt were restored from a backup: they are erased again.
   create function watcher.sweep_restored() returns void
-  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
-  declare
-    restored record;
-  begin
-    for restored in
-      select t.id, t.user_id from watcher.erasures e join public.trained_identities t on t.id = e.identity_id
-      where e.cause = 'row' and e.finished_at is not null and t.created_at < e.requested_at limit 100
-    loop
-      perform watcher.lock_user(restored.user_id);
-      delete from public.trained_identities where id = restored.id;
-    end loop;
-  end
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    select watcher.sweep_one(user_id, id) from (
+      select t.user_id, t.id from watcher.erasures e join public.trained_identities t on t.id = e.identity_id
+      where e.cause = 'row' and e.finished_at is not null and t.created_at < e.requested_at order by random() limit 100
+    ) restored
   $function$;
 
   -- What was kept for long enough: ended attempts for 90 days; receipts and digests for 400.
@@ -747,8 +819,15 @@ begin
       and not exists (select from watcher.names n where watcher.name_digest(n.model_id) = u.digest);
   $function$;
 
+  create function watcher.swept(p_result text) returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select jsonb_build_object('result', p_result, 'held_users', held_users, 'held_names', held_names,
+      'held_uploads', held_uploads, 'failed', failed) from watcher.sweep
+  $function$;
+
   -- Sweeps once and ends the attempt; the next one is due in watcher.sweep_seconds(). It leaves no entry in the history.
-  -- Returns {"result": "done" or "lost", "held_users": n or null, "held_names": n or null}.
+  -- Returns {"result": "done" or "lost", "held_users": n or null, "held_names": n or null, "held_uploads": n or null,
+  -- "failed": n}.
   create function public.watcher_sweep(p_attempt bigint) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -759,36 +838,35 @@ begin
     select * into mine from watcher.lock_attempt(p_attempt);
     select * into strict state from watcher.sweep for update;
     if not mine.held or mine.kind <> 'sweep' then
-      return jsonb_build_object('result', case when exists (
-        select from watcher.work w where w.kind = 'sweep' and w.waited = p_attempt) then 'done' else 'lost' end,
-        'held_users', state.held_users, 'held_names', state.held_names);
+      return watcher.swept(case when exists (
+        select from watcher.work w where w.kind = 'sweep' and w.waited = p_attempt) then 'done' else 'lost' end);
     end if;
+    update watcher.sweep set failed = 0, failed_because = null;
     perform watcher.sweep_restored();
     perform watcher.sweep_soft_deleted();
+    state.after_object := watcher.note_unnamed(state.after_object);
     if state.next_scan_at <= now() then
       began := clock_timestamp();
-      state.held_users := watcher.sweep_missing_users(state);
-      state.held_names := watcher.sweep_missing_rows(state);
-      state.held_since := case when coalesce(state.held_users, state.held_names) is not null
+      state := watcher.sweep_missing_users(state);
+      state := watcher.sweep_missing_rows(state);
+      state := watcher.sweep_unnamed(state);
+      state.held_since := case when coalesce(state.held_users, state.held_names, state.held_uploads) is not null
         then coalesce(state.held_since, now()) end;
-      state.confirmed_users := case when state.held_users is null then 0 else state.confirmed_users end;
-      state.confirmed_names := case when state.held_names is null then 0 else state.confirmed_names end;
       -- At most a hundredth of the time is spent on it.
       state.next_scan_at := now() + 100 * (clock_timestamp() - began);
     end if;
-    state.after_object := watcher.sweep_unnamed(state.after_object);
     perform watcher.sweep_history();
     update watcher.sweep set
-      held_users = state.held_users, held_names = state.held_names, held_since = state.held_since,
-      confirmed_users = state.confirmed_users, confirmed_names = state.confirmed_names,
-      after_object = state.after_object, next_scan_at = state.next_scan_at, swept_at = now();
+      held_users = state.held_users, held_names = state.held_names, held_uploads = state.held_uploads,
+      held_since = state.held_since, confirmed_users = state.confirmed_users, confirmed_names = state.confirmed_names,
+      confirmed_uploads = state.confirmed_uploads, after_object = state.after_object, next_scan_at = state.next_scan_at,
+      swept_at = now();
     delete from watcher.attempts where number = p_attempt;
     update watcher.work set
       turn_at = null, next_at = now() + make_interval(secs => watcher.sweep_seconds()), isolated_for = null, waited = p_attempt,
       spent = 0, crashes = 0, shutdowns = 0, unsures = 0, lost_answers = 0, last_reason = null
     where id = mine.work_id;
-    return jsonb_build_object(
-      'result', 'done', 'held_users', state.held_users, 'held_names', state.held_names);
+    return watcher.swept('done');
   end
   $function$;
 
@@ -807,7 +885,7 @@ begin
       'repos', (select count(*) from watcher.names n
         join public.trained_identities t on t.id = n.identity_id where t.user_id = p_user),
       'photos', (select count(*) from storage.objects o
-        where o.bucket_id = 'identity-images' and starts_with(o.name, p_user || '/')),
+        where o.bucket_id = 'identity-images' and o.name ~>=~ (p_user || '/') and o.name ~<~ (p_user || '0')),
       'open', (select count(*) from watcher.erasures where owner_id = p_user),
       'account', exists (select from auth.users where id = p_user and deleted_at is null),
       'erasures', '[]'::jsonb
@@ -827,7 +905,8 @@ begin
     select jsonb_build_object(
       'open', (select count(*) from watcher.erasures where finished_at is null),
       'oldest_seconds', (select extract(epoch from now() - min(requested_at)) from watcher.erasures where finished_at is null),
-      'held_users', s.held_users, 'held_names', s.held_names,
+      'held_users', s.held_users, 'held_names', s.held_names, 'held_uploads', s.held_uploads,
+      'failed', s.failed, 'failed_because', s.failed_because,
       'swept_seconds_ago', extract(epoch from now() - s.swept_at)
     ) from watcher.sweep s
   $function$;
@@ -889,12 +968,14 @@ begin
   end
   $function$;
 
-  -- Lets the next sweep erase what it holds back. Returns what that is: {"users": n, "names": n}.
+  -- Lets the next sweeps erase what is held back. Returns what that is: {"users": n, "names": n, "uploads": n}.
   create function public.watcher_confirm_sweep() returns jsonb
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
     update watcher.sweep set
-      confirmed_users = coalesce(held_users, 0), confirmed_names = coalesce(held_names, 0), next_scan_at = now()
-    returning jsonb_build_object('users', confirmed_users, 'names', confirmed_names)
+      confirmed_users = coalesce(held_users, confirmed_users), confirmed_names = coalesce(held_names, confirmed_names),
+      confirmed_uploads = coalesce(held_uploads, confirmed_uploads), next_scan_at = now()
+    returning jsonb_build_object('users', coalesce(held_users, 0), 'names', coalesce(held_names, 0),
+      'uploads', coalesce(held_uploads, 0))
   $function$;
 
   -- Adds receipts that a restored backup has lost: rows under these ids that are older than now are erased again.
@@ -929,7 +1010,7 @@ begin
       'objects', (select coalesce(jsonb_agg(jsonb_build_object(
           'name', o.name, 'created_at', o.created_at, 'metadata', o.metadata) order by o.name), '[]')
         from storage.objects o
-        where o.bucket_id = 'identity-images' and starts_with(o.name, p_user || '/')),
+        where o.bucket_id = 'identity-images' and o.name ~>=~ (p_user || '/') and o.name ~<~ (p_user || '0')),
       'open_erasures', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', e.identity_id, 'cause', e.cause, 'requested_at', e.requested_at,
           'lines', (select coalesce(jsonb_agg(jsonb_build_object('what', l.what, 'name', l.name) order by l.id), '[]')

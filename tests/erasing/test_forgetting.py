@@ -263,10 +263,29 @@ async def test_the_sweep_says_once_what_it_holds_back(
         await carry(attempts, verbs, "sweep")
         scene.database.pass_time(30)
     assert [event for event in events if event["log_level"] == "warning"] == [
-        {"event": "sweep_held", "log_level": "warning", "users": 4, "names": 0}
+        {"event": "sweep_held", "log_level": "warning", "users": 4, "names": 0, "uploads": 0}
         | {key: value for key, value in events[0].items() if key in {"identity", "attempt"}}
     ]
     assert isinstance(attempts.works["sweep"], Sweeper)
+
+
+async def test_the_sweep_says_once_that_a_part_of_it_failed(
+    scene: Scene, verbs: Verbs, attempts: Attempts, events: list[structlog.typing.EventDict]
+) -> None:
+    user = scene.database.row(scene.insert())["user_id"]
+    scene.database.run(
+        "update auth.users set deleted_at = now() where id = %s", [user], role="supabase_admin"
+    )
+    scene.database.run(
+        "insert into watcher.work (kind, identity_id, turn_at) values ('sweep', watcher.sweep_id(), now())"
+    )
+    with psycopg.connect(scene.database.dsn("supabase_admin")) as locker:
+        locker.execute("select from public.trained_identities for update")
+        for _ in range(2):
+            await carry(attempts, verbs, "sweep")
+            scene.database.run("update watcher.work set next_at = now() where kind = 'sweep'")
+        locker.rollback()
+    assert [event["failed"] for event in events if event["event"] == "sweep_failed"] == [1]
 
 
 async def test_no_log_line_names_a_person_a_file_or_a_repo(

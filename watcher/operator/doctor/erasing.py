@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from watcher.errors import Misconfigured, WatcherError
 from watcher.hub.repos import Hub
 from watcher.operator.doctor.finding import Finding, unanswered
-from watcher.operator.erasing_screens import held
+from watcher.operator.erasing_screens import failed, held
 from watcher.operator.format import count, duration
 from watcher.operator.queries import Queries
 from watcher.settings.settings import Settings
@@ -27,6 +27,9 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
     yield _open(summary["open"], summary["oldest_seconds"], answer["open"])
     if sentence := held(summary):
         yield Finding("erasures", "error", sentence, "watcher erasures --confirm")
+    if sentence := failed(summary):
+        remedy = "Have what refers to it go with it, as with `on delete cascade`; the sweep tries again."
+        yield Finding("erasures", "error", sentence, remedy)
     async for finding in _namespaces(settings, answer["namespaces"]):
         yield finding
     if str(answer["versioning"] or "").lower() not in _UNVERSIONED:
