@@ -110,26 +110,31 @@ begin
     where w.next_at is not null and (excluded.turn_at is not null or excluded.next_at < w.next_at)
   $function$;
 
+  -- Until when a request of an earlier attempt of this kind may land that nobody saw answered; null if there is none.
+  create function watcher.may_land_until(p_identity_id uuid, p_kind text) returns timestamptz
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select max(coalesce(a.ended_at, now())) + make_interval(secs => 1.25 * watcher.late_seconds()) from watcher.attempts a
+    where a.identity_id = p_identity_id and a.kind = p_kind and not a.answered
+      and coalesce(a.ended_at, now()) > now() - make_interval(secs => watcher.late_seconds())
+  $function$;
+
   -- Lists a repo. Its name is never reserved again. It is not touched before the attempt that runs can write no more, and
   -- looked at once more if that or another one may have sent something that nobody saw answered.
   create function watcher.list_repo(p_identity_id uuid, p_name text, p_due_at timestamptz, p_unless_running boolean)
   returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
-    unanswered timestamptz;
     writing timestamptz;
   begin
     insert into watcher.used_names (digest) values (watcher.name_digest(p_name)) on conflict do nothing;
-    select max(coalesce(a.ended_at, now())) into unanswered from watcher.attempts a
-    where a.identity_id = p_identity_id and a.kind = 'publish' and not a.answered
-      and coalesce(a.ended_at, now()) > now() - make_interval(secs => watcher.late_seconds());
     if p_unless_running then
       select max(a.lease_expires_at) into writing from watcher.attempts a
       where a.identity_id = p_identity_id and a.kind = 'publish' and a.ended_at is null and a.lease_expires_at > now();
     end if;
     insert into watcher.erase_lines (identity_id, what, name, due_at, look_again_at)
     values (p_identity_id, 'repo', p_name, greatest(p_due_at, writing),
-      greatest(unanswered, writing) + make_interval(secs => 1.25 * watcher.late_seconds()))
+      greatest(watcher.may_land_until(p_identity_id, 'publish'),
+        writing + make_interval(secs => 1.25 * watcher.late_seconds())))
     on conflict on constraint one_line_a_thing do update set
       due_at = least(erase_lines.due_at, excluded.due_at),
       look_again_at = greatest(erase_lines.look_again_at, excluded.look_again_at);
@@ -275,6 +280,16 @@ begin
     for each row execute function watcher.refuse_erased();
 
 
+  -- Photos whose object is gone are refused for as long as a deletion of ours may land: Storage deletes whatever is under the
+  -- key by then.
+  create function watcher.keep_gone_photos(p_identity_id uuid) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    update watcher.erase_lines l set gone_at = coalesce(l.gone_at, now()), look_again_at = u.until
+    from (select watcher.may_land_until(p_identity_id, 'erase') as until) u
+    where l.identity_id = p_identity_id and l.what = 'photo' and u.until is not null
+      and not exists (select from storage.objects o where o.id = l.object_id and o.name = l.name)
+  $function$;
+
   -- Photos that some row names by now, and whose object is not there any more, are nothing to erase.
   create function watcher.drop_needless_photos(p_identity_id uuid) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
@@ -286,7 +301,7 @@ begin
       where e.identity_id = p_identity_id
     ), dropped as (
       delete from watcher.erase_lines l
-      where l.identity_id = p_identity_id and l.what = 'photo' and (
+      where l.identity_id = p_identity_id and l.what = 'photo' and (l.gone_at is null or l.look_again_at <= now()) and (
         not exists (select from storage.objects o where o.id = l.object_id and o.name = l.name)
         or l.name in (select name from named))
       returning not exists (select from storage.objects o where o.id = l.object_id and o.name = l.name) as gone
@@ -298,8 +313,9 @@ begin
 
   -- The functions that the engine calls; see 20261122100100_work.sql.
 
-  -- {"lines": [{"id": n, "what": "repo" or "photo", "name": its name or key, "ours": boolean}], "last_reason": why it was put
-  -- off}; at most 1000 lines, which is what Storage deletes in one request. Photos are left out while their user changes
+  -- {"lines": [{"id": n, "what": "repo" or "photo", "name": its name or key, "ours": boolean, "kept": whether a row is there
+  -- whose repo it is, because something has cancelled the row's deletion}], "last_reason": why it was put off}; at most 1000
+  -- lines, which is what Storage deletes in one request. Photos are left out while their user changes
   -- something: what that names must not go.
   create function watcher.erase_begin(p_identity_id uuid) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
@@ -314,11 +330,13 @@ begin
     photos := erasure.owner_id is null
       or pg_try_advisory_xact_lock(hashtextextended('watcher.open_rows ' || erasure.owner_id, 0));
     if photos then
+      perform watcher.keep_gone_photos(p_identity_id);
       perform watcher.drop_needless_photos(p_identity_id);
     end if;
     return jsonb_build_object('lines', (
       select coalesce(jsonb_agg(jsonb_build_object(
-        'id', l.id, 'what', l.what, 'name', l.name, 'ours', l.ours) order by l.id), '[]')
+        'id', l.id, 'what', l.what, 'name', l.name, 'ours', l.ours, 'kept', l.what = 'repo' and exists (
+          select from public.trained_identities t where t.id = p_identity_id and t.model_id = l.name)) order by l.id), '[]')
       from (
         select * from watcher.erase_lines
         where identity_id = p_identity_id and (photos or what <> 'photo')
@@ -358,11 +376,11 @@ begin
   $function$;
 
 
-  -- The number of photos of the attempt's that are due and still in the bucket.
-  create function public.watcher_erase_left(p_attempt bigint) returns integer
+  -- The number of photos among these lines of the attempt's that are still in the bucket.
+  create function public.watcher_erase_left(p_attempt bigint, p_lines bigint[]) returns integer
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select count(*)::integer from watcher.attempts a
-    join watcher.erase_lines l on l.identity_id = a.identity_id and l.what = 'photo' and l.due_at <= now()
+    join watcher.erase_lines l on l.identity_id = a.identity_id and l.what = 'photo' and l.id = any (p_lines)
     join storage.objects o on o.id = l.object_id and o.name = l.name
     where a.number = p_attempt and a.kind = 'erase'
   $function$;
@@ -383,10 +401,12 @@ begin
   end
   $function$;
 
-  -- The things of p_gone were seen to be gone, or not to be ours: the attempt is done. A repo that is to be looked at once
+  -- The things of p_gone were seen to be gone, or, those of p_foreign, not to be ours: the attempt is done. A repo that is to be looked at once
   -- more keeps its line and its name until then; a photo keeps its line while it is in the bucket, and the attempt counts as
   -- deferred. When nothing is left, a receipt stays. Returns 'done' or 'lost', as every write-back does.
-  create function public.watcher_erased(p_attempt bigint, p_gone bigint[], p_answered boolean default false) returns text
+  create function public.watcher_erased(
+    p_attempt bigint, p_gone bigint[], p_answered boolean default false, p_foreign bigint[] default '{}'
+  ) returns text
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
@@ -416,17 +436,18 @@ begin
     perform watcher.end_attempt(p_attempt, case when photos_left > 0 then 'deferred' else 'erased' end, null,
       case when photos_left > 0 then photo_left end, p_answered);
 
-    -- A deletion of ours that was not answered may land later, too. It finds nothing: the name is never used again.
+    perform watcher.keep_gone_photos(mine.identity_id);
+    -- A deletion of a repo that was not answered may land later, too. It finds nothing: the name is never used again.
     update watcher.erase_lines set gone_at = now(), ours = false where id = any (seen) and look_again_at > now();
     delete from watcher.names n using watcher.erase_lines l
     where l.id = any (seen) and l.gone_at is distinct from now() and l.what = 'repo' and n.model_id = l.name;
     with gone as (
-      delete from watcher.erase_lines where id = any (seen) and gone_at is distinct from now() returning what
+      delete from watcher.erase_lines where id = any (seen) and gone_at is distinct from now() returning id, what
     )
     update watcher.erasures e set
       repos = e.repos + counts.repos, photos = e.photos + counts.photos
     from (
-      select count(*) filter (where what = 'repo') as repos, count(*) filter (where what = 'photo') as photos from gone
+      select count(*) filter (where what = 'repo' and id <> all (p_foreign)) as repos, count(*) filter (where what = 'photo') as photos from gone
     ) counts
     where e.identity_id = mine.identity_id;
 

@@ -102,6 +102,19 @@ def test_nothing_of_a_person_stays_in_the_database(database: Database) -> None:
             assert word not in text, table["name"]
 
 
+def test_only_the_photos_of_the_claim_are_counted_as_left(database: Database) -> None:
+    """Those beyond its thousand things, and those that fell due since, are for the next claim."""
+    identity, _ = published(database)
+    delete(database, identity)
+    worker = Worker(database)
+    [claim] = worker.claim({"erase": 1})
+    photos = [thing for thing in claim["details"]["lines"] if thing["what"] == "photo"]
+    database.unstore([photo["name"] for photo in photos[1:]])
+    for some, left in ((photos, 1), (photos[1:], 0)):
+        lines = [photo["id"] for photo in some]
+        assert worker.call("erase_left", attempt=claim["attempt"], lines=lines) == left
+
+
 def test_a_photo_that_two_rows_name_stays_until_the_second_goes(database: Database) -> None:
     user = database.user()
     paths = database.upload(user, 4)

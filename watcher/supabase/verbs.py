@@ -139,14 +139,18 @@ class Verbs:
         """Record that the repo of this line was found to be ours, before anything of it is deleted."""
         await self._write_back("watcher_settle_repo", attempt, p_line=line)
 
-    async def erase_left(self, attempt: int) -> int:
-        """Return how many of the photos that the attempt erases are still in the bucket."""
-        left = await self._rpc.call("watcher_erase_left", p_attempt=attempt)
+    async def erase_left(self, attempt: int, lines: Sequence[int]) -> int:
+        """Return how many of these photos that the attempt erases are still in the bucket."""
+        left = await self._rpc.call("watcher_erase_left", p_attempt=attempt, p_lines=list(lines))
         return read("watcher_erase_left", lambda: int(left))
 
-    async def erased(self, attempt: int, lines: Sequence[int], *, answered: bool) -> None:
-        """End the attempt; what these lines list is gone."""
-        await self._write_back("watcher_erased", attempt, p_gone=list(lines), p_answered=answered)
+    async def erased(
+        self, attempt: int, lines: Sequence[int], *, answered: bool, foreign: Sequence[int] = ()
+    ) -> None:
+        """End the attempt; what these lines list is gone, or, those of `foreign`, is not ours."""
+        await self._write_back(
+            "watcher_erased", attempt, p_gone=list(lines), p_answered=answered, p_foreign=list(foreign)
+        )
 
     async def sweep(self, attempt: int) -> tuple[Held, int]:
         """Sweep, and end the attempt.
