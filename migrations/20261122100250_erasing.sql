@@ -169,7 +169,9 @@ begin
   declare
     due timestamptz;
   begin
-    due := now() + case when p_forget then 0 else watcher.limit_of('erase_after_hours') end * interval '1 hour';
+    -- A deleted account goes at once.
+    due := now() + case when p_forget or watcher.departed_error(p_row.user_id) is not null then 0
+      else watcher.limit_of('erase_after_hours') end * interval '1 hour';
     perform watcher.open_erasure(p_row.id, 'row', p_row.user_id,
       not exists (select from auth.users u where u.id = p_row.user_id));
     update watcher.erasures set attempts = (select count(*) from watcher.attempts where identity_id = p_row.id)
@@ -181,6 +183,8 @@ begin
         union
         select p_row.model_id where p_row.model_id is not null
       ) n;
+    else
+      update watcher.names set owner_digest = watcher.user_digest(p_row.user_id) where identity_id = p_row.id;
     end if;
     if p_forget or watcher.erases('photos') then
       perform watcher.list_photos(p_row.id, p_row.image_paths, due);
@@ -194,6 +198,15 @@ begin
     select sha256(convert_to(p_user::text, 'UTF8'))
   $function$;
 
+  -- What of a user's is to go later by the settings goes now, a repo once no attempt can write to it.
+  create function watcher.hasten_erasures(p_user uuid) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    update watcher.erase_lines l set due_at = case l.what when 'photo' then now() else now() + interval '10 minutes' end
+    from watcher.erasures e
+    where e.identity_id = l.identity_id and e.owner_id = p_user and l.due_at > now() + interval '10 minutes';
+    select watcher.queue_erasure(e.identity_id) from watcher.erasures e where e.owner_id = p_user
+  $function$;
+
   -- An account must always go: where the deletion comes through it, an error here leaves the rest to the sweep. A user's
   -- own deletion of a row is refused instead.
   create function watcher.on_row_deleted() returns trigger
@@ -202,11 +215,14 @@ begin
     perform watcher.list_row(old);
     if not exists (select from auth.users u where u.id = old.user_id) then
       insert into watcher.departures (digest) values (watcher.user_digest(old.user_id)) on conflict do nothing;
-      if found and watcher.erases('photos') then
-        -- The first of the user's rows: the whole folder goes with it, found by the index; see watcher.may_upload.
-        perform watcher.list_photos(old.id, array_agg(o.name), now()) from storage.objects o
-        where o.bucket_id = 'identity-images' and o.name ~>=~ (old.user_id || '/') and o.name ~<~ (old.user_id || '0');
-        perform watcher.queue_erasure(old.id);
+      if found then
+        perform watcher.hasten_erasures(old.user_id);
+        if watcher.erases('photos') then
+          -- The first of the user's rows: the whole folder goes with it, found by the index; see watcher.may_upload.
+          perform watcher.list_photos(old.id, array_agg(o.name), now()) from storage.objects o
+          where o.bucket_id = 'identity-images' and o.name ~>=~ (old.user_id || '/') and o.name ~<~ (old.user_id || '0');
+          perform watcher.queue_erasure(old.id);
+        end if;
       end if;
     end if;
     return old;
@@ -588,6 +604,7 @@ begin
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     deleted public.trained_identities;
+    kept watcher.names;
     rows integer := 0;
     objects text[];
     erasure uuid;
@@ -605,11 +622,16 @@ begin
       opened := opened || deleted.id;
     end loop;
     if p_forget then
-      -- What is to go later by the settings goes now, a repo once no attempt can write to it.
-      update watcher.erase_lines l set due_at = case l.what when 'photo' then now() else now() + interval '10 minutes' end
-      from watcher.erasures e
-      where e.identity_id = l.identity_id and e.owner_id = p_user and l.due_at > now() + interval '10 minutes';
-      perform watcher.queue_erasure(e.identity_id) from watcher.erasures e where e.owner_id = p_user;
+      for kept in
+        select * from watcher.names where owner_digest = watcher.user_digest(p_user)
+      loop
+        perform watcher.open_erasure(kept.identity_id, 'row', p_user);
+        perform watcher.list_repo(kept.identity_id, kept.model_id, now(), true);
+        opened := opened || kept.identity_id;
+      end loop;
+    end if;
+    if p_forget or watcher.departed_error(p_user) is not null then
+      perform watcher.hasten_erasures(p_user);
     end if;
     if p_forget or watcher.erases('photos') then
       select array_agg(name) into objects from (
@@ -830,7 +852,7 @@ begin
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
     delete from watcher.attempts where number in (
       select a.number from watcher.attempts a
-      where a.ended_at < now() - interval '90 days' order by a.number limit 1000);
+      where a.ended_at < now() - interval '90 days' limit 1000);
     delete from watcher.erasures where identity_id in (
       select identity_id from watcher.erasures where finished_at < now() - interval '400 days' limit 1000);
     delete from watcher.departures where digest in (
@@ -904,7 +926,8 @@ begin
     select jsonb_build_object(
       'rows', (select count(*) from public.trained_identities where user_id = p_user),
       'repos', (select count(*) from watcher.names n
-        join public.trained_identities t on t.id = n.identity_id where t.user_id = p_user),
+        left join public.trained_identities t on t.id = n.identity_id
+        where t.user_id = p_user or n.owner_digest = watcher.user_digest(p_user)),
       'photos', (select count(*) from storage.objects o
         where o.bucket_id = 'identity-images' and o.name ~>=~ (p_user || '/') and o.name ~<~ (p_user || '0')),
       'open', (select count(*) from watcher.erasures where owner_id = p_user),
@@ -1027,7 +1050,8 @@ begin
           'name', n.model_id, 'identity_id', n.identity_id, 'reserved_at', n.reserved_at) order by n.reserved_at), '[]')
         from watcher.names n where n.identity_id in (
           select id from public.trained_identities where user_id = p_user
-          union select identity_id from watcher.erasures where owner_id = p_user)),
+          union select identity_id from watcher.erasures where owner_id = p_user)
+          or n.owner_digest = watcher.user_digest(p_user)),
       'objects', (select coalesce(jsonb_agg(jsonb_build_object(
           'name', o.name, 'created_at', o.created_at, 'metadata', o.metadata) order by o.name), '[]')
         from storage.objects o

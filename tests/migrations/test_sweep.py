@@ -382,3 +382,17 @@ def test_uploads_of_many_that_no_row_names_wait_to_be_confirmed(database: Databa
     assert worker.call("confirm_sweep") == {"users": 0, "names": 0, "uploads": 2}
     assert worker.sweep() == NOTHING_HELD
     assert len(photos_listed(database)) == 2
+
+
+def test_history_that_is_not_old_enough_is_not_read(database: Database) -> None:
+    database.overwrite(
+        "insert into watcher.attempts (work_id, kind, identity_id, instance, run_id, alone, look_only, lease_expires_at, "
+        "ended_at, outcome) select n, 'publish', gen_random_uuid(), 'host', gen_random_uuid(), false, false, now(), now(), "
+        "'published' from generate_series(1, 3000) n"
+    )
+    database.overwrite(
+        "insert into watcher.used_names (digest) select sha256(n::text::bytea) from generate_series(1, 3000) n"
+    )
+    database.run("analyze watcher.attempts, watcher.used_names")
+    for table in ("watcher.attempts", "watcher.used_names"):
+        assert rows_read(database, "select watcher.sweep_history()", table) <= 100, table

@@ -38,7 +38,7 @@ def forget(*, user: UUID, yes: bool, dry_run: bool, as_json: bool) -> None:
     planned = queries.ask(lambda database: database.forget(str(user), dry_run=True))
     if not (as_json and (yes or dry_run)):
         click.echo("\n".join(erasing_screens.plan(planned)), err=as_json)
-    nothing = not (planned["rows"] or planned["photos"])
+    nothing = not (planned["rows"] or planned["repos"] or planned["photos"])
     if dry_run or nothing:
         if as_json:
             terminal.print_json(planned)

@@ -12,7 +12,7 @@ from watcher.operator.format import ago, count, duration, moment, plain
 
 def plan(planned: Mapping[str, Any]) -> list[str]:
     """Say what `watcher forget` would erase."""
-    if not (planned["rows"] or planned["photos"]):
+    if not (planned["rows"] or planned["repos"] or planned["photos"]):
         lines = ["There is nothing of this user to erase."]
     else:
         things = [
