@@ -83,7 +83,7 @@ def _plain_log() -> Iterator[None]:
 
     And no tracebacks with local variables, each of which takes a second.
     """
-    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
     levels = [logger.level for logger in _LOGGERS]
     yield

@@ -145,11 +145,12 @@ async def test_a_name_that_another_machine_used_is_waited_for_whatever_wakes_the
     scene: Scene, running: Running, said: Said
 ) -> None:
     Worker(scene.database, "test", machine="elsewhere").claim()
-    scene.database.pass_time(28)
     async with running():
         await until(lambda: count(said)["name_taken"])
-        row = await asyncio.to_thread(scene.insert)
-        await until(lambda: scene.database.status(row) == "published")
+        rows = [await asyncio.to_thread(scene.insert)]
+        scene.database.pass_time(31)
+        rows.append(await asyncio.to_thread(scene.insert))
+        await until(lambda: {scene.database.status(row) for row in rows} == {"published"})
     assert count(said)["name_taken"] == 1
     [line] = [line for line in said if line["event"] == "name_taken"]
     assert "Another machine (elsewhere) runs a watcher as instance test" in line["reason"]
@@ -300,7 +301,10 @@ async def test_a_row_that_was_replayed_waits_since_then_and_not_since_it_was_ins
             "update public.trained_identities set status = 'pending', error_code = null, error_message = null where id = %s",
             (row,),
         )
-        found = await scraped(address)
+        async with asyncio.timeout(PATIENCE):
+            while (found := await scraped(address))[of("watcher_slots", "publish", "busy")] < 2:
+                pass
+        assert found[of("watcher_slots", "publish", "free")] == 0
         assert found[of("watcher_rows", "pending")] == 1
         assert 0 <= found[of("watcher_oldest_row_seconds", "pending")] < 7200
         tell_to_stop()
