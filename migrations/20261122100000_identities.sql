@@ -266,7 +266,7 @@ begin
     waits_until timestamptz
   );
   create index retries_by_identity on watcher.retries (identity_id);
-  create index retries_waiting on watcher.retries (user_id, waits_until) where waits_until is not null;
+  create index retries_by_user on watcher.retries (user_id, waits_until);
   alter table watcher.retries enable row level security;
 
   -- Counts rows and retries of a user. Called under the user's lock.
@@ -374,9 +374,10 @@ begin
     due timestamptz;
     taken timestamptz;
   begin
-    delete from watcher.retries where identity_id = p_identity and retried_at < now() - interval '1 hour';
+    delete from watcher.retries
+    where user_id = p_user and retried_at < now() - interval '1 hour' and coalesce(waits_until < now(), true);
     select count(*) - watcher.limit_of('retries_per_row_per_hour', p_user) into too_many
-    from watcher.retries where identity_id = p_identity;
+    from watcher.retries where identity_id = p_identity and retried_at >= now() - interval '1 hour';
     if too_many >= 0 then
       due := now() + least(30 * power(2, least(too_many, 20)), 3600) * interval '1 second';
     elsif watcher.retries_of_the_hour(p_user) >= watcher.limit_of('retries_per_hour', p_user) then

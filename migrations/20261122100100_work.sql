@@ -95,6 +95,7 @@ begin
     check ((ended_at is null) = (outcome is null))
   ) with (fillfactor = 80);
   create index attempts_by_identity on watcher.attempts (identity_id, number);
+  create index attempts_ended on watcher.attempts (ended_at) where ended_at is not null;
   -- Work is held by its attempt that has not ended; there is at most one.
   create unique index attempts_holding on watcher.attempts (work_id) where ended_at is null;
   alter table watcher.attempts enable row level security;

@@ -167,6 +167,8 @@ begin
     seconds bigint not null,
     identity_id uuid not null,
     reserved_at timestamptz not null default now(),
+    -- SHA-256 of the user's id, where the row was deleted and the settings keep its repo: the user may ask to be forgotten.
+    owner_digest bytea,
     unique (namespace, slug, seconds)
   );
   create index names_by_identity on watcher.names (identity_id);
@@ -177,6 +179,7 @@ begin
     digest bytea primary key,
     used_at timestamptz not null default now()
   );
+  create index used_names_since on watcher.used_names (used_at);
   alter table watcher.used_names enable row level security;
 
   create function watcher.name_digest(p_name text) returns bytea

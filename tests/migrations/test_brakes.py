@@ -177,6 +177,18 @@ def test_a_user_has_so_many_immediate_retries_in_all(database: Database) -> None
     assert retry(database, other, of_another) == [0]
 
 
+def test_retries_of_the_hour_before_are_dropped_with_the_next_one_of_any_row(database: Database) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    first, second = database.insert(user, paths), database.insert(user, paths)
+    end_all(database)
+    retry(database, user, first)
+    database.pass_time(3601)
+    end_all(database)
+    retry(database, user, second)
+    assert [row["identity_id"] for row in database.run("select identity_id from watcher.retries")] == [second]
+
+
 def test_the_operators_replay_neither_waits_nor_counts(database: Database) -> None:
     user = database.user()
     row = database.insert(user)

@@ -102,6 +102,19 @@ def test_nothing_of_a_person_stays_in_the_database(database: Database) -> None:
             assert word not in text, table["name"]
 
 
+def test_only_the_photos_of_the_claim_are_counted_as_left(database: Database) -> None:
+    """Those beyond its thousand things, and those that fell due since, are for the next claim."""
+    identity, _ = published(database)
+    delete(database, identity)
+    worker = Worker(database)
+    [claim] = worker.claim({"erase": 1})
+    photos = [thing for thing in claim["details"]["lines"] if thing["what"] == "photo"]
+    database.unstore([photo["name"] for photo in photos[1:]])
+    for some, left in ((photos, 1), (photos[1:], 0)):
+        lines = [photo["id"] for photo in some]
+        assert worker.call("erase_left", attempt=claim["attempt"], lines=lines) == left
+
+
 def test_a_photo_that_two_rows_name_stays_until_the_second_goes(database: Database) -> None:
     user = database.user()
     paths = database.upload(user, 4)
@@ -471,3 +484,41 @@ def test_receipts_that_a_backup_has_lost_can_be_put_back(database: Database) -> 
     assert worker.call("restore_receipts", ids=[lost]) == 0
     with pytest.raises(psycopg.errors.CheckViolation):
         database.insert(database.user(), id=lost)
+
+
+def test_a_repo_that_was_kept_is_found_when_its_user_is_forgotten(database: Database) -> None:
+    database.run("insert into watcher.limits (name, value) values ('erase_repos', 0)")
+    identity, name = published(database)
+    user = database.row(identity)["user_id"]
+    _, others = published(database)
+    delete(database, identity)
+    worker = Worker(database)
+    erase(database, worker)
+    assert str(user) not in str(receipt(database, identity))
+    assert [repo["name"] for repo in worker.call("export", user=user)["repos"]] == [name]
+    assert worker.call("forget", user=user, dry_run=True)["repos"] == 1
+    assert worker.call("forget", user=user)["erasures"] == [str(identity)]
+    erase(database, worker)
+    assert receipt(database, identity)["repos"] == 1
+    assert [row["model_id"] for row in database.run("select model_id from watcher.names")] == [others]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_deleted_account_goes_at_once_whatever_the_settings_say_of_rows(
+    database: Database, soft: bool
+) -> None:
+    database.run("insert into watcher.limits (name, value) values ('erase_after_hours', 720)")
+    user = database.user()
+    before, name = published(database, user)
+    identity, other = published(database, user)
+    delete(database, before)
+    assert lines(database, before)[name]["due_in"] > 700 * 3600
+    if soft:
+        database.run("update auth.users set deleted_at = now()", role="supabase_auth_admin")
+        Worker(database).sweep()
+    else:
+        database.delete_account(user)
+    assert lines(database, identity)[other]["due_in"] <= 0
+    due = [line["due_in"] for of in (before, identity) for line in lines(database, of).values()]
+    assert len(due) >= 8
+    assert max(due) <= 600

@@ -121,7 +121,14 @@ def test_what_the_sweep_holds_back_is_confirmed(scene: Scene) -> None:
     for command in ("erasures", "status"):
         assert "leaves 3 users without an account alone" in watcher(scene, command).output
     done = watcher(scene, "erasures", "--confirm")
-    assert "The next sweep erases what is left of 3 users without an account." in done.output
+    assert "The next sweeps erase what is left of 3 users without an account." in done.output
+
+
+def test_what_the_sweep_could_not_erase_is_shown_with_the_reason(scene: Scene) -> None:
+    scene.database.run("update watcher.sweep set failed = 2, failed_because = 'A constraint.'")
+    for command in ("erasures", "status", "doctor"):
+        shown = " ".join(watcher(scene, command).output.split())
+        assert "The sweep could not erase what is left of 2 users: A constraint." in shown, command
 
 
 def test_receipts_are_put_back_after_a_restore(scene: Scene, tmp_path: Path) -> None:

@@ -38,10 +38,9 @@ def plan(planned: Mapping[str, Any]) -> list[str]:
 
 
 def confirmed(answer: Mapping[str, int]) -> str:
-    """Say what the next sweep may erase."""
-    if not (answer["users"] or answer["names"]):
-        return "Nothing is held back."
-    return f"The next sweep erases what is left of {_held(answer['users'], answer['names'])}."
+    """Say what the next sweeps may erase."""
+    sentence = _held(answer["users"], answer["names"], answer["uploads"])
+    return f"The next sweeps erase what is left of {sentence}." if sentence else "Nothing is held back."
 
 
 def overdue(summary: Mapping[str, Any]) -> str:
@@ -52,25 +51,34 @@ def overdue(summary: Mapping[str, Any]) -> str:
 
 def held(summary: Mapping[str, Any]) -> str | None:
     """Say what the sweep holds back, None if nothing."""
-    users, names = summary["held_users"] or 0, summary["held_names"] or 0
-    if not (users or names):
+    sentence = _held(*(summary[f"held_{what}"] or 0 for what in ("users", "names", "uploads")))
+    if not sentence:
         return None
     return (
-        f"The sweep leaves {_held(users, names)} alone: so many at once look like a restore. If they are gone for good: "
+        f"The sweep leaves {sentence} alone: so many at once look like a restore. If they are gone for good: "
         "watcher erasures --confirm"
     )
 
 
-def _held(users: int, names: int) -> str:
+def failed(summary: Mapping[str, Any]) -> str | None:
+    """Say what the last sweep could not erase, None if nothing."""
+    if not summary["failed"]:
+        return None
+    users = count(summary["failed"], "user")
+    return f"The sweep could not erase what is left of {users}: {plain(summary['failed_because'])}"
+
+
+def _held(users: int, names: int, uploads: int) -> str:
     parts = [f"{count(users, 'user')} without an account"] if users else []
     parts += [f"{count(names, 'repo')} without a row"] if names else []
+    parts += [f"the uploads of {count(uploads, 'user')} that no row names"] if uploads else []
     return " and ".join(parts)
 
 
 def erasures(answer: Mapping[str, Any]) -> RenderableType:
     """Show the answer of `watcher_erasures`."""
     parts: list[RenderableType] = []
-    if sentence := held(answer["summary"]):
+    for sentence in filter(None, (held(answer["summary"]), failed(answer["summary"]))):
         parts += [Text(sentence, "yellow"), Text()]
     parts.append(_open(answer["open"], answer["summary"]["open"]))
     if answer["receipts"]:
@@ -138,6 +146,4 @@ def notices(erasing: Mapping[str, Any]) -> list[str]:
     notices = []
     if erasing["open"]:
         notices.append(f"{count(erasing['open'], 'erasure')} open, {overdue(erasing)}: watcher erasures")
-    if (sentence := held(erasing)) is not None:
-        notices.append(sentence)
-    return notices
+    return [*notices, *filter(None, (held(erasing), failed(erasing)))]

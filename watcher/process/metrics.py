@@ -83,7 +83,8 @@ OLDEST_ERASURE = Gauge(
 )
 SWEEP_HELD = Gauge(
     "watcher_sweep_held",
-    "Users without an account and repos without a row that the sweep leaves alone until `watcher erasures --confirm`.",
+    "Users without an account or with uploads without a row, and repos without a row, that the sweep leaves alone until "
+    "`watcher erasures --confirm`.",
     registry=REGISTRY,
 )
 FEED_ALIVE = Gauge(

@@ -42,9 +42,11 @@ class Held:
     users: int = 0
     names: int = 0
     """Of repos, whose row is missing."""
+    uploads: int = 0
+    """Users with uploads that no row has named for a week."""
 
     def __bool__(self) -> bool:
-        return bool(self.users or self.names)
+        return bool(self.users or self.names or self.uploads)
 
 
 class Verbs:
@@ -137,21 +139,29 @@ class Verbs:
         """Record that the repo of this line was found to be ours, before anything of it is deleted."""
         await self._write_back("watcher_settle_repo", attempt, p_line=line)
 
-    async def erase_left(self, attempt: int) -> int:
-        """Return how many of the photos that the attempt erases are still in the bucket."""
-        left = await self._rpc.call("watcher_erase_left", p_attempt=attempt)
+    async def erase_left(self, attempt: int, lines: Sequence[int]) -> int:
+        """Return how many of these photos that the attempt erases are still in the bucket."""
+        left = await self._rpc.call("watcher_erase_left", p_attempt=attempt, p_lines=list(lines))
         return read("watcher_erase_left", lambda: int(left))
 
-    async def erased(self, attempt: int, lines: Sequence[int], *, answered: bool) -> None:
-        """End the attempt; what these lines list is gone."""
-        await self._write_back("watcher_erased", attempt, p_gone=list(lines), p_answered=answered)
+    async def erased(
+        self, attempt: int, lines: Sequence[int], *, answered: bool, foreign: Sequence[int] = ()
+    ) -> None:
+        """End the attempt; what these lines list is gone, or, those of `foreign`, is not ours."""
+        await self._write_back(
+            "watcher_erased", attempt, p_gone=list(lines), p_answered=answered, p_foreign=list(foreign)
+        )
 
-    async def sweep(self, attempt: int) -> Held:
-        """Sweep, and end the attempt; returns what the sweep leaves alone until the operator confirms it."""
+    async def sweep(self, attempt: int) -> tuple[Held, int]:
+        """Sweep, and end the attempt.
+
+        Returns what is left alone until the operator confirms it, and of how many users something could not be erased.
+        """
         answer = await self._rpc.object("watcher_sweep", p_attempt=attempt)
         if answer.get("result") == "lost":
             raise _lost(attempt)
-        return read("watcher_sweep", lambda: Held(answer["held_users"] or 0, answer["held_names"] or 0))
+        held = ("held_users", "held_names", "held_uploads")
+        return read("watcher_sweep", lambda: (Held(*(answer[name] or 0 for name in held)), answer["failed"]))
 
     async def fail(
         self, attempt: int, code: str, message: str, *, answered: bool, image: int | None = None

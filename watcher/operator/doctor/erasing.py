@@ -6,7 +6,7 @@ from typing import Any
 from watcher.errors import Misconfigured, WatcherError
 from watcher.hub.repos import Hub
 from watcher.operator.doctor.finding import Finding, unanswered
-from watcher.operator.erasing_screens import held, overdue
+from watcher.operator.erasing_screens import failed, held, overdue
 from watcher.operator.format import count
 from watcher.operator.queries import Queries
 from watcher.settings.settings import Settings
@@ -28,6 +28,9 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
     yield _open(summary, answer["open"])
     if sentence := held(summary):
         yield Finding("erasures", "error", sentence, "watcher erasures --confirm")
+    if sentence := failed(summary):
+        remedy = "Have what refers to it go with it, as with `on delete cascade`; the sweep tries again."
+        yield Finding("erasures", "error", sentence, remedy)
     async for finding in _namespaces(settings, answer["namespaces"]):
         yield finding
     if str(answer["versioning"] or "").lower() not in _UNVERSIONED:
