@@ -620,6 +620,13 @@ begin
     select case when p_folder ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then p_folder::uuid end
   $function$;
 
+  -- The names of repos of a user's deleted rows that the settings keep.
+  create function watcher.kept_names(p_user uuid) returns setof watcher.names
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select * from watcher.names n where n.owner_digest = watcher.user_digest(p_user)
+      and not exists (select from watcher.erase_lines l where l.name = n.model_id and l.what = 'repo')
+  $function$;
+
   -- Deletes a user's rows, which lists what they have left, and lists what else is in the user's folder. With p_forget, also
   -- what the settings would keep. Takes the user's lock before the rows, as the user's own changes do. Returns the number
   -- of rows and of photos that were listed, and the erasures.
@@ -627,13 +634,18 @@ begin
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     deleted public.trained_identities;
-    kept watcher.names;
     rows integer := 0;
     objects text[];
     erasure uuid;
     opened uuid[] := '{}';
   begin
     perform watcher.lock_user(p_user);
+    if p_forget then
+      select coalesce(array_agg(distinct identity_id), '{}') into opened from watcher.kept_names(p_user);
+      perform watcher.open_erasure(n.identity_id, 'row', p_user),
+        watcher.list_repo(n.identity_id, n.model_id, now(), true), watcher.queue_erasure(n.identity_id)
+      from watcher.kept_names(p_user) n;
+    end if;
     for deleted in
       select * from public.trained_identities where user_id = p_user order by id for update
     loop
@@ -644,16 +656,6 @@ begin
       rows := rows + 1;
       opened := opened || deleted.id;
     end loop;
-    if p_forget then
-      for kept in
-        select * from watcher.names where owner_digest = watcher.user_digest(p_user)
-      loop
-        perform watcher.open_erasure(kept.identity_id, 'row', p_user);
-        perform watcher.list_repo(kept.identity_id, kept.model_id, now(), true);
-        perform watcher.queue_erasure(kept.identity_id);
-        opened := opened || kept.identity_id;
-      end loop;
-    end if;
     if p_forget or watcher.departed_error(p_user) is not null then
       opened := opened || watcher.hasten_erasures(p_user);
     end if;
@@ -951,8 +953,8 @@ begin
     select jsonb_build_object(
       'rows', (select count(*) from public.trained_identities where user_id = p_user),
       'repos', (select count(*) from watcher.names n
-        left join public.trained_identities t on t.id = n.identity_id
-        where t.user_id = p_user or n.owner_digest = watcher.user_digest(p_user))
+          join public.trained_identities t on t.id = n.identity_id where t.user_id = p_user)
+        + (select count(*) from watcher.kept_names(p_user))
         + (select count(*) from watcher.postponed_lines(p_user) where what = 'repo'),
       'photos', (select count(*) from storage.objects o
         where o.bucket_id = 'identity-images' and o.name ~>=~ (p_user || '/') and o.name ~<~ (p_user || '0')),
@@ -1000,7 +1002,8 @@ begin
         greatest(extract(epoch from w.next_at - now()), 0) as due_in_seconds,
         (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.what = 'repo' and l.gone_at is null) as repos_left,
-        (select count(*) from watcher.erase_lines l where l.identity_id = e.identity_id and l.what = 'photo') as photos_left,
+        (select count(*) from watcher.erase_lines l
+          where l.identity_id = e.identity_id and l.what = 'photo' and l.gone_at is null) as photos_left,
         (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.gone_at is not null) as to_look_again
       from watcher.open_erasures() o join watcher.erasures e on e.identity_id = o.identity_id

@@ -123,7 +123,7 @@ def test_a_photo_that_two_rows_name_stays_until_the_second_goes(database: Databa
     [claim] = Worker(database).claim({"erase": 1})
     assert [thing["name"] for thing in claim["details"]["lines"]] == [paths[0]]
     database.unstore([paths[0]])
-    Worker(database).erased(claim["attempt"])
+    Worker(database).erased(claim["attempt"], answered=True)
     assert receipt(database, first)["finished_at"] is not None
     delete(database, second)
     erase(database, Worker(database))
@@ -154,7 +154,8 @@ def test_the_same_path_uploaded_anew_is_another_object_and_stays(database: Datab
     # It is uploaded anew while the erasure runs.
     database.unstore(paths)
     database.store(paths)
-    Worker(database).erased(claim["attempt"], [thing["id"] for thing in claim["details"]["lines"]])
+    listed = [thing["id"] for thing in claim["details"]["lines"]]
+    Worker(database).erased(claim["attempt"], listed, answered=True)
     assert receipt(database, identity)["finished_at"] is not None
     assert database.value("select count(*) from storage.objects") == 3
 

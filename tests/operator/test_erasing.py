@@ -80,7 +80,7 @@ def test_erasures_say_why_they_wait_and_then_are_receipts(scene: Scene) -> None:
     assert watcher(scene, "erasures").output.splitlines()[0] == "No erasure is open."
     identity = deleted(scene)
     worker = Worker(scene.database)
-    worker.defer(worker.claim_one(kind="erase"), "The Hub is away.")
+    worker.defer(worker.claim_one(kind="erase"), "The Hub is away.", answered=True)
     [line] = [line for line in watcher(scene, "erasures").output.splitlines() if str(identity) in line]
     assert "1 repo, 3 photos" in line
     assert "The Hub is away." in line
