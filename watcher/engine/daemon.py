@@ -21,8 +21,9 @@ from watcher.errors import LeaseLost, Misconfigured, Outage, Transient
 from watcher.identity import Claim
 from watcher.process.metrics import STAGES
 from watcher.settings.settings import Settings
+from watcher.supabase.answers import Claims
 from watcher.supabase.realtime import Feed
-from watcher.supabase.verbs import Claims, Verbs
+from watcher.supabase.verbs import Verbs
 
 log = structlog.get_logger(__name__)
 

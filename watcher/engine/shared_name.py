@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from watcher.errors import Misconfigured
-from watcher.supabase.verbs import NameTaken
+from watcher.supabase.answers import NameTaken
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,8 @@ import structlog
 from watcher.engine.lease import Lease
 from watcher.engine.work import Done
 from watcher.identity import Claim
-from watcher.supabase.verbs import Held, Verbs
+from watcher.supabase.answers import Held
+from watcher.supabase.verbs import Verbs
 
 log = structlog.get_logger(__name__)
 

@@ -260,9 +260,7 @@ def _load(kind: type[S], **values: Any) -> S:
             values["_secrets_dir"] = credentials
         return kind(**values)
     except ValidationError as error:
-        problems = [
-            _sentence(kind, problem["loc"][0], problem["type"], problem["msg"]) for problem in error.errors()
-        ]
+        problems = [_sentence(kind, one["loc"][0], one["type"], one["msg"]) for one in error.errors()]
         raise Misconfigured("; ".join(problems) + ".") from None
 
 
@@ -288,10 +286,8 @@ def _check_files(kind: type[BaseSettings], folder: Path) -> None:
 
 
 def _sentence(kind: type[BaseSettings], name: str | int, problem: str, message: str) -> str:
-    description = next(
-        (field.description for field in kind.model_fields.values() if name in _names(field.validation_alias)),
-        "",
-    )
+    fields = (field for field in kind.model_fields.values() if name in _names(field.validation_alias))
+    description = next((field.description for field in fields), "")
     if problem == "missing":
         return f"{name} is not set ({description})"
     return f"{name} is invalid: {message.removeprefix('Value error, ')} ({description})"

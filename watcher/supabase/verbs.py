@@ -1,52 +1,17 @@
 """The verbs: one method for each SQL function through which the daemon reads and writes, named as in the schema."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from watcher import __version__
 from watcher.errors import LeaseLost, Misconfigured, Rejected, Wait
-from watcher.identity import Claim, Publication
+from watcher.identity import Publication
 from watcher.process.text import private_reason, storable
+from watcher.supabase.answers import Claims, Held, claims
 from watcher.supabase.rpc import NoFunction, Rpc, malformed, read
 
 # The newest migration that this version knows, and the oldest that it works with.
 SCHEMA = "20261122100300"
-
-
-@dataclass(frozen=True, slots=True)
-class NameTaken:
-    """Another machine runs a daemon of this name."""
-
-    machine: str
-    seconds: float
-    """Until it counts as gone, unless it is heard again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """The result of a claim request."""
-
-    claims: tuple[Claim, ...]
-    next_due: float | None
-    """Seconds until other work falls due, as known now; None if there is none."""
-    name_taken: NameTaken | None = None
-    """Set, and nothing claimed, while another machine goes by this name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What looks gone but may only be missing, as in the middle of a restore."""
-
-    users: int = 0
-    names: int = 0
-    """Of repos, whose row is missing."""
-    uploads: int = 0
-    """Users with uploads that no row has named for a week."""
-
-    def __bool__(self) -> bool:
-        return bool(self.users or self.names or self.uploads)
 
 
 class Verbs:
@@ -84,14 +49,7 @@ class Verbs:
             p_machine=machine,
             p_extra=list(extra),
         )
-        return read(
-            "watcher_claim",
-            lambda: Claims(
-                claims=tuple(_claim(line) for line in result["claims"]),
-                next_due=None if result["next_due_seconds"] is None else _seconds(result["next_due_seconds"]),
-                name_taken=_name_taken(result.get("name_taken")),
-            ),
-        )
+        return read("watcher_claim", lambda: claims(result))
 
     async def renew(
         self, progress: Mapping[int, Mapping[str, object]], lease: float
@@ -298,32 +256,5 @@ def _lost(attempt: int) -> LeaseLost:
     return LeaseLost(f"Attempt {attempt} no longer holds its row.")
 
 
-def _name_taken(answer: Mapping[str, Any] | None) -> NameTaken | None:
-    return (
-        None if answer is None else NameTaken(storable(str(answer["machine"])), _seconds(answer["seconds"]))
-    )
-
-
-def _seconds(number: Any) -> float:
-    """Return a duration; raises ValueError unless it is finite."""
-    seconds = float(number)
-    if not math.isfinite(seconds):
-        raise ValueError(number)
-    return seconds
-
-
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
-
-
-def _claim(line: dict[str, Any]) -> Claim:
-    return Claim(
-        attempt=int(line["attempt"]),
-        kind=str(line["kind"]),
-        identity_id=str(line["identity_id"]),
-        details=dict(line["details"].items()),
-        look_only=bool(line["look_only"]),
-        exhausted=line["exhausted"],
-        never_tried=bool(line["never_tried"]),
-        age=_seconds(line["age_seconds"]),
-    )
