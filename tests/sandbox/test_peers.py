@@ -145,10 +145,15 @@ def test_05_files_are_copied_in_a_commit(api: HfApi) -> None:
     assert (refused.status_code, "pointed to a file that does not exist" in refused.text) == (400, True)
 
 
-def test_06_a_path_with_a_backslash_and_a_file_that_is_a_folder_are_refused(api: HfApi) -> None:
-    with pytest.raises(HfHubHTTPError) as backslash:
+def test_06_a_path_out_of_the_repo_and_a_file_that_is_a_folder_are_refused(api: HfApi) -> None:
+    with pytest.raises(HfHubHTTPError) as outside:
         commit(api, CommitOperationAdd("..\\ddd", b"x"))
-    assert backslash.value.response.status_code == 422
+    assert outside.value.response.status_code == 422
+    odd = "folder/..\\..\\..\\file"  # accepted: it is the client that refuses to write to such a path
+    commit(api, CommitOperationAdd(odd, b"x"))
+    assert odd in api.list_repo_files("alice/Probe")
+    with pytest.raises(ValueError, match="Invalid filename"):
+        api.hf_hub_download("alice/Probe", odd)
     commit(api, CommitOperationAdd("d/x.txt", b"x"))
     before = api.model_info("alice/Probe").sha
     for clash in ("d", "d/x.txt/y"):
