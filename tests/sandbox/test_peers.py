@@ -163,6 +163,13 @@ def test_06_a_path_out_of_the_repo_and_a_file_that_is_a_folder_are_refused(api: 
     assert api.model_info("alice/Probe").sha == before
 
 
+def test_a_pull_request_is_not_imitated_also_of_who_may_only_read(api: HfApi, site: Site) -> None:
+    site.api("hf_bob").create_repo("bob/open", private=False)
+    for repo in ("alice/Probe", "bob/open"):
+        with pytest.raises(HfHubHTTPError, match="The sandbox does not imitate pull requests"):
+            commit(api, CommitOperationAdd("a.txt", b"a"), repo=repo, create_pr=True)
+
+
 def test_07_a_setting_that_is_not_imitated_is_refused_and_changes_nothing(api: HfApi) -> None:
     with pytest.raises(HfHubHTTPError, match="The sandbox does not imitate gated repos"):
         api.update_repo_settings("alice/Probe", gated="manual", private=False)
