@@ -234,6 +234,8 @@ def test_10_and_11_changed_rows_are_sorted_and_nulls_are_left_out(project: Proje
     assert changed.json() == [{"id": 2}, {"id": 1}]
     stripped = {"accept": "application/vnd.pgrst.array+json;nulls=stripped"}
     answer = rest.get("/channels?order=id", headers=stripped)
+    one = {"accept": "application/vnd.pgrst.object+json;nulls=stripped"}
+    assert rest.get("/channels?id=eq.3", headers=one).json() == {"id": 3}
     assert answer.json() == [
         {"id": 1, "slug": "public", "data": {}},
         {"id": 2, "slug": "random", "data": {}},
