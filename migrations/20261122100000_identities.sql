@@ -134,6 +134,14 @@ begin
   $function$;
 
 
+  -- It becomes a part of prompts: one to four plain words.
+  create function watcher.trigger_word_error(word text) returns text
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
+    select case when word !~ '^[A-Za-z0-9]+([ _-][A-Za-z0-9]+){0,3}$' or char_length(word) > 40
+      then 'The trigger word must be one to four words of A-Z, a-z and 0-9, 40 characters at most.' end
+  $function$;
+
+
   -- Names the first image that is not in the bucket; null where all are.
   create function watcher.missing_image_error(paths text[]) returns text
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
@@ -153,7 +161,9 @@ begin
     -- Kept by triggers, since Realtime's events lack generated columns.
     num_training_images integer not null default 0,
     status text not null default 'pending'
-      constraint status_is_known check (status in ('pending', 'publishing', 'published', 'failed')),
+      constraint status_is_known check (
+        status in ('pending', 'publishing', 'published', 'training', 'ready', 'failed')
+      ),
     model_id text,
     images_published integer not null default 0,
     training_config jsonb,
@@ -164,16 +174,28 @@ begin
     error_code text constraint error_code_is_a_word check (error_code ~ '^[a-z_]+$'),
     error_message text,
     error_image integer,
+    -- Whether a LoRA is to be trained on the published photos; the end of the training sets it to false.
+    train boolean not null default false,
+    trigger_word text
+      constraint trigger_word_is_plain check (watcher.trigger_word_error(trigger_word) is null),
+    training_requested_at timestamptz,
+    training_waits_until timestamptz,
+    training_url text,
+    training_commit_sha text,
+    training_seconds integer,
+    sample_paths text[],
+    training_error_code text constraint training_error_code_is_a_word check (training_error_code ~ '^[a-z_]+$'),
+    training_error_message text,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     constraint image_paths_are_the_users_own check (watcher.paths_error(user_id, image_paths) is null),
     constraint progress_is_within_bounds check (images_published between 0 and num_training_images),
     constraint only_pending_rows_wait check (next_attempt_at is null or status = 'pending'),
     constraint published_rows_say_where check (
-      num_nulls(huggingface_repo_url, commit_sha, published_at) = case status when 'published' then 0 else 3 end
+      num_nulls(huggingface_repo_url, commit_sha, published_at) = case when status in ('published', 'training', 'ready') then 0 else 3 end
     ),
     constraint published_rows_are_whole check (
-      status <> 'published'
+      status not in ('published', 'training', 'ready')
       or (model_id is not null and training_config is not null and images_published = num_training_images)
     ),
     constraint failed_rows_say_why check (
@@ -181,6 +203,24 @@ begin
     ),
     constraint only_failed_rows_blame_an_image check (
       error_image is null or (status = 'failed' and error_image between 1 and num_training_images)
+    ),
+    constraint requested_trainings_say_since_when check ((training_requested_at is not null) = train),
+    constraint only_waiting_trainings_wait check (
+      training_waits_until is null or (train and status in ('published', 'ready'))
+    ),
+    constraint training_rows_are_asked_for check (status <> 'training' or train),
+    -- A row that is trained again keeps its weights until there are new ones.
+    constraint ready_rows_have_weights check (
+      training_commit_sha is not null and status in ('ready', 'training')
+      or training_commit_sha is null and status <> 'ready'
+    ),
+    constraint weights_are_described check (
+      (training_seconds is null) = (training_commit_sha is null)
+      and (sample_paths is null or training_commit_sha is not null)
+    ),
+    constraint failed_trainings_say_why check (
+      (training_error_code is null) = (training_error_message is null)
+      and (training_error_code is null or (not train and status in ('published', 'ready')))
     )
   );
   alter table public.trained_identities enable row level security;
@@ -188,6 +228,12 @@ begin
   comment on table public.trained_identities is
     'One row per identity: the frontend inserts it as pending, the daemon publishes it.';
   comment on column public.trained_identities.next_attempt_at is 'While pending: the time of the next attempt.';
+  comment on column public.trained_identities.train is
+    'Whether a LoRA is to be trained: set it at insert, or on a published or ready row; false withdraws it while it waits.';
+  comment on column public.trained_identities.training_waits_until is
+    'While a training waits for a limit: when it is tried next.';
+  comment on column public.trained_identities.sample_paths is
+    'Where ready: the first pictures, in the bucket identity-samples.';
   comment on column public.trained_identities.error_image is
     'While failed, where one image is at fault: its number, from 1 in the order of image_paths.';
 
@@ -196,7 +242,10 @@ begin
     where status in ('pending', 'publishing');
   create index trained_identities_publishing on public.trained_identities (id) where status = 'publishing';
   create index trained_identities_failed on public.trained_identities (updated_at) where status = 'failed';
-  create index trained_identities_published on public.trained_identities (published_at) where status = 'published';
+  create index trained_identities_published on public.trained_identities (published_at)
+    where status in ('published', 'training', 'ready');
+  create index trained_identities_to_train on public.trained_identities (id)
+    where train and status in ('published', 'training', 'ready');
 
 
   -- Serializes the changes of one user until the end of the transaction. Locks the account first, as its deletion does,
@@ -226,7 +275,8 @@ begin
       (7, 'erase_photos', 1, 0, 1, false,
         'whether the photos of a deleted row that no other row names are erased: 1 if so, 0 if not'),
       (8, 'erase_after_hours', 0, 0, 8760, false,
-        'hours from the deletion of a row to its erasure; the photos of a deleted account do not wait')
+        'hours from the deletion of a row to its erasure; the photos of a deleted account do not wait'),
+      (9, 'trainings_per_day', 1, 0, 1000, true, 'trainings of a user that start within a day, in UTC')
   $function$;
 
   create table watcher.limits (
@@ -254,6 +304,7 @@ begin
     hour timestamptz not null,
     rows integer not null default 0,
     retries integer not null default 0,
+    trainings integer not null default 0,
     primary key (user_id, hour)
   );
   alter table watcher.usage enable row level security;
@@ -269,13 +320,16 @@ begin
   create index retries_by_user on watcher.retries (user_id, waits_until);
   alter table watcher.retries enable row level security;
 
-  -- Counts rows and retries of a user. Called under the user's lock.
-  create function watcher.count_usage(p_user uuid, p_rows integer, p_retries integer) returns void
+  -- Counts rows, retries and trainings of a user. Called under the user's lock, but for trainings, of which only one at a
+  -- time is started.
+  create function watcher.count_usage(p_user uuid, p_rows integer, p_retries integer, p_trainings integer default 0)
+  returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
     delete from watcher.usage where user_id = p_user and hour < now() - interval '2 days';
-    insert into watcher.usage as u (user_id, hour, rows, retries)
-    values (p_user, date_trunc('hour', now(), 'UTC'), p_rows, p_retries)
-    on conflict (user_id, hour) do update set rows = u.rows + excluded.rows, retries = u.retries + excluded.retries;
+    insert into watcher.usage as u (user_id, hour, rows, retries, trainings)
+    values (p_user, date_trunc('hour', now(), 'UTC'), p_rows, p_retries, p_trainings)
+    on conflict (user_id, hour) do update set
+      rows = u.rows + excluded.rows, retries = u.retries + excluded.retries, trainings = u.trainings + excluded.trainings;
   $function$;
 
   -- The rows of the last 24 hours, and what came before in the hour in which those begin: never too few.
@@ -289,6 +343,12 @@ begin
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select coalesce(ceil(sum(retries * least(1, extract(epoch from hour + interval '2 hours' - now()) / 3600))), 0)::bigint
     from watcher.usage where user_id = p_user and hour > now() - interval '2 hours'
+  $function$;
+
+  create function watcher.trainings_of_the_day(p_user uuid) returns bigint
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select coalesce(sum(trainings), 0) from watcher.usage
+    where user_id = p_user and hour >= date_trunc('day', now(), 'UTC')
   $function$;
 
   create function watcher.check_open_rows(owner uuid) returns void
@@ -313,6 +373,7 @@ begin
     refusal text;
   begin
     new.num_training_images := coalesce(cardinality(new.image_paths), 0);
+    new.training_requested_at := case when new.train then now() end;
     -- Row-level security, which is checked after this trigger, refuses a forged status or user.
     if new.status is distinct from 'pending'
       or (select auth.jwt()) is not null and new.user_id is distinct from (select auth.uid())
@@ -320,7 +381,8 @@ begin
       return new;
     end if;
     refusal := coalesce(
-      watcher.name_error(new.identity_name), watcher.paths_error(new.user_id, new.image_paths)
+      watcher.name_error(new.identity_name), watcher.paths_error(new.user_id, new.image_paths),
+      watcher.trigger_word_error(new.trigger_word)
     );
     if refusal is not null then
       raise exception using errcode = 'check_violation', message = refusal;
@@ -417,6 +479,7 @@ begin
         where user_id = p_user and status in ('pending', 'publishing'))
       when 'rows_per_day' then watcher.rows_of_the_day(p_user)
       when 'retries_per_hour' then watcher.retries_of_the_hour(p_user)
+      when 'trainings_per_day' then watcher.trainings_of_the_day(p_user)
       when 'objects' then (select count(*) from storage.objects
         where bucket_id = 'identity-images' and name ~>=~ (p_user || '/') and name ~<~ (p_user || '0'))
     end
@@ -448,6 +511,14 @@ begin
   begin
     new.updated_at := now();
     new.num_training_images := cardinality(new.image_paths);
+    if new.train and not old.train then
+      new.training_requested_at := now();
+      new.training_error_code := null;
+      new.training_error_message := null;
+    elsif not new.train then
+      new.training_requested_at := null;
+      new.training_waits_until := null;
+    end if;
     if old.status = 'failed' and new.status = 'pending' then
       -- Users are bound by the limits and need all images uploaded; the operator's replay is not checked.
       if (select auth.uid()) is not null then
@@ -479,6 +550,10 @@ begin
     if (old.status, new.status) not in (
       ('pending', 'publishing'),    -- claim
       ('publishing', 'published'),  -- complete
+      ('published', 'training'),    -- a training starts
+      ('ready', 'training'),
+      ('training', 'ready'),        -- trained, or failed where there were weights before
+      ('training', 'published'),    -- failed
       ('publishing', 'failed'),     -- fail
       ('publishing', 'pending'),    -- defer, release
       ('pending', 'failed'),        -- the budget is spent and no repo can exist

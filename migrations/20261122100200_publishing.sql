@@ -46,7 +46,7 @@ begin
         then 'It was tried again several times within an hour, so it waits.' end)
       on conflict (identity_id, kind) do update set turn_at = excluded.turn_at, next_at = excluded.next_at
       where (w.turn_at, w.next_at) is distinct from (excluded.turn_at, excluded.next_at);
-    elsif new.status in ('published', 'failed') then
+    elsif new.status <> 'publishing' then
       delete from watcher.work where identity_id = new.id and kind = 'publish';
       delete from watcher.rejections where identity_id = new.id;
     elsif old.next_attempt_at is not null then
@@ -311,7 +311,8 @@ begin
     end if;
     -- One at a time, so that the third sees the other two.
     perform pg_advisory_xact_lock(hashtextextended('watcher.rejections', 0));
-    select max(published_at) into last_published from public.trained_identities where status = 'published';
+    select max(published_at) into last_published from public.trained_identities
+    where status in ('published', 'training', 'ready');
     insert into watcher.rejections as r (identity_id) values (mine.identity_id)
     on conflict (identity_id) do update set last_at = now()
     returning r.first_at into since;
@@ -351,7 +352,7 @@ begin
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     with newest as (
       select t.model_id, t.user_id, t.published_at from public.trained_identities t
-      where t.status = 'published' and t.id <> p_other_than and starts_with(t.model_id, p_namespace || '/')
+      where t.status in ('published', 'training', 'ready') and t.id <> p_other_than and starts_with(t.model_id, p_namespace || '/')
       order by t.published_at desc limit 1000
     ),
     places as (
@@ -428,7 +429,7 @@ begin
     end if;
     return jsonb_build_object(
       'replayed', (select coalesce(sum(value::bigint), 0) from jsonb_each_text(codes)), 'codes', codes,
-      'pending', 0, 'publishing', 0, 'published', 0, 'last', last
+      'pending', 0, 'publishing', 0, 'published', 0, 'training', 0, 'ready', 0, 'last', last
     ) || counts;
   end
   $function$;
@@ -470,7 +471,7 @@ begin
           'failed_seconds_ago', extract(epoch from now() - updated_at)) order by updated_at desc), '[]')
         from (select * from public.trained_identities where status = 'failed' order by updated_at desc limit 10) last),
       'published_24h', (select count(*) from public.trained_identities
-        where status = 'published' and published_at > now() - interval '24 hours'),
+        where status in ('published', 'training', 'ready') and published_at > now() - interval '24 hours'),
       'instances', (select coalesce(jsonb_object_agg(i.name, jsonb_build_object(
           'machine', i.machine, 'heard_seconds_ago', extract(epoch from now() - i.seen_at))), '{}')
         from watcher.instances i where i.seen_at > now() - make_interval(secs => watcher.silence_seconds()))

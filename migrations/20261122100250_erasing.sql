@@ -49,10 +49,11 @@ begin
   create table watcher.erase_lines (
     id bigint generated always as identity primary key,
     identity_id uuid not null references watcher.erasures on delete cascade,
-    what text not null constraint what_is_known check (what in ('repo', 'photo')),
-    -- Of a repo: namespace/name. Of a photo: its key in the bucket.
+    what text not null constraint what_is_known check (what in ('repo', 'photo', 'sample', 'job')),
+    -- Of a repo: namespace/name. Of a photo, or of a picture made by a training, a sample: its key in the bucket. Of a job:
+    -- namespace/label.
     name text not null,
-    -- Of a photo: the object that goes. Another one under the same key stays.
+    -- Of a photo or sample: the object that goes. Another one under the same key stays.
     object_id uuid,
     added_at timestamptz not null default now(),
     -- Not to be touched before: an attempt may still write, or the settings say later.
@@ -63,7 +64,7 @@ begin
     look_again_at timestamptz,
     gone_at timestamptz,
     constraint one_line_a_thing unique nulls not distinct (identity_id, what, name, object_id),
-    constraint photos_are_objects check ((what = 'photo') = (object_id is not null))
+    constraint photos_are_objects check ((what in ('photo', 'sample')) = (object_id is not null))
   );
   create index erase_lines_by_name on watcher.erase_lines (name);
   create index erase_lines_by_object on watcher.erase_lines (object_id) where object_id is not null;
@@ -205,6 +206,7 @@ begin
     if p_forget or watcher.erases('photos') then
       perform watcher.list_photos(p_row.id, p_row.image_paths, due);
     end if;
+    perform watcher.list_training(p_row, due);
     perform watcher.queue_erasure(p_row.id);
   end
   $function$;
@@ -352,7 +354,7 @@ begin
 
   -- The functions that the engine calls; see 20261122100100_work.sql.
 
-  -- {"lines": [{"id": n, "what": "repo" or "photo", "name": its name or key, "ours": boolean, "kept": whether a row is there
+  -- {"lines": [{"id": n, "what": "repo", "photo", "sample" or "job", "name": its name or key, "ours": boolean, "kept": whether a row is there
   -- whose repo it is, because something has cancelled the row's deletion}], "last_reason": why it was put off}; at most 1000
   -- lines, which is what Storage deletes in one request. Photos are left out while their user changes
   -- something: what that names must not go.
@@ -415,11 +417,11 @@ begin
   $function$;
 
 
-  -- The number of photos among these lines of the attempt's that are still in the bucket.
+  -- The number of photos and samples among these lines of the attempt's that are still in the bucket.
   create function public.watcher_erase_left(p_attempt bigint, p_lines bigint[]) returns integer
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select count(*)::integer from watcher.attempts a
-    join watcher.erase_lines l on l.identity_id = a.identity_id and l.what = 'photo' and l.id = any (p_lines)
+    join watcher.erase_lines l on l.identity_id = a.identity_id and l.id = any (p_lines)
     join storage.objects o on o.id = l.object_id and o.name = l.name
     where a.number = p_attempt and a.kind = 'erase'
   $function$;
@@ -480,6 +482,8 @@ begin
     update watcher.erase_lines set gone_at = now(), ours = false where id = any (seen) and look_again_at > now();
     delete from watcher.names n using watcher.erase_lines l
     where l.id = any (seen) and l.gone_at is distinct from now() and l.what = 'repo' and n.model_id = l.name;
+    perform watcher.settle_cancelled(split_part(l.name, '/', 2)) from watcher.erase_lines l
+    where l.id = any (seen) and l.gone_at is distinct from now() and l.what = 'job';
     with gone as (
       delete from watcher.erase_lines where id = any (seen) and gone_at is distinct from now() returning id, what
     )
@@ -487,7 +491,7 @@ begin
       repos = e.repos + counts.repos, photos = e.photos + counts.photos
     from (
       select count(*) filter (where what = 'repo' and id <> all (p_foreign)) as repos,
-        count(*) filter (where what = 'photo') as photos
+        count(*) filter (where what in ('photo', 'sample')) as photos
       from gone
     ) counts
     where e.identity_id = mine.identity_id;
@@ -927,6 +931,7 @@ begin
       state.next_scan_at := now() + 100 * (clock_timestamp() - began);
     end if;
     perform watcher.sweep_history();
+    perform watcher.sweep_trainings(coalesce(state.held_users, state.held_names, state.held_uploads) is null);
     update watcher.sweep set
       held_users = state.held_users, held_names = state.held_names, held_uploads = state.held_uploads,
       held_since = state.held_since, confirmed_users = state.confirmed_users, confirmed_names = state.confirmed_names,
@@ -1095,10 +1100,13 @@ begin
           select id from public.trained_identities where user_id = p_user
           union select identity_id from watcher.erasures where owner_id = p_user)
           or n.owner_digest = watcher.user_digest(p_user)),
+      'trainings', (select coalesce(jsonb_agg(to_jsonb(n) order by n.number), '[]')
+        from watcher.trainings n join public.trained_identities t on t.id = n.identity_id where t.user_id = p_user),
       'objects', (select coalesce(jsonb_agg(jsonb_build_object(
-          'name', o.name, 'created_at', o.created_at, 'metadata', o.metadata) order by o.name), '[]')
+          'bucket', o.bucket_id, 'name', o.name, 'created_at', o.created_at, 'metadata', o.metadata)
+          order by o.bucket_id, o.name), '[]')
         from storage.objects o
-        where o.bucket_id = 'identity-images' and o.name ~>=~ (p_user || '/') and o.name ~<~ (p_user || '0')),
+        where o.bucket_id in ('identity-images', 'identity-samples') and o.name ~>=~ (p_user || '/') and o.name ~<~ (p_user || '0')),
       'open_erasures', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', e.identity_id, 'cause', e.cause, 'requested_at', e.requested_at,
           'lines', (select coalesce(jsonb_agg(jsonb_build_object('what', l.what, 'name', l.name) order by l.id), '[]')
@@ -1106,7 +1114,7 @@ begin
         from watcher.erasures e where e.owner_id = p_user),
       'limits', (select coalesce(jsonb_object_agg(l.name, l.value), '{}') from watcher.limits l where l.user_id = p_user),
       'usage', (select coalesce(jsonb_agg(jsonb_build_object(
-          'hour', u.hour, 'rows', u.rows, 'retries', u.retries) order by u.hour), '[]')
+          'hour', u.hour, 'rows', u.rows, 'retries', u.retries, 'trainings', u.trainings) order by u.hour), '[]')
         from watcher.usage u where u.user_id = p_user),
       'retries', (select coalesce(jsonb_agg(jsonb_build_object(
           'identity_id', r.identity_id, 'retried_at', r.retried_at, 'waits_until', r.waits_until) order by r.retried_at), '[]')
@@ -1117,7 +1125,7 @@ begin
   -- What `watcher status` shows; see watcher.publish_status.
   create function public.watcher_status() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
-    select watcher.publish_status() || jsonb_build_object('erasing', watcher.erasing_summary())
+    select watcher.publish_status() || jsonb_build_object('erasing', watcher.erasing_summary(), 'training', watcher.training_summary())
   $function$;
 
 

@@ -1,0 +1,734 @@
+-- Training: the kind of work that has a LoRA trained on a published repo, by a job on the Hub, and the kind that follows all
+-- jobs at once. What a training may cost is reserved before its job is started, and settled when that has ended.
+
+do $migration$
+declare
+  verb regprocedure;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('watcher.migrations', 0));
+  if exists (select from watcher.migrations where version = '20261122100225') then
+    return;
+  end if;
+
+
+  -- What the operator has decided; `watcher training` sets it.
+  create table watcher.training_settings (
+    only_row boolean primary key default true check (only_row),
+    enabled boolean not null default false,
+    -- For all trainings that start within a day, in UTC.
+    usd_a_day numeric not null default 0 check (usd_a_day between 0 and 100000),
+    -- The Hub's name of the hardware.
+    flavor text not null default 'l40sx1' check (flavor ~ '^[a-z0-9][a-z0-9-]{0,39}$'),
+    -- The job's time-out.
+    minutes integer not null default 60 check (minutes between 5 and 1440),
+    base text not null default 'black-forest-labs/FLUX.2-klein-base-4B'
+      check (base ~ '^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$' and char_length(base) <= 192),
+    -- Null: what training_config.json says.
+    learning_rate numeric check (learning_rate > 0 and learning_rate <= 1),
+    steps integer check (steps between 1 and 100000),
+    -- Of the first pictures; {trigger} stands for the trigger word. Null: the default ones.
+    prompts text[] check (cardinality(prompts) between 1 and 8)
+  );
+  alter table watcher.training_settings enable row level security;
+  insert into watcher.training_settings default values;
+
+  -- One line a training that has been started. While it is open its identity has none other. It outlives the row: what was
+  -- spent stays counted.
+  create table watcher.trainings (
+    number bigint generated always as identity primary key,
+    -- The job's label on the Hub: the number, and a part that a database restored from a backup does not give out again.
+    label text not null unique,
+    identity_id uuid not null,
+    -- The attempt that started it.
+    started_by bigint not null,
+    namespace text not null,
+    base text not null,
+    flavor text not null,
+    minutes integer not null,
+    usd_per_minute numeric not null check (usd_per_minute >= 0),
+    reserved_usd numeric not null,
+    -- What it took; null while that is not known.
+    spent_usd numeric,
+    started_at timestamptz not null default now(),
+    -- When the job was last about to be requested. The request may land later.
+    intent_at timestamptz not null default now(),
+    job text,
+    job_known_at timestamptz,
+    -- Several jobs had its label: all but the oldest end by themselves.
+    doubled boolean not null default false,
+    -- What the Hub said of the job last.
+    stage text,
+    running_since timestamptz,
+    -- When its own attempt last looked at the job.
+    looked_at timestamptz,
+    job_ended_at timestamptz,
+    -- For which it ran.
+    seconds integer,
+    ended_at timestamptz,
+    outcome text check (outcome in ('ready', 'failed', 'cancelled', 'not_started')),
+    code text,
+    check ((ended_at is null) = (outcome is null))
+  );
+  create unique index trainings_open on watcher.trainings (identity_id) where ended_at is null;
+  create index trainings_by_identity on watcher.trainings (identity_id, number);
+  create index trainings_since on watcher.trainings (started_at);
+  alter table watcher.trainings enable row level security;
+
+
+  -- Money.
+
+  -- In US dollars, of the trainings that started today: what was spent, and what those may take at most of which that is not
+  -- known yet.
+  create function watcher.training_costs(out spent numeric, out reserved numeric)
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select coalesce(sum(spent_usd), 0), coalesce(sum(reserved_usd) filter (where spent_usd is null), 0)
+    from watcher.trainings where started_at >= date_trunc('day', now(), 'UTC')
+  $function$;
+
+  -- The most that a training can cost: ten minutes go by before its time-out begins and after it.
+  create function watcher.training_reserve(p_minutes integer, p_usd_per_minute numeric) returns numeric
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
+    select (p_minutes + 10) * p_usd_per_minute
+  $function$;
+
+  create function watcher.tomorrow() returns timestamptz
+  language sql stable set search_path = pg_catalog, pg_temp as $function$
+    select date_trunc('day', now(), 'UTC') + interval '1 day'
+  $function$;
+
+  -- Why a training of the user cannot start now: 'off', 'never', 'user' or 'budget'; null if it can. Called under the budget's
+  -- lock.
+  create function watcher.training_obstacle(p_user uuid, p_usd_per_minute numeric) returns text
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select case
+      when not s.enabled then 'off'
+      when watcher.limit_of('trainings_per_day', p_user) = 0 then 'never'
+      when watcher.trainings_of_the_day(p_user) >= watcher.limit_of('trainings_per_day', p_user) then 'user'
+      when c.spent + c.reserved + watcher.training_reserve(s.minutes, p_usd_per_minute) > s.usd_a_day then 'budget'
+    end from watcher.training_settings s, watcher.training_costs() c
+  $function$;
+
+  -- There is money again, or a different limit: the training that has waited longest is tried now.
+  create function watcher.wake_waiting_training() returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    update watcher.work set turn_at = now(), next_at = null where id = (
+      select w.id from watcher.work w
+      where w.kind = 'train' and w.next_at > now()
+        and not exists (select from watcher.trainings n where n.identity_id = w.identity_id and n.ended_at is null)
+      order by w.created_at limit 1 for update skip locked)
+  $function$;
+
+  -- The cost of a job that took so many seconds, which the Hub bills by the minute; null where that is not known: at most
+  -- what has passed since it was requested.
+  create function watcher.settle_training(p_number bigint, p_billed_seconds double precision default null) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  begin
+    update watcher.trainings n set spent_usd = case
+      when p_billed_seconds is not null then n.usd_per_minute * ceil(greatest(p_billed_seconds, 0) / 60)
+      else least(n.reserved_usd, n.usd_per_minute * ceil(extract(epoch from now() - n.intent_at) / 60)) end
+    where n.number = p_number and n.spent_usd is null;
+    if found then
+      perform watcher.wake_waiting_training();
+    end if;
+  end
+  $function$;
+
+  -- The job of a training that was ended before it is seen to have ended, or never to have been there.
+  create function watcher.settle_cancelled(p_label text) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    select watcher.settle_training(number) from watcher.trainings where label = p_label
+  $function$;
+
+
+  -- The queue.
+
+  create function watcher.queue_training(p_identity_id uuid, p_owner uuid) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    insert into watcher.work (kind, identity_id, owner, turn_at)
+    select 'train', p_identity_id, p_owner, now() from watcher.training_settings where enabled
+    on conflict (identity_id, kind) do nothing
+  $function$;
+
+  -- Keeps the queue in step with what the user asks for. A training that has started is not withdrawn: one deletes the row.
+  create function watcher.on_train() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  begin
+    if new.train and new.status in ('published', 'ready') then
+      perform watcher.queue_training(new.id, new.user_id);
+    elsif old.train and not new.train and old.status <> 'training' then
+      delete from watcher.work where identity_id = new.id and kind = 'train';
+      -- Not where the attempt itself has ended the training: that is no longer open.
+      update watcher.attempts set ended_at = now(), outcome = 'revoked', reason = 'The training was withdrawn.'
+      where identity_id = new.id and kind = 'train' and ended_at is null;
+    end if;
+    return null;
+  end
+  $function$;
+
+  create trigger c_queue_training after update of status, train on public.trained_identities
+    for each row when (old.train is distinct from new.train or old.status = 'publishing' and new.train)
+    execute function watcher.on_train();
+
+
+  -- The functions that the engine calls; see 20261122100100_work.sql.
+
+  -- What the training needs, and how far it has come: "training" is null where none has started.
+  create function watcher.train_begin(p_identity_id uuid) returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select jsonb_build_object(
+      'user_id', t.user_id, 'model_id', t.model_id, 'commit_sha', t.commit_sha, 'trigger_word', t.trigger_word,
+      'base', coalesce(n.base, s.base), 'flavor', coalesce(n.flavor, s.flavor), 'minutes', coalesce(n.minutes, s.minutes),
+      'learning_rate', s.learning_rate, 'steps', s.steps, 'prompts', to_jsonb(s.prompts),
+      'training', case when n.number is not null then jsonb_build_object(
+        'label', n.label, 'job', n.job, 'stage', n.stage,
+        'age_seconds', extract(epoch from now() - n.started_at),
+        'intent_age_seconds', extract(epoch from now() - n.intent_at),
+        'running_seconds', extract(epoch from now() - n.running_since),
+        'job_ended_seconds_ago', extract(epoch from now() - n.job_ended_at)) end)
+    from public.trained_identities t
+    cross join watcher.training_settings s
+    left join watcher.trainings n on n.identity_id = t.id and n.ended_at is null
+    where t.id = p_identity_id and t.train and t.status in ('published', 'ready', 'training')
+      and (s.enabled or n.number is not null)
+  $function$;
+
+  create function watcher.train_progress(p_identity_ids uuid[], p_progress jsonb[]) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$ select $function$;
+
+  -- A training that has started goes on at its next attempt.
+  create function watcher.train_put_back(p_identity_id uuid, p_next_at timestamptz) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$ select $function$;
+
+  -- The row is what it was before. A job that may still run is cancelled, as work of its own.
+  create function watcher.train_fail(p_identity_id uuid, p_code text, p_message text, p_details jsonb) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    failed_code constant text := case p_code when 'attempts_exhausted' then 'training_failed' else p_code end;
+    training watcher.trainings;
+  begin
+    update watcher.trainings set ended_at = now(), outcome = 'failed', code = failed_code
+    where identity_id = p_identity_id and ended_at is null returning * into training;
+    if training.number is not null and training.job_ended_at is null then
+      perform watcher.open_erasure(p_identity_id, 'name', null);
+      perform watcher.list_job(training, now());
+      perform watcher.queue_erasure(p_identity_id);
+    end if;
+    update public.trained_identities set
+      status = case when status <> 'training' then status when training_commit_sha is null then 'published' else 'ready' end,
+      train = false, training_error_code = failed_code, training_error_message = p_message
+    where id = p_identity_id;
+  end
+  $function$;
+
+  -- There may be a job.
+  create function watcher.train_needs_look(p_identity_id uuid) returns boolean
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select exists (select from watcher.trainings where identity_id = p_identity_id and ended_at is null)
+  $function$;
+
+  -- Those that were asked for before trainings were switched on, or whose work was deleted by hand.
+  create function watcher.train_find_unqueued() returns boolean
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  begin
+    insert into watcher.work (kind, identity_id, owner, turn_at)
+    select 'train', t.id, t.user_id, now() from public.trained_identities t
+    where t.train and t.status in ('published', 'training', 'ready')
+      and not exists (select from watcher.work w where w.identity_id = t.id and w.kind = 'train')
+      and ((select enabled from watcher.training_settings)
+        or exists (select from watcher.trainings n where n.identity_id = t.id and n.ended_at is null))
+    for update of t skip locked
+    on conflict do nothing;
+    return found;
+  end
+  $function$;
+
+
+  -- The write-backs of a training. Each returns 'done' or 'lost', as every write-back does, or says more.
+
+  -- Starts a training: reserves what it may cost, and writes down that its job is about to be requested. Returns
+  -- {"result": "started", "label": text}, also when the same attempt repeats it; {"result": "lost"}; or why it cannot start
+  -- now: {"result": "off", "never", "user" or "budget"}.
+  create function public.watcher_training_start(p_attempt bigint, p_namespace text, p_usd_per_minute numeric) returns jsonb
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    mine record;
+    owner uuid;
+    obstacle text;
+    training watcher.trainings;
+  begin
+    if coalesce(p_usd_per_minute, -1) not between 0 and 100 or p_namespace is null then
+      raise exception using errcode = 'invalid_parameter_value',
+        message = format('A training needs a namespace, and a price from 0 to 100 dollars a minute, not %s.', p_usd_per_minute);
+    end if;
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held or mine.kind <> 'train' then
+      return jsonb_build_object('result', 'lost');
+    end if;
+    select * into training from watcher.trainings where identity_id = mine.identity_id and ended_at is null;
+    if found then
+      return jsonb_build_object('result', case when training.started_by = p_attempt then 'started' else 'lost' end,
+        'label', training.label);
+    end if;
+    select user_id into strict owner from public.trained_identities where id = mine.identity_id;
+    perform pg_advisory_xact_lock(hashtextextended('watcher.training_budget', 0));
+    obstacle := watcher.training_obstacle(owner, p_usd_per_minute);
+    if obstacle is not null then
+      return jsonb_build_object('result', obstacle);
+    end if;
+    insert into watcher.trainings
+      (label, identity_id, started_by, namespace, base, flavor, minutes, usd_per_minute, reserved_usd)
+    select gen_random_uuid()::text, mine.identity_id, p_attempt, p_namespace, s.base, s.flavor, s.minutes, p_usd_per_minute,
+      watcher.training_reserve(s.minutes, p_usd_per_minute)
+    from watcher.training_settings s
+    returning * into training;
+    update watcher.trainings set label = format('%s-%s', number, left(label, 8)) where number = training.number
+    returning * into training;
+    perform watcher.count_usage(owner, 0, 0, 1);
+    update public.trained_identities set status = 'training', training_waits_until = null, training_url = null
+    where id = mine.identity_id;
+    perform watcher.wake_waiting_training();
+    return jsonb_build_object('result', 'started', 'label', training.label);
+  end
+  $function$;
+
+  -- The training cannot start now, because of 'user' or 'budget' until tomorrow, or because it is 'off': the attempt is done,
+  -- and does not count.
+  create function public.watcher_training_postpone(p_attempt bigint, p_because text) returns text
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    mine record;
+    reason constant text := case p_because
+      when 'user' then 'The user''s trainings of today are used up.'
+      when 'budget' then 'Today''s budget for trainings is used up.'
+      else 'Trainings are switched off.' end;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held or mine.kind <> 'train' then
+      return case when mine.outcome = 'waited' then 'done' else 'lost' end;
+    end if;
+    perform watcher.end_attempt(p_attempt, 'waited', null, reason, true);
+    if p_because not in ('user', 'budget') then
+      delete from watcher.work where id = mine.work_id;
+      update public.trained_identities set training_waits_until = null where id = mine.identity_id;
+      return 'done';
+    end if;
+    -- All wake at the same time: within a minute.
+    update watcher.work set
+      turn_at = null, next_at = watcher.tomorrow() + random() * interval '1 minute', isolated_for = null,
+      spent = greatest(spent - 1, 0), last_reason = reason
+    where id = mine.work_id;
+    update public.trained_identities set training_waits_until = watcher.tomorrow() where id = mine.identity_id;
+    return 'done';
+  end
+  $function$;
+
+  -- The job is about to be requested again: it was found that no earlier request has landed.
+  create function public.watcher_training_intend(p_attempt bigint) returns text
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    mine record;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held or mine.kind <> 'train' then
+      return 'lost';
+    end if;
+    update watcher.trainings set intent_at = now() where identity_id = mine.identity_id and ended_at is null;
+    return case when found then 'done' else 'lost' end;
+  end
+  $function$;
+
+  -- The Hub did not take the job, and says so for everybody: the training has not started, and costs and counts nothing.
+  create function public.watcher_training_undo(p_attempt bigint) returns text
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    mine record;
+    training watcher.trainings;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held or mine.kind <> 'train' then
+      return 'lost';
+    end if;
+    update watcher.trainings set ended_at = now(), outcome = 'not_started', spent_usd = 0
+    where identity_id = mine.identity_id and ended_at is null and job is null returning * into training;
+    if not found then
+      return 'done';
+    end if;
+    -- The hour in which it was counted.
+    update watcher.usage u set trainings = greatest(u.trainings - 1, 0) from public.trained_identities t
+    where t.id = mine.identity_id and u.user_id = t.user_id and u.hour = date_trunc('hour', training.started_at, 'UTC');
+    update public.trained_identities set status = case when training_commit_sha is null then 'published' else 'ready' end
+    where id = mine.identity_id and status = 'training';
+    return 'done';
+  end
+  $function$;
+
+  -- The job that trains, and what the Hub said of it. p_doubled: it is not the only one with the training's label.
+  create function public.watcher_training_job(
+    p_attempt bigint, p_job text, p_url text, p_stage text, p_doubled boolean default false
+  ) returns text
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    mine record;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held or mine.kind <> 'train' then
+      return 'lost';
+    end if;
+    update watcher.trainings set
+      job = p_job, job_known_at = case when job is distinct from p_job then now() else job_known_at end,
+      stage = p_stage, doubled = doubled or p_doubled, looked_at = now(),
+      running_since = case when p_stage = 'SCHEDULING' then null else coalesce(running_since, now()) end
+    where identity_id = mine.identity_id and ended_at is null;
+    if not found then
+      return 'lost';
+    end if;
+    update public.trained_identities set training_url = p_url
+    where id = mine.identity_id and training_url is distinct from p_url;
+    perform watcher.queue_following();
+    return 'done';
+  end
+  $function$;
+
+  -- The job has ended, after having been billed for so many seconds and having run for so many.
+  create function public.watcher_training_ended(
+    p_attempt bigint, p_stage text, p_billed_seconds double precision, p_running_seconds double precision
+  ) returns text
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    mine record;
+    training watcher.trainings;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held or mine.kind <> 'train' then
+      return 'lost';
+    end if;
+    update watcher.trainings set
+      stage = p_stage, job_ended_at = coalesce(job_ended_at, now()), looked_at = now(),
+      seconds = least(greatest(p_running_seconds, 0), 1e6)
+    where identity_id = mine.identity_id and ended_at is null returning * into training;
+    perform watcher.settle_training(training.number, p_billed_seconds);
+    return 'done';
+  end
+  $function$;
+
+  -- training → ready: the repo holds the weights, in that commit, and the first pictures lie in the bucket.
+  create function public.watcher_trained(
+    p_attempt bigint, p_commit_sha text, p_sample_paths text[] default '{}', p_answered boolean default false
+  ) returns text
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    mine record;
+    training watcher.trainings;
+    identity public.trained_identities;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held or mine.kind <> 'train' then
+      return case when mine.outcome = 'trained' then 'done' else 'lost' end;
+    end if;
+    perform watcher.end_attempt(p_attempt, 'trained', null, null, p_answered);
+    delete from watcher.work where id = mine.work_id;
+    update watcher.trainings set ended_at = now(), outcome = 'ready'
+    where identity_id = mine.identity_id and ended_at is null returning * into training;
+    update public.trained_identities set
+      status = 'ready', train = false, training_commit_sha = p_commit_sha,
+      training_seconds = coalesce(training.seconds, 0), sample_paths = p_sample_paths
+    where id = mine.identity_id returning * into identity;
+    -- Pictures of an earlier training.
+    if exists (select from watcher.samples_of(identity) o where o.name <> all (p_sample_paths)) then
+      perform watcher.open_erasure(identity.id, 'name', identity.user_id);
+      perform watcher.list_samples(identity, p_sample_paths, now());
+      perform watcher.queue_erasure(identity.id);
+    end if;
+    return 'done';
+  end
+  $function$;
+
+
+  -- What a training leaves; see 20261122100250_erasing.sql.
+
+  -- Lists a training's job, which may have been requested, and land yet.
+  create function watcher.list_job(p_training watcher.trainings, p_due_at timestamptz) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  begin
+    insert into watcher.erase_lines (identity_id, what, name, due_at, look_again_at)
+    values (p_training.identity_id, 'job', p_training.namespace || '/' || p_training.label, p_due_at,
+      case when p_training.job is null
+        then greatest(now(), p_training.intent_at) + make_interval(secs => 1.25 * watcher.late_seconds()) end)
+    on conflict on constraint one_line_a_thing do nothing;
+  end
+  $function$;
+
+  create function watcher.samples_of(p_row public.trained_identities) returns setof storage.objects
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select * from storage.objects o
+    where o.bucket_id = 'identity-samples'
+      and o.name ~>=~ (p_row.user_id || '/' || p_row.id || '/') and o.name ~<~ (p_row.user_id || '/' || p_row.id || '0')
+  $function$;
+
+  -- Lists the row's pictures in the bucket but those that are to stay.
+  create function watcher.list_samples(p_row public.trained_identities, p_but text[], p_due_at timestamptz) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  begin
+    insert into watcher.erase_lines (identity_id, what, name, object_id, due_at)
+    select p_row.id, 'sample', o.name, o.id, p_due_at from watcher.samples_of(p_row) o where o.name <> all (p_but)
+    on conflict on constraint one_line_a_thing do update set due_at = least(erase_lines.due_at, excluded.due_at);
+  end
+  $function$;
+
+  -- Lists what a deleted row's training has left: the job, which is cancelled at once, and the pictures.
+  create function watcher.list_training(p_row public.trained_identities, p_due_at timestamptz) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    training watcher.trainings;
+  begin
+    update watcher.trainings set ended_at = now(), outcome = 'cancelled'
+    where identity_id = p_row.id and ended_at is null returning * into training;
+    if found and training.job_ended_at is null then
+      perform watcher.list_job(training, now());
+    end if;
+    perform watcher.list_samples(p_row, '{}', p_due_at);
+  end
+  $function$;
+
+  -- Pictures whose row is gone, of an upload that landed late; trainings are kept for 90 days. p_erase: nothing is held back.
+  create function watcher.sweep_trainings(p_erase boolean) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    late record;
+    erasure uuid;
+  begin
+    delete from watcher.trainings where number in (
+      select number from watcher.trainings where ended_at < now() - interval '90 days' and spent_usd is not null limit 1000);
+    if not p_erase then
+      return;
+    end if;
+    for late in
+      select watcher.folder_user(split_part(o.name, '/', 1)) as owner, array_agg(o.id) as objects
+      from storage.objects o
+      where o.bucket_id = 'identity-samples' and o.created_at < now() - interval '5 minutes'
+        and not exists (select from public.trained_identities t
+          where t.id = watcher.folder_user(split_part(o.name, '/', 2)) and t.user_id::text = split_part(o.name, '/', 1))
+        and not exists (select from watcher.erase_lines l where l.object_id = o.id)
+      group by owner limit 20
+    loop
+      erasure := gen_random_uuid();
+      perform watcher.open_erasure(erasure, 'folder', late.owner);
+      insert into watcher.erase_lines (identity_id, what, name, object_id)
+      select erasure, 'sample', o.name, o.id from storage.objects o where o.id = any (late.objects);
+      perform watcher.queue_erasure(erasure);
+    end loop;
+  end
+  $function$;
+
+
+  -- Following: a kind of work with one fixed entry, which is there while a job may run. One list of the Hub's serves all of
+  -- them, so that no training's own attempt has to look before something has happened.
+
+  create function watcher.follow_id() returns uuid
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
+    select '00000000-0000-0000-0000-000000000001'::uuid
+  $function$;
+
+  -- Seconds between two lists, and for how long a new job may be missing from one.
+  create function watcher.follow_seconds() returns integer
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select 15 $function$;
+  create function watcher.list_lag_seconds() returns integer
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select 30 $function$;
+
+  create function watcher.queue_following() returns boolean
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  begin
+    if not exists (select from watcher.trainings where ended_at is null and job is not null and job_ended_at is null)
+      or exists (select from watcher.work where kind = 'follow')
+    then
+      return false;
+    end if;
+    insert into watcher.work (kind, identity_id, next_at)
+    values ('follow', watcher.follow_id(), now() + make_interval(secs => watcher.follow_seconds()))
+    on conflict do nothing;
+    return found;
+  end
+  $function$;
+
+  -- It crashes no worker: see watcher.sweep_begin.
+  create function watcher.follow_begin(p_identity_id uuid) returns jsonb
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    update watcher.work set crashes = 0 where kind = 'follow' and crashes > 0;
+    select jsonb_build_object('jobs', n.jobs, 'last_reason', (select last_reason from watcher.work where kind = 'follow'))
+    from (
+      select count(*) as jobs from watcher.trainings where ended_at is null and job is not null and job_ended_at is null
+    ) n
+    where n.jobs > 0
+  $function$;
+
+  create function watcher.follow_progress(p_identity_ids uuid[], p_progress jsonb[]) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$ select $function$;
+
+  create function watcher.follow_put_back(p_identity_id uuid, p_next_at timestamptz) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$ select $function$;
+
+  create function watcher.follow_fail(p_identity_id uuid, p_code text, p_message text, p_details jsonb) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    insert into watcher.work (kind, identity_id, next_at, spent, last_reason)
+    values ('follow', p_identity_id, now() + interval '1 minute', watcher.max_attempts() - 1, p_message)
+  $function$;
+
+  create function watcher.follow_needs_look(p_identity_id uuid) returns boolean
+  language sql immutable set search_path = pg_catalog, pg_temp as $function$ select false $function$;
+
+  create function watcher.follow_find_unqueued() returns boolean
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$ select watcher.queue_following() $function$;
+
+  -- Ends the attempt; the next list is due in watcher.follow_seconds() as long as there is a job. It leaves no entry in the
+  -- history. p_running has the project's jobs that have not ended: [{"label": text, "job": text, "stage": text}]. A training
+  -- whose job is not among them looks at it itself, once a minute.
+  --
+  -- Returns {"result": "done" or "lost", "cancel": the jobs that belong to no open training}.
+  create function public.watcher_followed(p_attempt bigint, p_running jsonb) returns jsonb
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    mine record;
+  begin
+    select * into mine from watcher.lock_attempt(p_attempt);
+    if not mine.held or mine.kind <> 'follow' then
+      return jsonb_build_object('cancel', '[]'::jsonb, 'result', case when exists (
+        select from watcher.work w where w.kind = 'follow' and w.waited = p_attempt) then 'done' else 'lost' end);
+    end if;
+    update watcher.trainings n set
+      stage = r.stage, running_since = case when r.stage <> 'SCHEDULING' then coalesce(n.running_since, now()) end
+    from jsonb_to_recordset(p_running) r (label text, job text, stage text)
+    where n.ended_at is null and n.job = r.job and n.stage is distinct from r.stage;
+    update watcher.work w set turn_at = now(), next_at = null
+    from watcher.trainings n
+    where n.ended_at is null and n.job is not null and n.job_ended_at is null
+      and not exists (select from jsonb_to_recordset(p_running) r (job text) where r.job = n.job)
+      and n.job_known_at < now() - make_interval(secs => case when n.running_since is null
+        then watcher.list_lag_seconds() else 0 end)
+      and (n.looked_at < now() - interval '1 minute' or n.looked_at < n.job_known_at + interval '1 second')
+      and w.kind = 'train' and w.identity_id = n.identity_id and w.next_at is not null;
+    delete from watcher.attempts where number = p_attempt;
+    update watcher.work set
+      turn_at = null, next_at = now() + make_interval(secs => watcher.follow_seconds()), isolated_for = null,
+      waited = p_attempt, spent = 0, crashes = 0, shutdowns = 0, unsures = 0, lost_answers = 0, last_reason = null
+    where id = mine.work_id;
+    return jsonb_build_object('result', 'done', 'cancel', (
+      select coalesce(jsonb_agg(r.job), '[]') from jsonb_to_recordset(p_running) r (label text, job text)
+      where not exists (
+        select from watcher.trainings n
+        where n.label = r.label and n.ended_at is null and (n.job is null or n.job = r.job))));
+  end
+  $function$;
+
+
+  -- For the operator.
+
+  -- Trainings for `watcher status`: "overdue" have gone on for longer than they can.
+  create function watcher.training_summary() returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select jsonb_build_object(
+      'enabled', s.enabled, 'usd_a_day', s.usd_a_day, 'spent_usd', c.spent, 'reserved_usd', c.reserved,
+      'running', (select count(*) from watcher.trainings where ended_at is null),
+      'waiting', (select count(*) from public.trained_identities where train and status in ('published', 'ready')),
+      'waits_for_budget', exists (select from watcher.work
+        where kind = 'train' and last_reason = 'Today''s budget for trainings is used up.' and next_at > now()),
+      'overdue', (select count(*) from watcher.trainings
+        where ended_at is null and started_at < now() - make_interval(mins => minutes + 7 * 60)),
+      'doubled', (select count(*) from watcher.trainings where doubled and started_at > now() - interval '1 day'),
+      'failed_24h', (select count(*) from watcher.trainings
+        where outcome = 'failed' and ended_at > now() - interval '1 day')
+    ) from watcher.training_settings s, watcher.training_costs() c
+  $function$;
+
+  -- The settings, and trainings in full: those that run, and the last that ended.
+  create function public.watcher_training() returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select watcher.training_summary() || jsonb_build_object(
+      'flavor', s.flavor, 'minutes', s.minutes, 'base', s.base, 'learning_rate', s.learning_rate, 'steps', s.steps,
+      'prompts', to_jsonb(s.prompts), 'trainings_per_day', watcher.limit_of('trainings_per_day'),
+      'now_running', (select coalesce(jsonb_agg(jsonb_build_object(
+          'id', n.identity_id, 'label', n.label, 'job', n.job, 'stage', n.stage, 'reserved_usd', n.reserved_usd,
+          'seconds', extract(epoch from now() - n.started_at),
+          'running_seconds', extract(epoch from now() - n.running_since)) order by n.number), '[]')
+        from (select * from watcher.trainings where ended_at is null order by number limit 100) n),
+      'last', (select coalesce(jsonb_agg(jsonb_build_object(
+          'id', n.identity_id, 'label', n.label, 'job', n.job, 'outcome', n.outcome, 'code', n.code, 'spent_usd', n.spent_usd,
+          'seconds', n.seconds, 'ended_seconds_ago', extract(epoch from now() - n.ended_at)) order by n.ended_at desc), '[]')
+        from (select * from watcher.trainings where ended_at is not null order by ended_at desc limit 10) n)
+    ) from watcher.training_settings s
+  $function$;
+
+  -- Changes the settings that are given, and leaves the others. A null of learning_rate, steps or prompts stands for what
+  -- training_config.json or the program says.
+  create function public.watcher_set_training(p_settings jsonb) returns jsonb
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    unknown text;
+    changed watcher.training_settings;
+  begin
+    select string_agg(key, ', ') into unknown from jsonb_object_keys(p_settings) key
+    where key not in ('enabled', 'usd_a_day', 'flavor', 'minutes', 'base', 'learning_rate', 'steps', 'prompts');
+    if unknown is not null then
+      raise exception using errcode = 'invalid_parameter_value', message = format('Unknown settings: %s.', unknown);
+    end if;
+    select * into strict changed from watcher.training_settings for update;
+    changed := jsonb_populate_record(changed, p_settings - 'only_row');
+    update watcher.training_settings set
+      enabled = changed.enabled, usd_a_day = changed.usd_a_day, flavor = changed.flavor, minutes = changed.minutes,
+      base = changed.base, learning_rate = changed.learning_rate, steps = changed.steps, prompts = changed.prompts;
+    if changed.enabled then
+      perform watcher.train_find_unqueued();
+      perform watcher.wake_waiting_training();
+    else
+      -- What has started goes on.
+      delete from watcher.work w where w.kind = 'train' and (w.turn_at is not null or w.next_at is not null)
+        and not exists (select from watcher.trainings n where n.identity_id = w.identity_id and n.ended_at is null);
+    end if;
+    return public.watcher_training();
+  end
+  $function$;
+
+  -- Asks again for the trainings that failed, those that match every given condition, at most p_limit per call. Called again
+  -- with p_after = "last" until that is null, it reaches all. Returns {"replayed": n, "codes": {code: n}, "last": id or null}.
+  create function public.watcher_replay_trainings(
+    p_ids uuid[] default null, p_code text default null, p_user uuid default null, p_dry_run boolean default false,
+    p_limit integer default 1000, p_after uuid default null
+  ) returns jsonb
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    wanted constant integer := least(greatest(coalesce(p_limit, 1000), 1), 5000);
+    batch uuid[];
+    last uuid;
+    codes jsonb;
+  begin
+    batch := array(
+      select t.id from public.trained_identities t
+      where t.training_error_code is not null
+        and (p_ids is null or t.id = any (p_ids)) and (p_code is null or t.training_error_code = p_code)
+        and (p_user is null or t.user_id = p_user) and (p_after is null or t.id > p_after)
+      order by t.id limit case when not p_dry_run then wanted end
+    );
+    if not p_dry_run and cardinality(batch) = wanted then
+      last := batch[wanted];
+    end if;
+    select coalesce(jsonb_object_agg(code, n), '{}') into codes from (
+      select t.training_error_code as code, count(*) as n from public.trained_identities t where t.id = any (batch) group by 1
+    ) by_code;
+    if not p_dry_run then
+      update public.trained_identities set train = true where id = any (batch) and training_error_code is not null;
+    end if;
+    return jsonb_build_object('replayed', cardinality(batch), 'codes', codes, 'last', last);
+  end
+  $function$;
+
+
+  -- Everybody may execute a new function by default: revoke that in the same transaction.
+  for verb in
+    select f.oid::regprocedure from pg_catalog.pg_proc f
+    where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')
+  loop
+    execute format('revoke all on function %s from public, anon, authenticated, service_role', verb);
+  end loop;
+
+  insert into watcher.migrations (version) values ('20261122100225');
+end
+$migration$;
