@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from watcher.errors import LeaseLost
 from watcher.identity import Claim
 from watcher.process.text import storable
 
@@ -51,6 +52,11 @@ def claims(answer: Mapping[str, Any]) -> Claims:
         next_due=None if next_due is None else _seconds(next_due),
         name_taken=_name_taken(answer.get("name_taken")),
     )
+
+
+def lost(attempt: int) -> LeaseLost:
+    """Return the error for a write-back that the database refuses."""
+    return LeaseLost(f"Attempt {attempt} no longer holds its row.")
 
 
 def _claim(line: dict[str, Any]) -> Claim:

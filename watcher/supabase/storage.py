@@ -1,6 +1,6 @@
 """Streams objects from the bucket in Supabase Storage."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,8 @@ from watcher.errors import Outage, Permanent, Refused, Transient, WatcherError
 from watcher.process.text import quoted
 
 BUCKET = "identity-images"
+SAMPLES = "identity-samples"
+"""The bucket of the pictures that trainings make."""
 _ABSENT = "00000000-0000-0000-0000-000000000000/none"
 BLOCK = 2**18
 """Bytes per block. The upload threads run between two blocks: smaller blocks would make the loop wait for them more often,
@@ -46,7 +48,7 @@ class Storage:
         """`client` must be closed by the caller."""
         self._client = client
         self._objects = f"{url}/storage/v1/object/authenticated/{BUCKET}/"
-        self._bucket = f"{url}/storage/v1/object/{BUCKET}"
+        self._buckets = f"{url}/storage/v1/object"
         # The bytes as they were uploaded: a proxy must not compress them.
         self._headers = {"apikey": key, "Authorization": f"Bearer {key}", "Accept-Encoding": "identity"}
 
@@ -87,23 +89,48 @@ class Storage:
         except Refused as refusal:
             raise Outage(refusal.everybody) from refusal
 
-    async def remove(self, keys: Sequence[str]) -> None:
+    async def remove(self, keys: Sequence[str], *, bucket: str = BUCKET) -> None:
         """Delete objects, at most 1000; Storage passes over those that it does not find.
 
         Raises Refused, Outage or Transient.
         """
+        await self._change(
+            "A photo", "deleted", "DELETE", f"{self._buckets}/{bucket}", json={"prefixes": list(keys)}
+        )
+
+    async def put_sample(self, key: str, picture: bytes, *, media_type: str) -> None:
+        """Store a picture that a training has made, in place of what is there; raises Refused, Outage or Transient."""
+        await self._change(
+            "A sample",
+            "stored",
+            "POST",
+            f"{self._buckets}/{SAMPLES}/{quote(key, safe='/')}",
+            content=picture,
+            headers={"Content-Type": media_type, "x-upsert": "true"},
+        )
+
+    async def _change(
+        self,
+        label: str,
+        done: str,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **request: Any,
+    ) -> None:
         try:
             response = await self._client.request(
-                "DELETE", self._bucket, headers=self._headers, json={"prefixes": list(keys)}
+                method, url, headers={**self._headers, **(headers or {})}, **request
             )
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise Transient(f"Photos could not be deleted from Supabase Storage: {reason}") from error
+            raise Transient(f"{label} could not be {done} in Supabase Storage: {reason}") from error
         if not response.is_success:
-            translated = _translate("A photo", response.status_code, response.content, done="deleted")
+            translated = _translate(label, response.status_code, response.content, done=done)
             if isinstance(translated, Outage | Refused | Transient):
                 raise translated
-            raise Transient(f"A photo could not be deleted: {translated}")
+            raise Transient(f"{label} could not be {done}: {translated}")
 
 
 async def _blocks(response: httpx.Response) -> AsyncIterator[bytes]:
@@ -135,7 +162,7 @@ def _translate(label: str, status: int, body: bytes, *, done: str = "fetched") -
         actual, message, error = status, "", ""
     message = quoted(message, otherwise=f"HTTP {actual}").rstrip(".")
     if error in {"NoSuchBucket", "Bucket not found"}:
-        return Outage(f"The bucket {BUCKET} is missing: run `watcher migrate`.")
+        return Outage(f"A bucket is missing ({BUCKET} or {SAMPLES}): run `watcher migrate`.")
     if error in {"NoSuchKey", "not_found"}:
         return Missing(message)
     if actual in {401, 402, 403} or error == "InvalidJWT":

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from watcher import __version__
-from watcher.errors import LeaseLost, Misconfigured, Rejected, Wait
+from watcher.errors import Misconfigured, Rejected, Wait
 from watcher.identity import Publication
 from watcher.process.text import private_reason, storable
-from watcher.supabase.answers import Claims, Held, claims
+from watcher.supabase.answers import Claims, Held, claims, lost
 from watcher.supabase.rpc import NoFunction, Rpc, malformed, read
 
 # The newest migration that this version knows, and the oldest that it works with.
@@ -72,7 +72,7 @@ class Verbs:
             "watcher_reserve", p_attempt=attempt, p_namespace=namespace, p_slug=slug, p_refused=refused
         )
         if name is None:
-            raise _lost(attempt)
+            raise lost(attempt)
         if not str(name).startswith(f"{namespace}/identity-"):
             raise malformed("watcher_reserve")
         return str(name)
@@ -84,7 +84,8 @@ class Verbs:
 
         `answered`, here and below: whether the Hub answered each of the attempt's changes, so that none can still land.
         """
-        await self._write_back(
+        await write_back(
+            self._rpc,
             "watcher_complete",
             attempt,
             p_url=publication.url,
@@ -95,7 +96,7 @@ class Verbs:
 
     async def settle_repo(self, attempt: int, line: int) -> None:
         """Record that the repo of this line was found to be ours, before anything of it is deleted."""
-        await self._write_back("watcher_settle_repo", attempt, p_line=line)
+        await write_back(self._rpc, "watcher_settle_repo", attempt, p_line=line)
 
     async def erase_left(self, attempt: int, lines: Sequence[int]) -> int:
         """Return how many of these photos that the attempt erases are still in the bucket."""
@@ -106,8 +107,13 @@ class Verbs:
         self, attempt: int, lines: Sequence[int], *, answered: bool, foreign: Sequence[int] = ()
     ) -> None:
         """End the attempt; what these lines list is gone, or, those of `foreign`, is not ours."""
-        await self._write_back(
-            "watcher_erased", attempt, p_gone=list(lines), p_answered=answered, p_foreign=list(foreign)
+        await write_back(
+            self._rpc,
+            "watcher_erased",
+            attempt,
+            p_gone=list(lines),
+            p_answered=answered,
+            p_foreign=list(foreign),
         )
 
     async def sweep(self, attempt: int) -> tuple[Held, int]:
@@ -117,7 +123,7 @@ class Verbs:
         """
         answer = await self._rpc.object("watcher_sweep", p_attempt=attempt)
         if answer.get("result") == "lost":
-            raise _lost(attempt)
+            raise lost(attempt)
         held = ("held_users", "held_names", "held_uploads")
         return read("watcher_sweep", lambda: (Held(*(answer[name] or 0 for name in held)), answer["failed"]))
 
@@ -125,7 +131,8 @@ class Verbs:
         self, attempt: int, code: str, message: str, *, answered: bool, image: int | None = None
     ) -> None:
         """End the attempt and the work; the row is failed, by that image where its number is given."""
-        await self._write_back(
+        await write_back(
+            self._rpc,
             "watcher_fail",
             attempt,
             p_code=code,
@@ -149,7 +156,7 @@ class Verbs:
             p_answered=answered,
         )
         if outcome == "lost":
-            raise _lost(attempt)
+            raise lost(attempt)
         if outcome not in {"failed", "deferred", "outage"}:
             raise malformed("watcher_reject")
         return str(outcome)
@@ -167,7 +174,8 @@ class Verbs:
         self, attempt: int, reason: str, retry_after: float | None = None, *, answered: bool
     ) -> None:
         """End the attempt, which counts; the work is due later, in `retry_after` seconds at the earliest."""
-        await self._write_back(
+        await write_back(
+            self._rpc,
             "watcher_defer",
             attempt,
             p_reason=private_reason(reason),
@@ -182,8 +190,13 @@ class Verbs:
 
         An `outage` never counts: to be said only where a request showed it that concerns no row.
         """
-        await self._write_back(
-            "watcher_release", attempt, p_reason=private_reason(reason), p_cause=cause, p_answered=answered
+        await write_back(
+            self._rpc,
+            "watcher_release",
+            attempt,
+            p_reason=private_reason(reason),
+            p_cause=cause,
+            p_answered=answered,
         )
 
     async def wait(self, attempt: int, wait: Wait, *, answered: bool) -> bool:
@@ -207,7 +220,7 @@ class Verbs:
             case "failed":
                 return False
             case "lost":
-                raise _lost(attempt)
+                raise lost(attempt)
             case _:
                 raise malformed("watcher_wait")
 
@@ -238,22 +251,20 @@ class Verbs:
             )
         return schema
 
-    async def _write_back(self, verb: str, attempt: int, **arguments: object) -> None:
-        match await self._rpc.call(verb, p_attempt=attempt, **arguments):
-            case "done":
-                return
-            case "lost":
-                raise _lost(attempt)
-            case _:
-                raise malformed(verb)
+
+async def write_back(rpc: Rpc, verb: str, attempt: int, **arguments: object) -> None:
+    """Call a verb that records an outcome; raises LeaseLost if the attempt no longer holds its work."""
+    match await rpc.call(verb, p_attempt=attempt, **arguments):
+        case "done":
+            return
+        case "lost":
+            raise lost(attempt)
+        case _:
+            raise malformed(verb)
 
 
 def _about(image: int | None) -> dict[str, int] | None:
     return None if image is None else {"image": image}
-
-
-def _lost(attempt: int) -> LeaseLost:
-    return LeaseLost(f"Attempt {attempt} no longer holds its row.")
 
 
 def _version(text: str) -> tuple[int, ...]:

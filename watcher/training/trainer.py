@@ -1,0 +1,273 @@
+"""The kind of work `train`: a LoRA is trained on a published repo, by a job on the Hub, and its first pictures are copied.
+
+No lease is held while the job runs: an attempt starts it, or looks at it, and ends with a wait. The database makes a training
+due when its job is no longer listed as running; see `follower`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Any, ClassVar, NoReturn
+
+import structlog
+
+from watcher.engine.lease import Lease
+from watcher.engine.retry import Retry
+from watcher.engine.work import Done
+from watcher.errors import Outage, Permanent, Transient, Wait
+from watcher.hub.jobs import Job, Jobs, JobSpec
+from watcher.hub.weights import Weights
+from watcher.identity import Claim
+from watcher.supabase.storage import Storage
+from watcher.supabase.training_verbs import TrainingVerbs
+from watcher.training.one_job import SETTLED_AFTER, next_step
+from watcher.training.outcomes import exit_code, failure
+from watcher.training.recipe import Training, job_spec, labels
+from watcher.training.script import Exit
+
+log = structlog.get_logger(__name__)
+
+_FIRST_LOOK = 10.0
+"""Seconds after the request: what its own checks refuse is known by then."""
+_NEXT_LOOK = 3600.0
+_QUEUE_LIMIT = 6 * 3600.0
+"""Seconds that a job may wait for a machine."""
+_GRACE = 600.0
+"""Seconds beyond its time-out that a job may run."""
+_COMMIT_WITHIN = 60.0
+"""Seconds from the end of a job within which its commit is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """What a training needs."""
+
+    announced: ClassVar[bool] = False
+    routine: ClassVar[bool] = False
+
+    verbs: TrainingVerbs
+    jobs: Jobs
+    weights: Weights
+    storage: Storage
+    retry: Retry
+    project: str
+    """A digest of the project, by which its jobs are found."""
+    namespace: str
+    token: str
+    """Of the job."""
+
+    def describe(self, claim: Claim) -> Mapping[str, object]:
+        """Return the training's label and job, once it has them."""
+        training = claim.details["training"] or {}
+        return {"training": training.get("label"), "job": training.get("job")}
+
+    async def carry(self, claim: Claim, lease: Lease) -> Done:
+        """Start the training, or look how far it is; raises as `Work.carry` does."""
+        return await _Attempt(self, claim, lease).carry()
+
+
+class _Attempt:
+    """One look at a training."""
+
+    def __init__(self, trainer: Trainer, claim: Claim, lease: Lease) -> None:
+        self._trainer = trainer
+        self._verbs = trainer.verbs
+        self._jobs = trainer.jobs
+        self._retry = trainer.retry
+        self._claim = claim
+        self._lease = lease
+        self._details = claim.details
+        self._training: Mapping[str, Any] = claim.details["training"] or {}
+        self._seconds = 60.0 * claim.details["minutes"]
+
+    async def carry(self) -> Done:
+        if not self._training:
+            return await self._start()
+        if self._training["job"] is None:
+            await self._find_job(self._training["label"], self._training["intent_age_seconds"])
+        job = await self._retry(self._jobs.inspect, self._training["job"])
+        if job is None or job.ended:
+            return await self._finish(job)
+        await self._record(job)
+        self._check_deadlines(job)
+        self._wait(job, _NEXT_LOOK)
+
+    async def _start(self) -> Done:
+        started = await self._retry(
+            self._verbs.start, self._claim.attempt, self._trainer.namespace, await self._price()
+        )
+        if started.obstacle == "never":
+            raise Permanent("training_refused", "No trainings are offered to you at present.")
+        if started.obstacle is not None:
+            return Done(
+                "training_postponed",
+                {"because": started.obstacle},
+                partial(self._verbs.postpone, self._claim.attempt, started.obstacle),
+            )
+        await self._find_job(started.label, None)
+
+    async def _price(self) -> Decimal:
+        """Return US dollars a minute."""
+        flavor = self._details["flavor"]
+        machine = (await self._retry(self._jobs.hardware)).get(flavor)
+        if machine is None:
+            raise Outage(
+                f"The Hub has no machine {flavor!r} for trainings: choose another one with `watcher training on --flavor`.",
+                of_kind=True,
+            )
+        return Decimal(machine.micro_usd_per_minute) / 1_000_000
+
+    async def _find_job(self, label: str, intent_age: float | None) -> NoReturn:
+        """Adopt the training's job, or request it; ends with a wait."""
+        new = intent_age is None
+        listed = () if new else await self._retry(self._jobs.list_jobs, labels(self._trainer.project, label))
+        match next_step(jobs=len(listed), intent_age=intent_age):
+            case "adopt":
+                job, doubled = listed[0], len(listed) > 1
+                if doubled:
+                    log.error("jobs_doubled", jobs=[one.id for one in listed])
+                await self._record(job, doubled=doubled)
+            case "request":
+                if self._claim.look_only:
+                    raise Permanent("training_failed", self._claim.exhausted or "Gave up.")
+                if not new:
+                    await self._retry(self._verbs.intend, self._claim.attempt)
+                job = await self._request(label)
+            case "wait":
+                raise self._waiting(
+                    "A request for the job was not answered; it may still land.",
+                    SETTLED_AFTER - (intent_age or 0) + 1,
+                )
+        self._wait(job, _FIRST_LOOK)
+
+    async def _request(self, label: str) -> Job:
+        spec = self._spec(label)
+        self._lease.check()
+        try:
+            with self._lease.mutating():
+                job = await self._jobs.run_job(spec)
+        except Outage:
+            # It is nobody's now: what was reserved is free again.
+            await self._retry(self._verbs.undo, self._claim.attempt)
+            raise
+        await self._record(job)
+        return job
+
+    def _spec(self, label: str) -> JobSpec:
+        details = self._details
+        training = Training(
+            label=label,
+            project=self._trainer.project,
+            repo_id=details["model_id"],
+            revision=details["commit_sha"],
+            namespace=self._trainer.namespace,
+            base=details["base"],
+            flavor=details["flavor"],
+            minutes=details["minutes"],
+            trigger=details["trigger_word"],
+            prompts=details["prompts"],
+            steps=details["steps"],
+            learning_rate=details["learning_rate"],
+        )
+        try:
+            return job_spec(training, self._trainer.token)
+        except ValueError as error:
+            raise Permanent("training_base_refused", str(error)) from error
+
+    async def _record(self, job: Job, *, doubled: bool = False) -> None:
+        await self._retry(
+            partial(self._verbs.job, self._claim.attempt, job.id, job.url, job.stage, doubled=doubled)
+        )
+
+    def _check_deadlines(self, job: Job) -> None:
+        """Raise Permanent if the job has gone on for too long; it is cancelled as work of its own."""
+        if job.seconds is None and self._training["age_seconds"] > _QUEUE_LIMIT:
+            raise Permanent(
+                "training_timed_out",
+                "No machine was free for the training within 6 hours; please ask for it again later.",
+            )
+        if (job.seconds or 0) > self._seconds + _GRACE:
+            raise Permanent("training_timed_out", "The training took longer than it may.")
+
+    def _wait(self, job: Job, seconds: float) -> NoReturn:
+        if job.seconds is None:
+            raise self._waiting("The job waits for a machine.", seconds)
+        raise self._waiting("The job runs.", min(seconds, self._seconds + _GRACE - job.seconds + 1))
+
+    def _waiting(self, sentence: str, seconds: float) -> Wait:
+        return Wait(
+            sentence,
+            seconds=max(seconds, 1),
+            within=_QUEUE_LIMIT + self._seconds + _NEXT_LOOK,
+            code="training_timed_out",
+            last_words="The training has not ended in time.",
+        )
+
+    async def _finish(self, job: Job | None) -> Done:
+        """Look whether the job that has ended, or is gone, has left weights; raise Permanent if not."""
+        stage = "DELETED" if job is None else job.stage
+        running = 0.0 if job is None or job.seconds is None else float(job.seconds)
+        await self._retry(
+            partial(
+                self._verbs.ended,
+                self._claim.attempt,
+                stage,
+                billed=None if job is None else running,
+                running=running,
+            )
+        )
+        repo_id, label = self._details["model_id"], self._training["label"]
+        commit = await self._retry(self._trainer.weights.commit_of, repo_id, label)
+        if commit is None:
+            raise await self._without_weights(job, stage)
+        samples = await self._copy_samples(repo_id, commit, label)
+        return Done(
+            "trained",
+            {"commit": commit, "seconds_run": running, "samples": len(samples)},
+            partial(
+                self._verbs.trained, self._claim.attempt, commit, samples, answered=self._lease.answered
+            ),
+        )
+
+    async def _without_weights(self, job: Job | None, stage: str) -> Permanent | Transient:
+        message = "" if job is None else job.message
+        code = exit_code(message)
+        if job is not None and stage == "ERROR" and code is None:
+            # What the Hub says of an error is not documented; the script says it, too, as its last line.
+            code = exit_code(" ".join(await self._retry(self._jobs.last_lines, job.id, 3)))
+        if code == Exit.DOUBLED:
+            return await self._with_older_job(job)
+        ago = self._training["job_ended_seconds_ago"]
+        if stage == "COMPLETED" and (ago is None or ago < _COMMIT_WITHIN) and not self._claim.look_only:
+            return Transient("The job has ended, and the repo does not show its commit yet.", retry_after=10)
+        failed = failure(stage, f"exit code {code}" if code is not None else message)
+        return Permanent(failed.code, failed.sentence)
+
+    async def _with_older_job(self, job: Job | None) -> Permanent | Transient:
+        """The job gave way to an older one with the same label: that is the training's."""
+        listed = await self._retry(
+            self._jobs.list_jobs, labels(self._trainer.project, self._training["label"])
+        )
+        if listed and job is not None and listed[0].id != job.id:
+            log.error("jobs_doubled", jobs=[one.id for one in listed])
+            await self._record(listed[0], doubled=True)
+            return Transient("The training's job gave way to an older one, which is followed from now on.")
+        failed = failure("ERROR", f"exit code {Exit.DOUBLED}")
+        return Permanent(failed.code, failed.sentence)
+
+    async def _copy_samples(self, repo_id: str, commit: str, label: str) -> list[str]:
+        """Copy the pictures of the repo to where the user may see them; return their keys."""
+        folder = f"{self._details['user_id']}/{self._claim.identity_id}/{label}"
+        keys = []
+        for sample in await self._retry(self._trainer.weights.samples, repo_id, commit):
+            key = f"{folder}/{sample.name}"
+            self._lease.check()
+            with self._lease.step("samples"), self._lease.mutating():
+                await self._retry(
+                    partial(
+                        self._trainer.storage.put_sample, key, sample.content, media_type=sample.media_type
+                    )
+                )
+            keys.append(key)
+        return keys
