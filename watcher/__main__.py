@@ -26,11 +26,16 @@ def _cannot_import(error: ImportError) -> NoReturn:
     *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
     module = error.name or innermost.f_globals["__name__"]
     reason = str(error).partition("\n")[0].rstrip(".")
-    sys.stderr.write(
-        f"watcher: The module {module} cannot be imported ({reason}): reinstall the watcher and its dependencies, with "
-        f"the pip of {sys.executable} (Python 3.11 or later).\n"
+    sentence = (
+        f"The module {module} cannot be imported ({reason}): reinstall the watcher and its dependencies, with the pip of "
+        f"{sys.executable} (Python 3.11 or later)."
     )
+    sys.stderr.write(f"watcher: {sentence}\n")
     sys.stderr.flush()
+    if sys.argv[1:2] == ["run"]:
+        from watcher.process.sd_notify import ServiceManager
+
+        ServiceManager(os.environ).status(sentence)  # noqa: TID251  (the settings cannot be imported)
     os._exit(78)
 
 

@@ -84,21 +84,27 @@ def run() -> None:
 
     from watcher.app import run as run_app
     from watcher.process.event_loop import EventLoop
-    from watcher.process.log import configure
+    from watcher.process.log import configure, redact
+    from watcher.process.sd_notify import ServiceManager
     from watcher.settings import settings
 
-    loaded = settings.load()
-    configure(
-        loaded.log_level,
-        loaded.log_format,
-        loaded.secrets,
-        settings.environment(),
-        instance=loaded.instance,
-    )
-    # If the watchdog ends a hung process with SIGABRT, this logs the stacks of its threads.
-    faulthandler.enable()
-    with asyncio.Runner(loop_factory=EventLoop) as runner:
-        runner.run(run_app(loaded, stopped=_exit_soon))
+    try:
+        loaded = settings.load()
+        configure(
+            loaded.log_level,
+            loaded.log_format,
+            loaded.secrets,
+            settings.environment(),
+            instance=loaded.instance,
+        )
+        # If the watchdog ends a hung process with SIGABRT, this logs the stacks of its threads.
+        faulthandler.enable()
+        with asyncio.Runner(loop_factory=EventLoop) as runner:
+            runner.run(run_app(loaded, stopped=_exit_soon))
+    except Misconfigured as error:
+        # systemd shows the last status line also after the exit.
+        ServiceManager(settings.environment()).status(redact(str(error)))
+        raise
 
 
 def _exit_soon() -> None:

@@ -12,11 +12,12 @@ from watcher import __version__
 from watcher.engine.attempt import Attempts
 from watcher.engine.health import Health
 from watcher.engine.lease import Leases
-from watcher.engine.outages import PAUSE_FIRST, PAUSE_LONGEST, Outages, Refusal
+from watcher.engine.outages import Outages, Refusal
 from watcher.engine.retry import within
 from watcher.engine.room import Room, find_room
 from watcher.engine.shared_name import SharedName
 from watcher.engine.slots import Slots
+from watcher.engine.startup import reach_services
 from watcher.errors import LeaseLost, Misconfigured, Outage, Transient
 from watcher.identity import Claim
 from watcher.process.metrics import STAGES
@@ -92,7 +93,13 @@ class Daemon:
 
         Raises Misconfigured if the startup check finds an unusable key, token or schema.
         """
-        await self._wait_or_stop(asyncio.create_task(self._reach_services()), then_cancel=True)
+        reaching = reach_services(
+            self._startup_check, outages=self._outages, health=self._health, sleep=self._sleep
+        )
+        await self._wait_or_stop(asyncio.create_task(reaching), then_cancel=True)
+        if not self._stop.is_set():
+            log.info("ready", version=__version__, slots=self._settings.slots)
+            self._health.started()
         main = asyncio.create_task(self._claim_and_drain())
         background = [
             asyncio.create_task(self._leases.renew_forever()),
@@ -149,26 +156,6 @@ class Daemon:
         self._health.answered(self._leases.answered_at)
         self._health.feed_alive = self._feed.alive
         self._health.heartbeat()
-
-    async def _reach_services(self) -> None:
-        """Wait until Supabase and the Hub respond: a reboot during an outage must not end the service."""
-        pause = PAUSE_FIRST
-        while not self._stop.is_set():
-            self._heartbeat()
-            try:
-                await within(self._health.request, self._startup_check(), of="Supabase or the Hub")
-            except Outage as error:
-                raise Misconfigured(str(error)) from error
-            except Transient as error:
-                self._outages.mark_unreachable(str(error))
-                self._heartbeat()
-                await self._sleep(pause)
-                pause = min(pause * 2, PAUSE_LONGEST)
-            else:
-                self._outages.mark_reachable()
-                log.info("ready", version=__version__, slots=self._settings.slots)
-                self._health.started()
-                return
 
     async def _claim_due(self) -> float:
         """Claim due work for the free slots; return the seconds until the next claim."""

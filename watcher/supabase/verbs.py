@@ -13,6 +13,8 @@ from watcher.supabase.rpc import NoFunction, Rpc, malformed, read
 
 # The newest migration that this version knows, and the oldest that it works with.
 SCHEMA = "20261122100300"
+# Seconds, at most, that PostgREST takes to load a schema that was migrated a moment ago.
+_SCHEMA_LOADED = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +259,8 @@ class Verbs:
         except NoFunction as error:
             raise Misconfigured(
                 "The database lacks the watcher's tables and functions: run `watcher migrate` (or push the files "
-                "that `watcher migrate --into supabase/migrations` writes)."
+                "that `watcher migrate --into supabase/migrations` writes).",
+                passes_within=_SCHEMA_LOADED,
             ) from error
         schema, serves = read("watcher_version", lambda: (str(result["schema"]), str(result["serves"])))
         lowest = read("watcher_version", lambda: _version(serves))
