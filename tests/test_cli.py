@@ -158,4 +158,7 @@ def test_a_sandbox_that_is_not_installed_is_a_configuration_error_that_says_how_
     (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('No such module', name={module!r})")
     ended = watcher(*arguments, PYTHONPATH=str(tmp_path))
     assert ended.returncode == 78
-    assert f"The sandbox is not installed ({module}): pip install 'watcher[sandbox]'." in ended.stderr
+    assert (
+        f"The sandbox is not installed ({module}): in the checkout, run {sys.executable} -m pip install "
+        in ended.stderr
+    )

@@ -7,6 +7,7 @@ Only click and the errors are imported here. What else a command needs is import
 `--help` are quick and each process holds in memory only what it uses.
 """
 
+import errno
 import faulthandler
 import logging
 import os
@@ -14,47 +15,63 @@ import shlex
 import signal
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import click
 
 from watcher import __version__
-from watcher.errors import Misconfigured, WatcherError
+from watcher.errors import Misconfigured, SandboxMissing, WatcherError
 from watcher.operator import console, erasing, limits
 
 EX_CONFIG = 78
+_OUTPUT_FAILED = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_PORT = click.IntRange(0, 65535)
 
 
 def main() -> None:
     """Run a command and end the process with its exit code; raises ImportError where a module cannot be imported."""
     try:
-        code = cli(prog_name="watcher", standalone_mode=False) or 0
+        code = _run()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has closed the pipe.
+        code = 0
+    except OSError as error:
+        code = 1
+        with suppress(OSError):
+            click.echo(f"watcher: The output could not be written: {error.strerror}.", err=True)
+    # A thread that waits for the Hub cannot be cancelled, and the interpreter would wait for it.
+    os._exit(code)
+
+
+def _run() -> int:
+    """Run a command and return its exit code; raises ImportError, and OSError if its output cannot be written."""
+    try:
+        return cli(prog_name="watcher", standalone_mode=False) or 0
     except ImportError:
         raise
     except (click.Abort, KeyboardInterrupt):
-        code = 130
-    except (BrokenPipeError, SystemExit):
-        # The reader of our output, such as `head`, has closed the pipe; rich and click turn that into an exit with 1.
-        os._exit(0)
+        return 130
+    except SystemExit as error:
+        raise BrokenPipeError from error  # as rich and click turn it into an exit with 1
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except Misconfigured as error:
         _print_error(error)
-        code = EX_CONFIG
+        return EX_CONFIG
     except WatcherError as error:
         _print_error(error)
-        code = 1
-    except Exception:
+        return 1
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUTPUT_FAILED:
+            raise
         # Through the log, which redacts secrets.
         logging.getLogger("watcher").exception("Unexpected error: this is a bug, please report it.")
-        code = 1
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # A thread that waits for the Hub cannot be cancelled, and the interpreter would wait for it.
-    os._exit(code)
+        return 1
 
 
 def _print_error(error: WatcherError) -> None:
@@ -72,10 +89,10 @@ def cli() -> None:
 
 
 @cli.command(
-    epilog="Exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 a bug; 2 usage error; 78 configuration error."
+    epilog="Exit codes: 0 stopped by SIGTERM, SIGHUP or Ctrl-C; 1 a bug; 2 usage error; 78 configuration error."
 )
 def run() -> None:
-    """Publish rows until SIGTERM or Ctrl-C.
+    """Publish rows until SIGTERM, SIGHUP or Ctrl-C.
 
     Needs SUPABASE_URL, SUPABASE_SECRET_KEY and HF_TOKEN. All settings come from the environment, or from files under
     $CREDENTIALS_DIRECTORY; docs/operating.md lists them.
@@ -154,10 +171,15 @@ def migrate_(into: Path | None) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep database, photos and repos in this folder. Default: deleted at the end.",
 )
-@click.option("--port", default=54321, show_default=True, help="Supabase's port; 0 picks a free one.")
-@click.option("--hub-port", default=54380, show_default=True, help="The Hub's port; 0 picks a free one.")
+@click.option(
+    "--port", type=_PORT, default=54321, show_default=True, help="Supabase's port; 0 picks a free one."
+)
+@click.option(
+    "--hub-port", type=_PORT, default=54380, show_default=True, help="The Hub's port; 0 picks a free one."
+)
 @click.option(
     "--control-port",
+    type=_PORT,
     default=0,
     show_default=True,
     help="The port for fault injection over HTTP (docs/sandbox.md); 0 picks a free one.",
@@ -170,17 +192,21 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
     from watcher import migrate
 
     try:
-        from watcher.sandbox import Sandbox
+        from watcher.sandbox import PostgresError, Sandbox
     except ImportError as error:
-        raise Misconfigured(
-            f"The sandbox is not installed ({error.name}): pip install 'watcher[sandbox]'."
-        ) from error
+        raise SandboxMissing(error) from error
 
     box = Sandbox(data=data, supabase_port=port, hub_port=hub_port, control_port=control_port)
     stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stopped.set())
-    with box:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(box)
+        except (PostgresError, OSError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            place = f"{data}: " if data and isinstance(error, OSError) and error.filename else ""
+            raise Misconfigured(f"The sandbox could not be started: {place}{reason}.") from error
         for _version in migrate.apply(box.db_url):
             pass
         for name, value in box.settings().items():

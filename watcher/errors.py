@@ -14,6 +14,7 @@ Each package that uses a service translates that service's errors, `raise … fr
 """
 
 import math
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 CODES = (
@@ -43,6 +44,16 @@ class Misconfigured(WatcherError):
     def __init__(self, sentence: str, *, passes_within: float = 0) -> None:
         super().__init__(sentence)
         self.passes_within = passes_within
+
+
+class SandboxMissing(Misconfigured):
+    """What only the sandbox needs is not installed."""
+
+    def __init__(self, error: ImportError) -> None:
+        super().__init__(
+            f"The sandbox is not installed ({error.name}): in the checkout, run {sys.executable} -m pip install "
+            "--constraint constraints.txt '.[sandbox]'."
+        )
 
 
 class Outage(WatcherError):

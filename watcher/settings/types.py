@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import BeforeValidator, SecretStr
 
 
@@ -27,7 +28,9 @@ def _http_url(value: object) -> object:
     try:
         parts = urlsplit(text)
         whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
+        httpx.URL(text)
+        (parts.hostname or "").encode("idna")  # which rejects empty and too long labels, as a look-up does
+    except (ValueError, httpx.InvalidURL):
         whole = False
     if not whole or re.search(r"[^!-~]|[?#@]", text):
         raise ValueError("is not a valid URL")
