@@ -142,7 +142,11 @@ def _exit_soon() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Only write the files into this folder, for `supabase db push`.",
 )
-def migrate_(into: Path | None) -> None:
+@click.option(
+    "--repair", is_flag=True, help="Also restore what was changed since; says first what, and asks."
+)
+@click.option("--yes", is_flag=True, help="With --repair: do not ask for confirmation.")
+def migrate_(into: Path | None, repair: bool, yes: bool) -> None:
     """Migrate the database to the schema that this version needs.
 
     Without --into, the migrations are applied over SUPABASE_DB_URL, as the role postgres: the URL of the direct connection
@@ -151,6 +155,10 @@ def migrate_(into: Path | None) -> None:
     from watcher import migrate
     from watcher.settings import settings
 
+    if repair and (into is not None or not (yes or sys.stdin.isatty())):
+        raise click.UsageError(
+            "--repair needs the database, not --into, and a terminal to confirm on, or --yes."
+        )
     if into is not None:
         for file in migrate.copy(into):
             click.echo(f"Wrote {file}")
@@ -163,6 +171,22 @@ def migrate_(into: Path | None) -> None:
         done += 1
     if not done:
         click.echo("Nothing to do: the database has every migration.")
+    if repair:
+        _repair(db_url, yes=yes)
+
+
+def _repair(db_url: str, *, yes: bool) -> None:
+    from watcher.operator import repair
+    from watcher.operator.doctor.drift import Drift
+
+    def confirm(planned: list[Drift]) -> bool:
+        click.echo("Changed since the migrations:")
+        for drift in planned:
+            click.echo(f"- {drift.sentence}")
+        return yes or click.confirm("Restore all of this?", err=True)
+
+    restored = repair.repair(db_url, confirm=confirm)
+    click.echo(f"Restored {len(restored)}: see `watcher doctor`." if restored else "Nothing was restored.")
 
 
 @cli.command()

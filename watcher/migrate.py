@@ -110,16 +110,6 @@ def apply(db_url: str, *, on_wait: Callable[[str], object] = lambda _: None) -> 
         raise Misconfigured(str(error.diag.message_primary or error)) from error
 
 
-def statement(beginning: str) -> str:
-    """Return the first statement in the files with this beginning, up to its semicolon; raises LookupError."""
-    found = re.search(
-        rf"^ *({re.escape(beginning)}[^;]*;)", "\n".join(map(Path.read_text, files())), re.MULTILINE
-    )
-    if found is None:
-        raise LookupError(beginning)
-    return found[1]
-
-
 def _apply(connection: psycopg.Connection, file: Path, on_wait: Callable[[str], object]) -> None:
     # One message, and so one transaction: the server ends it even if this host freezes or is cut off meanwhile.
     query = f"set local lock_timeout = '{LOCK_TIMEOUT}s';\n".encode() + file.read_bytes()

@@ -18,6 +18,7 @@ from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.cli import cli
 from watcher.operator.doctor import Finding, as_json, examine, exit_code
+from watcher.operator.doctor.finding import REPAIR
 from watcher.operator.doctor.supabase import clock
 from watcher.process.instance import InstanceLock, machine
 from watcher.sandbox import Sandbox
@@ -142,6 +143,22 @@ BREAKS = {
         "drop trigger b_queue_changed_row on public.trained_identities",
         "The trigger b_queue_changed_row",
     ),
+    "a function is dropped": (
+        "drop function public.watcher_renew",
+        "The function public.watcher_renew(jsonb,double precision) is missing",
+    ),
+    "the doctor's own function is dropped": (
+        "drop function public.watcher_catalogue",
+        "The database has no function watcher_catalogue",
+    ),
+    "the version's function is dropped": (
+        "drop function public.watcher_version",
+        "The database lacks the watcher's tables and functions",
+    ),
+    "no row can be changed": (
+        "alter table public.trained_identities replica identity nothing",
+        "The replica identity of public.trained_identities is nothing, not default: no change of it can be written",
+    ),
     "the watcher's role sees no bucket": (
         "alter role service_role nobypassrls",
         "Storage hides the bucket identity-images from the secret key, although it exists",
@@ -158,8 +175,19 @@ def test_the_cause_comes_first_and_its_remedy_mends_it(
         first = bad(look())[0]
         assert (first.state, sentence in first.sentence) == ("error", True), first
     finally:
-        sql(scene, first.remedy)
+        mend(scene, first)
     assert bad(look()) == []
+
+
+def mend(scene: Scene, finding: Finding) -> None:
+    """Do what the remedy says."""
+    if finding.remedy == REPAIR:
+        given = {"SUPABASE_DB_URL": scene.sandbox.db_url}
+        done = CliRunner().invoke(cli, ["migrate", "--repair", "--yes"], env=given)
+        assert done.exit_code == 0, done.output
+        assert finding.sentence in done.output or "has no function" in finding.sentence
+    else:
+        sql(scene, finding.remedy)
 
 
 def test_a_bucket_that_is_gone_is_made_anew_with_its_limits(scene: Scene, look: Look) -> None:

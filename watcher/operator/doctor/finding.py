@@ -12,6 +12,8 @@ KEY_REMEDY = (
     "Copy the secret key (sb_secret_…) from the project's settings, API keys, into SUPABASE_SECRET_KEY."
 )
 
+REPAIR = "SUPABASE_DB_URL='postgresql://postgres:…' watcher migrate --repair"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -30,7 +32,7 @@ def unanswered(check: str, verb: str, error: WatcherError) -> Finding:
             check, "error", str(error), f"grant execute on function public.{verb} to service_role;"
         )
     if isinstance(error, NoFunction):
-        return Finding(check, "error", str(error), "notify pgrst, 'reload schema';")
+        return Finding(check, "error", str(error), REPAIR)
     return Finding(check, "error", str(error), "Try again in a minute; see https://status.supabase.com.")
 
 
