@@ -84,6 +84,15 @@ begin
     if cardinality(paths) not between 3 and 40 then
       return format('%s images were given; 3 to 40 are needed.', cardinality(paths));
     end if;
+    -- Nearly always nothing is wrong, and the row's constraint asks with each change of the row: one statement tells.
+    if cardinality(paths) = (
+      select count(distinct given) filter (where starts_with(given, user_id::text || '/')
+        and char_length(given) <= 200 and given ~ '^[A-Za-z0-9 ._()+@=/-]+$' and given !~ '(^|/)([/ .]|$)| (/|$)'
+        and cardinality(string_to_array(given, '/')) <= 6)
+      from unnest(paths) given
+    ) then
+      return null;
+    end if;
     for number in 1 .. cardinality(paths) loop
       path := paths[number];
       if path is null then
@@ -107,6 +116,10 @@ begin
       if path ~ '(^|/)([/ .]|$)| (/|$)' then
         return watcher.image_label(number, path)
           || ' has a path with a part that is empty, begins with a dot, or begins or ends with a space.';
+      end if;
+      -- The real Storage fails on longer file names.
+      if path ~ '[^/]{201}' then
+        return watcher.image_label(number, path) || ' has a path with a part of more than 200 characters.';
       end if;
       if cardinality(string_to_array(path, '/')) > 6 then
         return watcher.image_label(number, path) || ' lies more than 5 folders deep.';
@@ -194,7 +207,8 @@ begin
     select pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0));
   $function$;
 
-  -- What users can make the watcher do is limited. A limit is for everybody, or for one user; `watcher limits` sets it.
+  -- What users can make the watcher do is limited. A limit is for everybody, or for one user; `watcher limits` sets it. What
+  -- the operator decides about erasing is set in the same way.
 
   -- All limits: their defaults, their ranges, and whether they can be set for one user.
   create function watcher.known_limits() returns table (
@@ -207,7 +221,10 @@ begin
       (2, 'rows_per_day', 100, 0, 1000000, true, 'identities that a user sends within a day'),
       (3, 'retries_per_row_per_hour', 3, 0, 1000, true, 'retries of an identity within an hour before the next one waits'),
       (4, 'retries_per_hour', 60, 0, 100000, true, 'retries of a user within an hour before the next one waits'),
-      (5, 'objects', 1000, 0, 10000000, true, 'photos of a user in the bucket')
+      (5, 'objects', 1000, 0, 10000000, true, 'photos of a user in the bucket'),
+      (6, 'erase_repos', 1, 0, 1, false, 'whether the repo of a deleted row is erased: 1 if so, 0 if not'),
+      (7, 'erase_photos', 1, 0, 1, false, 'whether its photos are that no other row names'),
+      (8, 'erase_after_hours', 0, 0, 8760, false, 'hours from the deletion of a row to its erasure')
   $function$;
 
   create table watcher.limits (

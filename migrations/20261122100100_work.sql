@@ -296,7 +296,7 @@ begin
   -- p_machine: the machine that the run is on. While another machine uses the same instance name, nothing is claimed, and
   -- "name_taken" has {"machine": m, "seconds": s until that one counts as gone}.
   --
-  -- Returns {"claims": [...], "more_due": whether to claim again once one of them has ended, "next_due_seconds": s or null}.
+  -- Returns {"claims": [...], "next_due_seconds": s or null}.
   create function public.watcher_claim(
     p_instance text,
     p_run uuid,
@@ -329,7 +329,6 @@ begin
     alone boolean;
     look_only boolean;
     give_up boolean;
-    more_due boolean := false;
     draining boolean := false;
     attempt bigint;
     details jsonb;
@@ -347,7 +346,7 @@ begin
     select i.machine, watcher.silence_seconds() - extract(epoch from now() - i.seen_at) as left_seconds into known
     from watcher.instances i where i.name = p_instance;
     if known.machine <> this_machine and known.left_seconds > 0 then
-      return jsonb_build_object('claims', claims, 'more_due', false, 'next_due_seconds', null,
+      return jsonb_build_object('claims', claims, 'next_due_seconds', null,
         'name_taken', jsonb_build_object('machine', known.machine, 'seconds', known.left_seconds));
     end if;
     if known.machine is null then
@@ -363,7 +362,6 @@ begin
       or exists (select from watcher.attempts a where a.number = any (holding) and a.alone and a.ended_at is null)
     then
       draining := true;
-      more_due := true;
     end if;
 
     for pass in 1 .. 2 loop
@@ -463,7 +461,6 @@ begin
             and (crashed and held.look_only or not watcher.needs_look(entry.kind, entry.identity_id));
           if alone and not give_up and (cardinality(holding) > 0 or jsonb_array_length(claims) > 0) then
             -- It must run alone. Once it has waited a minute, one run claims nothing more, so that it becomes free for it.
-            more_due := true;
             if due.since < now() - interval '1 minute' and (entry.isolated_for is null or not exists (
               select from watcher.instances i where i.run_id = entry.isolated_for
                 and i.seen_at > now() - make_interval(secs => watcher.silence_seconds())
@@ -515,7 +512,6 @@ begin
           );
           taken := taken + 1;
           draining := alone;
-          more_due := more_due or alone or taken = wanted;
           exit when draining;
         end loop;
       end loop;
@@ -527,7 +523,7 @@ begin
       select min(a.lease_expires_at) from watcher.attempts a
       where a.ended_at is null and a.kind = any (kinds) and a.run_id <> p_run and a.lease_expires_at > now()
     ) times;
-    return jsonb_build_object('claims', claims, 'more_due', more_due, 'next_due_seconds', next_due);
+    return jsonb_build_object('claims', claims, 'next_due_seconds', next_due);
   end
   $function$;
 

@@ -278,12 +278,15 @@ begin
   $function$;
 
 
-  -- The Hub did not accept what was sent for a row. For other kinds than publish that is as watcher_fail. It fails the row if another one was published since it was first
+  -- The Hub did not accept what was sent for a row. It fails the row if another one was published since it was first
   -- rejected. Until then it is deferred, and counts; but once three rows were rejected and none was published meanwhile, the
-  -- fault is not theirs: it is an outage, the row is due again, unspent, and what all of them spent in it is given back.
+  -- fault is not theirs: it is an outage, the row is due again, unspent, and what all of them spent in it is given back. For
+  -- other kinds than publish it is as watcher_fail. p_message is for the row's user, p_reason for the history.
+  --
   -- Returns 'failed', 'deferred' or 'outage', also when the same attempt repeats it; or 'lost'.
-  create function public.watcher_reject(p_attempt bigint, p_code text, p_message text, p_answered boolean default false)
-  returns text
+  create function public.watcher_reject(
+    p_attempt bigint, p_code text, p_message text, p_reason text, p_answered boolean default false
+  ) returns text
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
@@ -299,7 +302,7 @@ begin
         else 'lost' end;
     end if;
     if mine.kind <> 'publish' then
-      perform watcher.end_attempt(p_attempt, 'failed', p_code, p_message, p_answered);
+      perform watcher.end_attempt(p_attempt, 'failed', p_code, p_reason, p_answered);
       perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message);
       return 'failed';
     end if;
@@ -310,7 +313,7 @@ begin
     on conflict (identity_id) do update set last_at = now()
     returning r.first_at into since;
     if last_published > since then
-      perform watcher.end_attempt(p_attempt, 'failed', p_code, p_message, p_answered);
+      perform watcher.end_attempt(p_attempt, 'failed', p_code, p_reason, p_answered);
       perform watcher.fail_work(mine.kind, mine.identity_id, p_code, p_message);
       return 'failed';
     end if;
@@ -320,17 +323,17 @@ begin
     if this_one_only_looks or 3 > (
       select count(*) from watcher.rejections r where r.last_at > coalesce(last_published, '-infinity')
     ) then
-      perform watcher.end_attempt(p_attempt, 'deferred', p_code, p_message, p_answered);
+      perform watcher.end_attempt(p_attempt, 'deferred', p_code, p_reason, p_answered);
       update watcher.rejections set spent_by = spent_by || p_attempt where identity_id = mine.identity_id;
-      perform watcher.put_off(entry, this_one_only_looks, p_message,
-        case when this_one_only_looks then entry.last_reason else p_message end, null);
+      perform watcher.put_off(entry, this_one_only_looks, p_reason,
+        case when this_one_only_looks then entry.last_reason else p_reason end, null);
       return 'deferred';
     end if;
-    perform watcher.end_attempt(p_attempt, 'released', p_code, p_message, p_answered);
+    perform watcher.end_attempt(p_attempt, 'released', p_code, p_reason, p_answered);
     perform watcher.put_back(mine.kind, mine.identity_id, null);
     update watcher.work w set
       turn_at = now() + watcher.behind_others('outage'), next_at = null, isolated_for = null,
-      spent = greatest(w.spent - 1, 0), last_reason = p_message
+      spent = greatest(w.spent - 1, 0), last_reason = p_reason
     where w.id = mine.work_id;
     select array_agg(number) into attempts from watcher.rejections r, unnest(r.spent_by) as number
     where r.last_at > coalesce(last_published, '-infinity');

@@ -15,15 +15,11 @@ begin
   create function watcher.late_seconds() returns integer
   language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select 120 $function$;
 
-  -- What goes with a row, and how long after its deletion. Changed with `watcher erasures`, for all daemons.
-  create table watcher.erase_settings (
-    only_row boolean primary key default true check (only_row),
-    repos boolean not null default true,
-    photos boolean not null default true,
-    after_seconds integer not null default 0 constraint within_a_year check (after_seconds between 0 and 31536000)
-  );
-  alter table watcher.erase_settings enable row level security;
-  insert into watcher.erase_settings default values;
+  -- Whether the 'repos' or 'photos' of a deleted row are erased; set with `watcher limits`.
+  create function watcher.erases(p_what text) returns boolean
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select watcher.limit_of('erase_' || p_what) = 1
+  $function$;
 
   -- An erasure: open while finished_at is null; then a receipt, which names no person. Its id is the row's; where no row is
   -- the cause, it is an id of its own.
@@ -166,16 +162,14 @@ begin
   create function watcher.list_row(p_row public.trained_identities, p_forget boolean default false) returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
-    settings watcher.erase_settings;
     due timestamptz;
   begin
-    select * into strict settings from watcher.erase_settings;
-    due := now() + make_interval(secs => case when p_forget then 0 else settings.after_seconds end);
+    due := now() + case when p_forget then 0 else watcher.limit_of('erase_after_hours') end * interval '1 hour';
     perform watcher.open_erasure(p_row.id, 'row', p_row.user_id,
       not exists (select from auth.users u where u.id = p_row.user_id));
     update watcher.erasures set attempts = (select count(*) from watcher.attempts where identity_id = p_row.id)
     where identity_id = p_row.id;
-    if settings.repos or p_forget then
+    if p_forget or watcher.erases('repos') then
       perform watcher.list_repo(p_row.id, n.model_id, due, true)
       from (
         select model_id from watcher.names where identity_id = p_row.id
@@ -183,7 +177,7 @@ begin
         select p_row.model_id where p_row.model_id is not null
       ) n;
     end if;
-    if settings.photos or p_forget then
+    if p_forget or watcher.erases('photos') then
       perform watcher.list_photos(p_row.id, p_row.image_paths, due);
     end if;
     perform watcher.queue_erasure(p_row.id);
@@ -203,7 +197,7 @@ begin
     perform watcher.list_row(old);
     if not exists (select from auth.users u where u.id = old.user_id) then
       insert into watcher.departures (digest) values (watcher.user_digest(old.user_id)) on conflict do nothing;
-      if found and (select photos from watcher.erase_settings) then
+      if found and watcher.erases('photos') then
         -- The first of the user's rows: the whole folder goes with it.
         perform watcher.list_photos(old.id, array_agg(o.name), now()) from storage.objects o
         where o.bucket_id = 'identity-images' and starts_with(o.name, old.user_id || '/');
@@ -301,9 +295,9 @@ begin
 
   -- The functions that the engine calls; see 20261122100100_work.sql.
 
-  -- {"lines": [{"id": n, "what": "repo" or "photo", "name": its name or key, "ours": boolean}]}, at most 1000 of them, which
-  -- is what Storage deletes in one request. Photos are left out while their user changes something: what that names must
-  -- not go.
+  -- {"lines": [{"id": n, "what": "repo" or "photo", "name": its name or key, "ours": boolean}], "last_reason": why it was put
+  -- off}; at most 1000 lines, which is what Storage deletes in one request. Photos are left out while their user changes
+  -- something: what that names must not go.
   create function watcher.erase_begin(p_identity_id uuid) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -328,7 +322,7 @@ begin
           and (gone_at is null and due_at <= now() or look_again_at <= now())
         order by id limit 1000
       ) l
-    ));
+    ), 'last_reason', (select last_reason from watcher.work where identity_id = p_identity_id and kind = 'erase'));
   end
   $function$;
 
@@ -581,7 +575,7 @@ begin
       where e.identity_id = l.identity_id and e.owner_id = p_user and l.due_at > now() + interval '10 minutes';
       perform watcher.queue_erasure(e.identity_id) from watcher.erasures e where e.owner_id = p_user;
     end if;
-    if p_forget or (select photos from watcher.erase_settings) then
+    if p_forget or watcher.erases('photos') then
       select array_agg(name) into objects from (
         select o.name from storage.objects o
         where o.bucket_id = 'identity-images' and starts_with(o.name, p_user || '/')
@@ -661,7 +655,7 @@ begin
   declare
     missing text[];
   begin
-    if not (select repos from watcher.erase_settings) then
+    if not watcher.erases('repos') then
       return null;
     end if;
     select coalesce(array_agg(n.model_id), '{}') into missing from watcher.names n
@@ -702,7 +696,7 @@ begin
       insert into watcher.unnamed_objects (object_id) select id from unnamed on conflict do nothing
     )
     select case when count(*) = 1000 then max(name) else '' end into last from part;
-    if (select photos from watcher.erase_settings) then
+    if watcher.erases('photos') then
       for late in
         select watcher.folder_user(split_part(o.name, '/', 1)) as owner, array_agg(o.name) as names
         from watcher.unnamed_objects u join storage.objects o on o.id = u.object_id
@@ -864,7 +858,8 @@ begin
         from (select * from watcher.erasures where finished_at is not null
           order by finished_at desc limit least(greatest(p_limit, 0), 100000)) r),
       'summary', watcher.erasing_summary(),
-      'settings', (select to_jsonb(s) - 'only_row' from watcher.erase_settings s),
+      'settings', jsonb_build_object('repos', watcher.erases('repos'), 'photos', watcher.erases('photos'),
+        'after_seconds', 3600 * watcher.limit_of('erase_after_hours')),
       'namespaces', (select coalesce(jsonb_agg(distinct split_part(l.name, '/', 1)), '[]')
         from watcher.erase_lines l where l.what = 'repo'),
       'versioning', (select to_jsonb(b) ->> 'versioning_status' from storage.buckets b where b.id = 'identity-images'),
@@ -914,17 +909,6 @@ begin
     get diagnostics added = row_count;
     return added;
   end
-  $function$;
-
-  -- Changes what goes with a row, and how long after; null leaves a setting as it is. Returns the settings.
-  create function public.watcher_set_erasing(
-    p_repos boolean default null, p_photos boolean default null, p_after_seconds integer default null
-  ) returns jsonb
-  language sql security definer set search_path = pg_catalog, pg_temp as $function$
-    update watcher.erase_settings s set
-      repos = coalesce(p_repos, repos), photos = coalesce(p_photos, photos),
-      after_seconds = coalesce(p_after_seconds, after_seconds)
-    returning to_jsonb(s) - 'only_row'
   $function$;
 
   -- Everything that is known of a user.

@@ -72,12 +72,19 @@ def _storable(value: Any) -> Any:
 
 
 # Those whose level `watcher.process.log.configure` sets.
-_LOGGERS = [logging.getLogger(name) for name in (None, "watcher", "realtime._async.client")]
+_LOGGERS = [
+    logging.getLogger(name) for name in (None, "watcher", "realtime._async.client", "realtime", "websockets")
+]
 
 
 @pytest.fixture(autouse=True)
 def _plain_log() -> Iterator[None]:
-    """Undo what a test's command did to logging, which is one for all tests of a process."""
+    """Undo what a test's command did to logging, which is one for all tests of a process.
+
+    And no tracebacks with local variables, each of which takes a second.
+    """
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
     levels = [logger.level for logger in _LOGGERS]
     yield
     structlog.reset_defaults()

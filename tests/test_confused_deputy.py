@@ -195,6 +195,7 @@ async def test_an_odd_path_that_nobody_refused_fails_its_row_and_nothing_is_read
     user, good = scene.put()
     theirs = f"{OTHER}/photo.jpg"
     scene.upload(theirs, jpeg(9))
+    scene.database.overwrite("insert into watcher.limits (name, value) values ('rows_per_day', 1000)")
     scene.sandbox.faults.reset()
     with unguarded(scene):
         for template in ODD:

@@ -79,7 +79,7 @@ class Outage(WatcherError):
         self.of_kind = of_kind
         self.probe = probe
         self.spent_by: Sequence[int] = ()
-        """The attempts on other rows that met it before it was known, and were counted."""
+        """The attempts that met it before it was known, and were counted."""
 
 
 class Refused(WatcherError):

@@ -50,8 +50,9 @@ class Request:
 
 
 CLAIM = Request("rest", "POST", "/rest/v1/rpc/watcher_claim")
-# Beside the row and not on its way: how often it comes is a matter of time.
+# Beside the row and not on its way: how often they come is a matter of time.
 RENEWAL = Request("rest", "POST", "/rest/v1/rpc/watcher_renew")
+SWEEP = Request("rest", "POST", "/rest/v1/rpc/watcher_sweep")
 COMMIT = Request("hub", "POST", "/api/models/{repo}/commit/{revision}")
 
 
@@ -61,7 +62,7 @@ def learned(log: list[Seen]) -> list[Request]:
     requests = []
     for seen in log:
         kind = Request(seen.service, seen.method, route(seen.path))
-        if kind in {CLAIM, RENEWAL} or kind.route in HARMLESS:
+        if kind in {CLAIM, RENEWAL, SWEEP} or kind.route in HARMLESS:
             continue
         by_the_daemon = seen.service == "hub" or "/rpc/watcher_" in seen.path
         done = seen.status is not None and seen.status < 400

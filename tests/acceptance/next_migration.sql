@@ -8,8 +8,10 @@ begin
     return;
   end if;
 
-  create or replace function watcher.kinds() returns text[]
-  language sql immutable parallel safe set search_path = '' as $function$ select array['publish', 'erase', 'notify'] $function$;
+  -- The kinds that there are, and one more.
+  execute format(
+    'create or replace function watcher.kinds() returns text[] language sql immutable parallel safe set search_path = %L as %L',
+    '', format('select %L::text[]', watcher.kinds() || array['notify']));
   create function watcher.notify_begin(uuid) returns jsonb language sql set search_path = '' as $function$ select '{}'::jsonb $function$;
   create function watcher.notify_find_unqueued() returns boolean language sql set search_path = '' as $function$ select false $function$;
   insert into watcher.work (kind, identity_id, turn_at)

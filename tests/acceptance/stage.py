@@ -143,6 +143,7 @@ class Stage:
             # What the users' rows have left is gone: the next test's daemon has nothing to erase.
             self.sql("delete from watcher.work where kind = 'erase'")
             self.sql("delete from watcher.erasures")
+            self.sql("delete from watcher.names")
         for made in (self.users, self.objects, self.rows):
             made.clear()
 

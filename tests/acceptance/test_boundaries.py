@@ -138,5 +138,5 @@ def test_a_row_whose_budget_is_spent(stage: Stage, sandbox: Sandbox, person: Per
 
     requests = kill_everywhere(stage, person, insert=insert, end="failed", look=look)
     assert [request.route.rsplit("/", 1)[1] for request in requests] == [
-        "watcher_claim", "watcher_fail", "delete", "watcher_erased", "watcher_renew",
+        "watcher_claim", "watcher_fail", "watcher_settle_repo", "delete", "watcher_erased", "watcher_renew",
     ]  # fmt: skip

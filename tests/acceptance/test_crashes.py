@@ -59,7 +59,7 @@ def test_an_image_left_in_the_spool_by_a_killed_run_is_gone_with_the_next(
     with Watcher(stage, instance) as again:
         again.wait_for("ready")
         assert not left.exists()
-        person.wait_for(identity, "published")
+        stage.erase_due()
         again.stop()
         assert [file.name for file in again.spool.iterdir()] == ["lock"]
 

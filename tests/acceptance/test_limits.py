@@ -56,6 +56,7 @@ def test_a_bad_path_is_named_by_number_and_file(people: Callable[[], Person]) ->
         f"{person.id}/ä.jpg": "other characters",
         f"{person.id}/a/b/c/d/e/f.jpg": "folders deep",
         f"{person.id}/{'x' * 500}.jpg": "512 characters",
+        f"{person.id}/{'x' * 201}": "200 characters",
         f"{person.id}x/x.jpg": "outside your own folder",
         "": "outside your own folder",
         None: "has no path",

@@ -209,9 +209,9 @@ def test_a_publication_costs_no_more_requests_than_it_must(
         if one.service == "hub" or "/object/authenticated/" in one.path
     )
     assert asked.total() <= 2 * count + 6 + 2 * -(-count // 5), asked
-    verbs = Counter(
-        one.path.rpartition("/")[2] for one in sandbox.faults.log() if "/rpc/watcher_" in one.path
-    )
+    called = [one.path.rpartition("/")[2] for one in sandbox.faults.log() if "/rpc/watcher_" in one.path]
+    # Afterwards it claims once more, since the slot is free.
+    verbs = Counter(called[: called.index("watcher_complete") + 1])
     assert verbs.total() - verbs["watcher_renew"] <= 3, verbs
     assert row["status"] == "published"
 

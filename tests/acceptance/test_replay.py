@@ -83,21 +83,6 @@ def test_a_users_retry_is_claimed_at_once(stage: Stage, person: Person, daemon: 
     assert person.retry(identity) == []
 
 
-def test_a_user_cannot_delete_a_row_that_is_being_published(
-    stage: Stage, sandbox: Sandbox, person: Person, daemon: Watcher
-) -> None:
-    held = hold(sandbox, "upload", "before")
-    identity = inserted(person)
-    held.wait_reached()
-    assert person.delete(identity) == []
-    held.release()
-    row = person.wait_for(identity, "published")
-    audit(stage, row, PHOTOS)
-    assert len(person.delete(identity)) == 1
-    # The repo stays, and is to be found by its name.
-    assert stage.names() == {row["model_id"]: identity}
-
-
 def test_an_account_can_be_deleted_at_any_time(stage: Stage, sandbox: Sandbox, daemon: Watcher) -> None:
     for place, when in (
         ("create", "after"),

@@ -109,7 +109,7 @@ def test_the_next_migration_beside_a_running_daemon_loses_nothing(
     assert not watcher.said("outage")
     with psycopg.connect(stage.settings["SUPABASE_DB_URL"]) as connection:
         left = connection.execute(
-            "select kind, turn_at is not null, count(*) from watcher.work group by 1, 2"
+            "select kind, turn_at is not null, count(*) from watcher.work where kind <> 'sweep' group by 1, 2"
         )
         assert left.fetchall() == [("notify", True, len(rows))]
     # And it starts again beside that schema.

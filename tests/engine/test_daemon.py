@@ -126,13 +126,14 @@ async def test_no_more_rows_are_claimed_than_there_are_slots_but_one_of_a_user_w
 async def test_a_row_that_came_while_only_other_kinds_had_a_free_slot_is_claimed_when_a_slot_ends(
     scene: Scene, running: Running, said: Said
 ) -> None:
+    eve, paths = scene.put()  # of one user: another one's would find a slot
     fetching = scene.sandbox.faults.add(Hold("before"), service="storage", method="GET")
     async with running(slots=1, poll=60, poll_alive=600, pulse=600):
         await until(lambda: count(said)["feed_alive"])
-        first = await asyncio.to_thread(scene.insert)
+        first = await asyncio.to_thread(scene.database.insert, eve, paths)
         await until(lambda: fetching.reached)
         claimed = scene.sandbox.faults.add(Hold("after"), path="watcher_claim")
-        second = await asyncio.to_thread(scene.insert)
+        second = await asyncio.to_thread(scene.database.insert, eve, paths)
         await until(lambda: claimed.reached)
         claimed.release()
         fetching.release()
@@ -144,11 +145,12 @@ async def test_a_name_that_another_machine_used_is_waited_for_whatever_wakes_the
     scene: Scene, running: Running, said: Said
 ) -> None:
     Worker(scene.database, "test", machine="elsewhere").claim()
-    scene.database.pass_time(28)
     async with running():
         await until(lambda: count(said)["name_taken"])
-        row = await asyncio.to_thread(scene.insert)
-        await until(lambda: scene.database.status(row) == "published")
+        rows = [await asyncio.to_thread(scene.insert)]
+        scene.database.pass_time(31)
+        rows.append(await asyncio.to_thread(scene.insert))
+        await until(lambda: {scene.database.status(row) for row in rows} == {"published"})
     assert count(said)["name_taken"] == 1
     [line] = [line for line in said if line["event"] == "name_taken"]
     assert "Another machine (elsewhere) runs a watcher as instance test" in line["reason"]
@@ -189,7 +191,7 @@ async def test_strange_answers_do_not_end_the_daemon(scene: Scene, running: Runn
         b"NaN",
         b"[" * 100_000,
     )
-    endless = b'{"claims": [], "more_due": false, "next_due_seconds": 1e400}'
+    endless = b'{"claims": [], "next_due_seconds": 1e400}'
     async with running():
         for answer in (*strange, endless):
             asked = scene.sandbox.faults.add(Answer(200, answer), service="rest", path="watcher_claim$")
@@ -299,7 +301,10 @@ async def test_a_row_that_was_replayed_waits_since_then_and_not_since_it_was_ins
             "update public.trained_identities set status = 'pending', error_code = null, error_message = null where id = %s",
             (row,),
         )
-        found = await scraped(address)
+        async with asyncio.timeout(PATIENCE):
+            while (found := await scraped(address))[of("watcher_slots", "publish", "busy")] < 2:
+                pass
+        assert found[of("watcher_slots", "publish", "free")] == 0
         assert found[of("watcher_rows", "pending")] == 1
         assert 0 <= found[of("watcher_oldest_row_seconds", "pending")] < 7200
         tell_to_stop()

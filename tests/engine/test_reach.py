@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from watcher.engine.reach import Checks, Reach
-from watcher.errors import Misconfigured, Outage, Refused, WatcherError
+from watcher.errors import Misconfigured, Outage, Refused, Transient, WatcherError
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
 
@@ -159,6 +159,18 @@ async def test_many_rows_that_are_refused_at_once_ask_once(reach: Reach, service
     await asyncio.gather(*(judge(reach, row) for row in "bcdefg"))
     assert service.asked.count("key") == 1
     assert sum(question.startswith("others") for question in service.asked) == 1
+
+
+async def test_what_a_row_spent_while_nobody_answered_is_given_back_once_the_key_is_refused(
+    reach: Reach, service: Service
+) -> None:
+    service.key = Transient("HTTP 503.")
+    with pytest.raises(Transient):
+        await judge(reach, "b", 1)
+    service.key = Outage("No.")
+    outage = await judge(reach, "b", 2)
+    assert outage is not None
+    assert list(outage.spent_by) == [1]
 
 
 @pytest.mark.parametrize("error", [Outage("No."), Misconfigured("No.")])

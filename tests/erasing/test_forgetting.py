@@ -13,6 +13,7 @@ from tests.support.scene import PICTURES, Scene, claim
 from tests.support.waiting import until
 from watcher.engine.attempt import Attempts
 from watcher.erasing.sweeper import Sweeper
+from watcher.errors import Outage
 from watcher.sandbox.faults import Answer, Cut, Hold, LoseAnswer
 from watcher.supabase.verbs import Verbs
 
@@ -159,14 +160,33 @@ async def test_a_locked_bucket_holds_nothing_up_for_good(
 async def test_a_refusal_about_one_repo_stops_neither_the_photos_nor_the_daemon(
     scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
-    identity, _ = await published(scene, verbs, attempts)
+    identity, name = await published(scene, verbs, attempts)
+    other, others = await published(scene, verbs, attempts)
     delete(scene, identity)
     refusal = {"error": "This repo is disabled."}
     scene.sandbox.faults.add(Answer(403, refusal), service="hub", path="/api/repos/delete")
     await carry(attempts, verbs, "erase")
     assert scene.database.outcomes(identity, "erase") == ["deferred"]
-    assert "photos" not in left(scene)
+    assert sorted(scene.repos()) == sorted([name, others])
+    assert scene.database.value("select count(*) from storage.objects") == 3
     scene.database.pass_time(30)
+    delete(scene, other)
+    for _ in range(2):
+        await carry(attempts, verbs, "erase")
+    assert left(scene) == {}
+
+
+async def test_the_only_erasure_that_is_refused_is_an_outage_of_erasing(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity, _ = await published(scene, verbs, attempts)
+    delete(scene, identity)
+    scene.sandbox.faults.add(Answer(403, {"error": "No."}), service="hub", path="/api/repos/delete")
+    with pytest.raises(Outage) as caught:
+        await carry(attempts, verbs, "erase")
+    assert (caught.value.certain, caught.value.of_kind) == (False, True)
+    assert scene.database.outcomes(identity, "erase") == ["released"]
+    assert "photos" not in left(scene)
     await carry(attempts, verbs, "erase")
     assert left(scene) == {}
 
@@ -176,13 +196,13 @@ async def test_a_repo_that_was_found_to_be_ours_is_erased_though_its_history_is_
 ) -> None:
     identity, name = await published(scene, verbs, attempts)
     delete(scene, identity)
-    scene.sandbox.faults.add(Answer(403, {"error": "Not now."}), service="hub", path="/api/repos/delete")
+    scene.sandbox.faults.add(Answer(422, {"error": "Not now."}), service="hub", path="/api/repos/delete")
     await carry(attempts, verbs, "erase")
     assert scene.database.value("select bool_or(ours) from watcher.erase_lines") is True
     repo = scene.repo(name)
     for number, commit in enumerate(scene.sandbox.hub.store.commits(repo)):
         scene.write(name, message=f"{number} after {commit.oid}")
-    scene.database.pass_time(30)
+    scene.database.pass_time(3600)
     await carry(attempts, verbs, "erase")
     assert left(scene) == {}
 

@@ -45,7 +45,7 @@ COLUMNS = {
 PULSE = ("id", "beats", "beaten_at")
 PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "names", "used_names"}
 PRIVATE_TABLES |= {"rejections", "limits", "usage", "retries"}
-PRIVATE_TABLES |= {"erase_lines", "erasures", "erase_settings", "departures", "sweep", "unnamed_objects"}
+PRIVATE_TABLES |= {"erase_lines", "erasures", "departures", "sweep", "unnamed_objects"}
 
 # Every verb with a call of it.
 VERBS = {
@@ -56,7 +56,7 @@ VERBS = {
     "watcher_fail": "public.watcher_fail(1, 'x', 'X.')",
     "watcher_defer": "public.watcher_defer(1, 'Later.')",
     "watcher_release": "public.watcher_release(1, 'Stopping.')",
-    "watcher_reject": "public.watcher_reject(1, 'x', 'X.')",
+    "watcher_reject": "public.watcher_reject(1, 'x', 'X.', 'X.')",
     "watcher_give_back": "public.watcher_give_back('{1}')",
     "watcher_newest_repos": "public.watcher_newest_repos('acme', gen_random_uuid())",
     "watcher_limits": "public.watcher_limits()",
@@ -72,7 +72,6 @@ VERBS = {
     "watcher_close_erasure": "public.watcher_close_erasure(gen_random_uuid(), 'x')",
     "watcher_confirm_sweep": "public.watcher_confirm_sweep()",
     "watcher_restore_receipts": "public.watcher_restore_receipts('{}')",
-    "watcher_set_erasing": "public.watcher_set_erasing()",
     "watcher_replay": "public.watcher_replay()",
     "watcher_beat": "public.watcher_beat()",
     "watcher_version": "public.watcher_version()",

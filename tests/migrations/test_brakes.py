@@ -303,9 +303,15 @@ def test_a_rejected_row_fails_once_another_was_published_since(database: Databas
     worker.complete(second)
     database.pass_time(3600)
     again = worker.claim_one()
-    assert worker.reject(again, message="No!") == worker.reject(again) == "failed"
+    refused = {"message": "No, acme/identity-ada-1761480000!", "reason": "No, [repo]!"}
+    assert worker.reject(again, **refused) == worker.reject(again) == "failed"
+    assert database.attempts(one)[-1]["reason"] == "No, [repo]!"
     row = database.row(one)
-    assert (row["status"], row["error_code"], row["error_message"]) == ("failed", "hub_refused", "No!")
+    assert (row["status"], row["error_code"], row["error_message"]) == (
+        "failed",
+        "hub_refused",
+        refused["message"],
+    )
     assert database.status(other) == "published"
     assert database.run("select * from watcher.rejections") == []
 

@@ -261,7 +261,7 @@ def test_photos_of_an_open_erasure_are_refused_unless_another_row_names_them(dat
 def test_what_the_settings_keep_stays(database: Database, kept: str) -> None:
     identity, name = published(database)
     paths = database.row(identity)["image_paths"]
-    Worker(database).call("set_erasing", **{kept: False})
+    Worker(database).call("set_limit", name=f"erase_{kept}", value=0)
     delete(database, identity)
     assert set(lines(database, identity)) == (set(paths) if kept == "repos" else {name})
     erase(database, Worker(database))
@@ -272,7 +272,7 @@ def test_what_the_settings_keep_stays(database: Database, kept: str) -> None:
 
 def test_what_goes_later_goes_later(database: Database) -> None:
     identity, _ = published(database)
-    Worker(database).call("set_erasing", after_seconds=3600)
+    Worker(database).call("set_limit", name="erase_after_hours", value=1)
     delete(database, identity)
     worker = Worker(database)
     assert worker.claim({"erase": 1}) == []
@@ -338,7 +338,8 @@ def test_forget_erases_everything_of_a_user_whatever_the_settings_keep(database:
     database.store([f"{user}/stray.jpg"])
     paths = database.row(identity)["image_paths"]
     worker = Worker(database)
-    worker.call("set_erasing", repos=False, photos=False, after_seconds=3600)
+    for setting, value in (("erase_repos", 0), ("erase_photos", 0), ("erase_after_hours", 1)):
+        worker.call("set_limit", name=setting, value=value)
     expected = {"rows": 1, "repos": 1, "photos": 4, "open": 0, "account": True, "erasures": []}
     assert worker.call("forget", user=user, dry_run=True) == expected
     assert database.status(identity) == "published"
@@ -364,6 +365,7 @@ def test_export_has_all_that_is_known_of_a_user_and_nothing_of_others(database: 
     other, _ = published(database)
     deleted = database.insert(user)
     delete(database, deleted)
+    Worker(database).call("set_limit", name="open_rows", value=5, user=user)
     answer = Worker(database).call("export", user=user)
     assert [row["id"] for row in answer["rows"]] == [str(identity)]
     assert [repo["name"] for repo in answer["repos"]] == [name]
@@ -372,6 +374,8 @@ def test_export_has_all_that_is_known_of_a_user_and_nothing_of_others(database: 
     assert len(answer["open_erasures"][0]["lines"]) == 3
     assert str(other) not in str(answer)
     assert len(answer["attempts"]) == 1
+    assert answer["limits"] == {"open_rows": 5}
+    assert [hour["rows"] for hour in answer["usage"]] == [2]
 
 
 def test_an_erasure_can_be_closed_with_a_reason(database: Database) -> None:

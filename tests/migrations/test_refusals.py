@@ -214,7 +214,10 @@ def test_an_odd_array_is_refused(database: Database, shape: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["x.jpg", "a b.jpg", "A-Z_(1)+@=.png", "x..y.jpg", "x.", "1/2/3/4/x.jpg", "-", "a@b=c", "x" * (512 - 37)],
+    [
+        *("x.jpg", "a b.jpg", "A-Z_(1)+@=.png", "x..y.jpg", "x.", "1/2/3/4/x.jpg", "-", "a@b=c"),
+        f"{'x' * 200}/{'x' * 200}/{'x' * (512 - 37 - 402)}",
+    ],
 )
 def test_an_odd_path_of_the_users_own_is_accepted(database: Database, name: str) -> None:
     assert path_refusal(database, lambda user, paths: [*paths, f"{user}/{name}"]) is None
@@ -317,6 +320,13 @@ def test_a_path_of_more_than_512_characters_is_refused(database: Database) -> No
     long = "x" * (512 - 37 + 1)
     words = path_refusal(database, lambda user, paths: [*paths, f"{user}/{long}"])
     assert words == f"Image 4 ({'x' * 80}) has a path of more than 512 characters."
+
+
+@pytest.mark.parametrize("name", ["x" * 201, f"{'x' * 201}/x.jpg"])
+def test_a_path_with_a_part_of_more_than_200_characters_is_refused(database: Database, name: str) -> None:
+    words = path_refusal(database, lambda user, paths: [*paths, f"{user}/{name}"])
+    assert words is not None
+    assert words.endswith(") has a path with a part of more than 200 characters.")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux for the processor's time")

@@ -100,7 +100,7 @@ class Machine(RuleBasedStateMachine):
         # Nothing is left to chance, not even ids and the jitter of back-offs: a failure comes again.
         self.connection.execute("select setseed(0)")
         # Photos have tests of their own; here it is about repos.
-        self.connection.execute("update watcher.erase_settings set photos = false")
+        self.connection.execute("insert into watcher.limits (name, value) values ('erase_photos', 0)")
         self.ids = (UUID(int=number) for number in numbers(1))
         self.clock: float | None = None
         """The last step's now(), in seconds."""
@@ -335,7 +335,6 @@ class Machine(RuleBasedStateMachine):
         claims = {(claim["identity_id"], claim["kind"]): claim for claim in answer["claims"]}
         assert len(claims) == len(answer["claims"])
         handled = [one for one in due if one.key in claims or self.was_ended(one)]
-        left = [one for one in due if one not in handled]
         new = [key for key in claims if " ".join(key) not in self.before["work"]]
         assert {one.key for one in handled if not self.was_ended(one)} == claims.keys() - set(new)
         stops = self.stops(run, holding)
@@ -344,9 +343,6 @@ class Machine(RuleBasedStateMachine):
         self.way_was_made(run, holding, due, handled)
         for kind in wanted:
             self.in_turn(kind, slots[kind], due, handled, claims.keys(), holding, run)
-        full = any(len([key for key in claims if key[1] == kind]) == slots[kind] for kind in wanted)
-        alone = any(one.alone for one in handled)
-        assert answer["more_due"] == bool(stops or full or alone or left)
         # In the order of the answer: what became due at the same moment may come in any.
         for one in sorted(handled, key=lambda one: claims.get(one.key, {"attempt": 0})["attempt"]):
             self.model.take(one, claims.get(one.key), run)

@@ -417,6 +417,8 @@ def test_limits_are_shown_and_set_for_everybody_and_for_one(scene: Scene) -> Non
         (["rows_per_day", "many"], "'many' is neither a number nor default"),
         (["speed", "3"], "There is no limit speed: choose open_rows, rows_per_day"),
         (["open_rows", "99999"], "open_rows must be from 0 to 10000."),
+        (["erase_photos", "2"], "erase_photos must be from 0 to 1."),
+        (["erase_photos", "0", "--user", str(uuid4())], "erase_photos is for everybody: leave out --user."),
     ],
 )
 def test_a_limit_that_cannot_be_is_a_usage_error(scene: Scene, arguments: list[str], says: str) -> None:

@@ -84,9 +84,9 @@ def test_an_erasure_is_closed_with_a_reason(scene: Scene) -> None:
 
 def test_what_goes_with_a_row_is_set_and_shown(scene: Scene) -> None:
     assert "With a deleted row go its repos and photos, at once." in watcher(scene, "erasures").output
-    output = watcher(scene, "erasures", "--set", "photos=off", "--set", "after=30d").output
-    assert "With a deleted row go its repos, 30 days after it." in output
-    assert watcher(scene, "erasures", "--set", "photos=maybe").exit_code == 2
+    watcher(scene, "limits", "erase_photos", "0")
+    watcher(scene, "limits", "erase_after_hours", "720")
+    assert "With a deleted row go its repos, 30 days after it." in watcher(scene, "erasures").output
 
 
 def test_what_the_sweep_holds_back_is_confirmed(scene: Scene) -> None:
@@ -155,7 +155,7 @@ def test_doctor_finds_versioning_and_what_is_kept_of_deleted_accounts(scene: Sce
     scene.database.delete_account(scene.database.row(identity)["user_id"])
     finish(scene)
     assert "versioning" not in found(scene, tmp_path)
-    watcher(scene, "erasures", "--set", "photos=off")
+    watcher(scene, "limits", "erase_photos", "0")
     scene.database.run("alter table storage.buckets add column versioning_status text", role="supabase_admin")
     scene.database.run("update storage.buckets set versioning_status = 'Enabled'", role="supabase_admin")
     try:

@@ -70,9 +70,6 @@ class Database:
             for table in ("work", "attempts", "names", "used_names", "instances", *BRAKES, *ERASING):
                 connection.execute(f"delete from watcher.{table}".encode())
             connection.execute(
-                "update watcher.erase_settings set repos = true, photos = true, after_seconds = 0"
-            )
-            connection.execute(
                 "update watcher.sweep set held_users = null, held_names = null, held_since = null, confirmed_users = 0, "
                 "confirmed_names = 0, after_object = '', next_scan_at = now(), swept_at = null"
             )
@@ -328,7 +325,8 @@ class Worker:
         return self.call("release", attempt=attempt, reason=reason, **more)
 
     def reject(self, attempt: int, code: str = "hub_refused", message: str = "No.", **more: Any) -> Any:
-        return self.call("reject", attempt=attempt, code=code, message=message, **more)
+        reason = {"reason": message, **more}
+        return self.call("reject", attempt=attempt, code=code, message=message, **reason)
 
     def wait(self, attempt: int, reason: str = "Image 2 is not there yet.", **more: Any) -> Any:
         """Wait 2 s, for 15 s at most."""

@@ -64,6 +64,8 @@ async def play(*, folder: Path | None, as_json: bool, keep: bool, erase: bool = 
         result = await _as_a_user(console, frontend, pictures, keep=keep or not named, erase=erase)
         if as_json:
             click.echo(json.dumps(result, ensure_ascii=False))
+        if erase:
+            return
         watched = console.is_terminal and sys.stdin.isatty() and not as_json
         if keep or (watched and not named):
             await _wait_for_ctrl_c(console, environment, result)

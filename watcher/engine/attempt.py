@@ -1,7 +1,8 @@
 """Runs one claim and records its outcome: the only place where an exception becomes a status.
 
 Each attempt ends with one line in the log: its kind's name for success (such as `published`), or `failed`, `deferred`,
-`waited`, `released` or `lease_lost`. Whatever it raises, also while that is recorded, ends it.
+`waited`, `released` or `lease_lost`; one that is deferred for a known reason with none. Whatever it raises, also while that
+is recorded, ends it.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from watcher.errors import (
 from watcher.identity import Claim
 from watcher.process.log import impersonal
 from watcher.process.metrics import ATTEMPTS, stage
+from watcher.process.text import private_reason
 from watcher.supabase.verbs import Verbs
 
 log = structlog.get_logger(__name__)
@@ -190,10 +192,10 @@ class _Attempt:
                 self._log_failed(error.code, str(error))
                 return
             if outcome == "outage":
-                log.info("released", reason=str(error))
+                log.info("released", reason=impersonal(str(error)))
                 ATTEMPTS.labels("released", "").inc()
                 return
-            log.warning("deferred", reason=str(error))
+            log.warning("deferred", reason=impersonal(str(error)))
             ATTEMPTS.labels("deferred", "").inc()
 
         await self._settle(on_settled, write_back)
@@ -205,8 +207,12 @@ class _Attempt:
         ATTEMPTS.labels("failed", code).inc()
 
     async def _defer(self, reason: str, retry_after: float | None = None, *, code: str = "") -> None:
+        # What is tried without end says why it last ended: a reason that stays is worth one warning, not one an hour.
+        known = private_reason(reason) == self._claim.details.get("last_reason")
+
         def on_settled() -> None:
-            log.warning("deferred", reason=impersonal(reason))
+            if not known:
+                log.warning("deferred", reason=impersonal(reason))
             ATTEMPTS.labels("deferred", code).inc()
 
         await self._settle(

@@ -66,7 +66,6 @@ class Daemon:
         self._slots = Slots(slots, on_end=self._on_slot_free, with_extra=fair)
         self._machine = machine
         self._name = SharedName(settings.instance)
-        self._more_due = False
         self._wakeup = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -160,7 +159,6 @@ class Daemon:
     async def _claim_due(self) -> float:
         """Claim due work for the free slots; return the seconds until the next claim."""
         room = await find_room(self._slots, self._outages, self._may_be_over)
-        self._more_due = True
         if not room.slots or self._stop.is_set():
             return min(self._settings.poll, room.wait)
         claimed = await self._claim(room)
@@ -169,8 +167,6 @@ class Daemon:
         if claimed.name_taken is not None:
             return self._name.seconds_until_free(claimed.name_taken)
         self._name.free()
-        # A kind without a free slot was not asked for, or only for a row that may take one more.
-        self._more_due = claimed.more_due or not all(room.slots.get(kind) for kind in self._slots.kinds)
         if not claimed.claims and not self._slots.running:
             for refusal in room.tested:
                 self._end_outage(refusal)  # the probe succeeded, and there is no row to test it with
@@ -243,8 +239,8 @@ class Daemon:
 
     def _on_slot_free(self) -> None:
         self._show_running()
-        if self._more_due:
-            self._wakeup.set()
+        # More may be due than there was a slot for, or the ended work may have left some: of a failed row, its repo.
+        self._wakeup.set()
 
     def _show_running(self) -> None:
         self._health.running, self._health.busy = len(self._slots.running), self._slots.busy

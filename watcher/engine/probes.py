@@ -65,7 +65,7 @@ class Probes:
         for kind, slots in self._slots.items():
             busy = self._health.busy.get(kind, 0)
             metrics.SLOTS.labels(kind, "busy").set(busy)
-            metrics.SLOTS.labels(kind, "free").set(slots - busy)
+            metrics.SLOTS.labels(kind, "free").set(max(slots - busy, 0))
         for kind, in_effect in self._outages.kinds.items():
             metrics.OUTAGE.labels(kind).set(in_effect)
         metrics.HUB_REQUESTS.clear()

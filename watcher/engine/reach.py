@@ -51,9 +51,9 @@ class Reach:
         try:
             await self._judge(refusal, row, step, now)
         except Misconfigured as error:
-            raise step.outage(Outage(str(error)), row) from error
+            raise step.outage(Outage(str(error)), row, attempt) from error
         except Outage as outage:
-            raise step.outage(outage, row) from None
+            raise step.outage(outage, row, attempt) from None
 
     async def _judge(self, refusal: Refused, row: str, step: "_Step", now: float) -> None:
         service = self._services[refusal.service]
@@ -95,9 +95,10 @@ class _Step:
     def others_refused(self, row: str, now: float) -> bool:
         return any(one != row and now - at < _REMEMBER for one, (at, _) in self.refused.items())
 
-    def outage(self, outage: Outage, row: str) -> Outage:
-        """Add what other rows have spent in it, once."""
-        outage.spent_by = [number for one in self.refused if one != row for number in self.refused[one][1]]
+    def outage(self, outage: Outage, row: str, attempt: int) -> Outage:
+        """Add what was spent in it, once: by other rows, and if it is certain, by this one while nobody knew."""
+        rows = [one for one in self.refused if outage.certain or one != row]
+        outage.spent_by = [number for one in rows for number in self.refused[one][1] if number != attempt]
         self.refused = {one: (at, []) for one, (at, _) in self.refused.items()}
         return outage
 

@@ -38,6 +38,6 @@ class Work(Protocol):
     async def carry(self, claim: Claim, lease: Lease) -> Done:
         """Carry out the claim.
 
-        Raises Permanent, Transient, Wait or Outage if it cannot, and whatever `lease.check` raises. It may be cancelled at
-        any moment; the next attempt continues from the state it finds then.
+        Raises Permanent, Transient, Refused, Wait or Outage if it cannot, and whatever `lease.check` raises. It may be
+        cancelled at any moment; the next attempt continues from the state it finds then.
         """

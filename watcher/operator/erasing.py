@@ -12,9 +12,6 @@ from uuid import UUID
 import click
 
 from watcher.operator.console import as_json
-from watcher.operator.format import seconds_in
-
-_YES = {"on": True, "yes": True, "off": False, "no": False}
 
 
 @click.command(
@@ -56,21 +53,6 @@ def forget(*, user: UUID, yes: bool, dry_run: bool, as_json: bool) -> None:
     click.echo("Follow it, and find the receipts, with: watcher erasures")
 
 
-def _setting(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, bool | int]:
-    """Return the settings in repos=on, photos=off, after=30d."""
-    settings: dict[str, bool | int] = {}
-    for value in values:
-        name, _, text = value.partition("=")
-        seconds = 0.0 if text == "0" else seconds_in(text)
-        if name in {"repos", "photos"} and text in _YES:
-            settings[name] = _YES[text]
-        elif name == "after" and seconds is not None and seconds <= 366 * 86400:
-            settings["after_seconds"] = int(seconds)
-        else:
-            raise click.BadParameter(f"{value!r} is none of repos=on|off, photos=on|off, after=0|12h|30d.")
-    return settings
-
-
 @click.command(
     epilog="Exit codes: 0 done; 1 no such erasure, or Supabase could not be queried; 2 usage error; "
     "78 configuration error."
@@ -78,13 +60,6 @@ def _setting(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ..
 @click.option("--close", type=click.UUID, help="Close an erasure of which something cannot be reached.")
 @click.option("--because", help="With --close: why; it stays with the receipt, so name nobody.")
 @click.option("--confirm", is_flag=True, help="Let the next sweep erase what it holds back.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    callback=_setting,
-    help="What goes with a row and how long after: repos=on|off, photos=on|off, after=30d.",
-)
 @click.option(
     "--add-receipts",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -96,13 +71,13 @@ def erasures(
     close: UUID | None,
     because: str | None,
     confirm: bool,
-    settings: dict[str, bool | int],
     add_receipts: Path | None,
     as_json: bool,
 ) -> None:
     """Show open erasures and why they wait, the last receipts, and what the sweep holds back.
 
-    Receipts name no person: only a row's id, counts and times. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
+    Receipts name no person: only a row's id, counts and times. What goes with a deleted row, and when, is set with
+    `watcher limits`. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
     """
     from watcher.operator import erasing_screens, queries, terminal
 
@@ -116,8 +91,6 @@ def erasures(
     if confirm:
         confirmed = queries.ask(lambda database: database.confirm_sweep())
         click.echo(erasing_screens.confirmed(confirmed), err=as_json)
-    if settings:
-        queries.ask(lambda database: database.set_erasing(settings))
     if add_receipts is not None:
         ids = _ids_in(add_receipts)
         added = queries.ask(lambda database: database.restore_receipts(ids))

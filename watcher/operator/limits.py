@@ -36,7 +36,7 @@ class _Value(click.ParamType[int | Literal["default"]]):
 def limits(
     *, name: str | None, value: int | Literal["default"] | None, user: UUID | None, as_json: bool
 ) -> None:
-    """Show the limits on what users can do, or set one.
+    """Show what is limited, and what goes with a deleted row, or set one of these.
 
     `watcher limits rows_per_day 200` sets one, and all daemons obey it at once; the value `default` undoes that. With
     --user, also shows how much of each limit the user has used. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.

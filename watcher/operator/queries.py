@@ -1,7 +1,7 @@
 """The operator's calls to the database: status, one row's history, the catalogue, limits, replay."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -107,11 +107,6 @@ class Queries:
         """Add receipts that a restored backup has lost; returns how many were missing."""
         added = await self._rpc.call("watcher_restore_receipts", p_ids=ids)
         return read("watcher_restore_receipts", lambda: int(added))
-
-    async def set_erasing(self, settings: Mapping[str, bool | int]) -> dict[str, Any]:
-        """Change some of `repos`, `photos` and `after_seconds`; returns all of them."""
-        arguments = {f"p_{name}": value for name, value in settings.items()}
-        return await self._rpc.object("watcher_set_erasing", **arguments)
 
 
 def _limits(answer: Any) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ MAX_BYTES = 20 * 2**20
 _MISSING_PAUSE, _MISSING_WITHIN = 2.0, 15.0
 
 # The table's own rule, checked again: nothing in a row may make the daemon read outside its user's folder.
-_SEGMENT = r"(?![ .])[A-Za-z0-9 ._()+@=-]+(?<! )"
+_SEGMENT = r"(?![ .])[A-Za-z0-9 ._()+@=-]{1,200}(?<! )"
 _PATH = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{1,5}}")
 
 _PARALLEL_STEPS = 2

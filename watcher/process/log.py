@@ -51,8 +51,8 @@ def configure(
 ) -> None:
     """Send all logging and Python's warnings to stderr, with `fields` in every line.
 
-    Libraries are logged from WARNING up, or from DEBUG up if `level` is DEBUG. Read from `environment`: JOURNAL_STREAM
-    (stderr is the journal), NO_COLOR and TERM.
+    Libraries are logged from WARNING up, or from DEBUG up if `level` is DEBUG, but for those that would log rows. Read from
+    `environment`: JOURNAL_STREAM (stderr is the journal), NO_COLOR and TERM.
     """
     environment = environment or {}
     console = form == "console" or (form == "auto" and not is_journal(environment))
@@ -121,8 +121,10 @@ def _set_levels(level: str) -> None:
     logging.getLogger().setLevel(logging.DEBUG if debug else logging.WARNING)
     logging.captureWarnings(capture=True)
     logging.getLogger("watcher").setLevel(level)
-    # It logs one or two errors for each lost connection; the feed logs the loss once.
-    logging.getLogger("realtime._async.client").setLevel(logging.DEBUG if debug else logging.CRITICAL)
+    # They would log rows whole, with names; and one or two errors for each lost connection, which the feed logs once.
+    logging.getLogger("realtime._async.client").setLevel(logging.CRITICAL)
+    for chatty in ("realtime", "websockets"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def redact(text: str) -> str:

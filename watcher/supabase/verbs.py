@@ -31,8 +31,6 @@ class Claims:
     """The result of a claim request."""
 
     claims: tuple[Claim, ...]
-    more_due: bool
-    """Whether to claim again as soon as a running claim ends."""
     next_due: float | None
     """Seconds until other work falls due, as known now; None if there is none."""
     name_taken: NameTaken | None = None
@@ -90,7 +88,6 @@ class Verbs:
             "watcher_claim",
             lambda: Claims(
                 claims=tuple(_claim(line) for line in result["claims"]),
-                more_due=bool(result["more_due"]),
                 next_due=None if result["next_due_seconds"] is None else _seconds(result["next_due_seconds"]),
                 name_taken=_name_taken(result.get("name_taken")),
             ),
@@ -182,6 +179,7 @@ class Verbs:
             p_attempt=attempt,
             p_code=error.code,
             p_message=storable(str(error)),
+            p_reason=private_reason(str(error)),
             p_answered=answered,
         )
         if outcome == "lost":

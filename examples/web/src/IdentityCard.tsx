@@ -21,7 +21,7 @@ export function IdentityCard({ row, identities }: Props) {
     setBusy(false)
   }
   const remove = () => {
-    if (confirm(`Delete “${row.identity_name}”?`)) void run(() => identities.remove(row))
+    if (confirm(`Delete “${row.identity_name}” with its photos and all that was made of them?`)) void run(() => identities.remove(row))
   }
   const replace = (number: number, file: File | undefined) => {
     if (file) void run(async () => {

@@ -58,7 +58,7 @@ def _beside(
         time.sleep(_THEN)
         requests = sum(seen.service == "hub" for seen in here.sandbox.faults.log())
     rows = here.one("select coalesce(sum(rows), 0) from watcher.usage where user_id = %(id)s", id=eve.id)
-    eve.table.delete().eq("user_id", eve.id).neq("status", "publishing").execute()
+    eve.table.delete().eq("user_id", eve.id).execute()
     return {
         **compared(alone, beside),
         "rows": rows,
@@ -78,7 +78,7 @@ def _deleting_and_inserting(eve: Person) -> Callable[[], object]:
     paths = eve.photos()
 
     def act() -> None:
-        eve.table.delete().neq("status", "publishing").execute()
+        eve.table.delete().eq("user_id", eve.id).execute()
         eve.insert("Eve", paths)
 
     return act

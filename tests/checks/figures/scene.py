@@ -112,10 +112,10 @@ def repeating(act: Callable[[], object], pause: Callable[[], float]) -> Iterator
     acting.result()
 
 
-def until(true: Callable[[], object], within: float = 30) -> float:
-    """Wait until `true` is true; returns the seconds that took."""
+def until(true: Callable[[], object], within: float = 30, pause: float = 0.02) -> float:
+    """Look every `pause` seconds until `true` is true; returns the seconds that took."""
     began = time.monotonic()
     while not true():
         assert time.monotonic() - began < within, f"It did not become true within {within} s."
-        time.sleep(0.02)
+        time.sleep(pause)
     return time.monotonic() - began

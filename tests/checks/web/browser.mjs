@@ -110,6 +110,11 @@ export async function uploaded() {
   return counts.filter(({ route }) => route.includes('/upload/resumable')).reduce((sum, one) => sum + one.bytes_in, 0)
 }
 
+// Return when what was on its way has arrived: a request that goes on sooner ends the former one, whose bytes are sent again.
+export async function arrived() {
+  for (let before = -1, now; (now = await uploaded()) !== before; before = now) await sleep(2)
+}
+
 export const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds))
 export async function wait(what, holds) {
   for (const end = Date.now() + PATIENCE; !(await holds()); await sleep(0.1))

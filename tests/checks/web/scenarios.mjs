@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import {
-  act, browser, card, cards, choose, create, expect, fault, fill, forget, given, judge, mend, names, open, paths, PATIENCE, reached,
+  act, arrived, browser, card, cards, choose, create, expect, fault, fill, forget, given, judge, mend, names, open, paths, PATIENCE, reached,
   rowOf, scenario, sessionOf, signIn, signUp, sleep, tab, uploaded, until, wait,
 } from './browser.mjs'
 
@@ -119,6 +119,7 @@ await scenario('3 net away for 20 s, and a reload, in the middle of an upload', 
   expect('The name after a reload', await page.getByLabel('Name').inputValue(), 'Away')
   await choose(page, files)
   await page.getByText('3 photos are chosen and fit.').waitFor()
+  await arrived()
   await mend(rate)
   await page.getByRole('button', { name: 'Create' }).dblclick()
   await until(page, 'Away', 'pending')
@@ -258,6 +259,7 @@ await scenario('10 session ended in the middle of an upload', async () => {
   await page.getByText('Your session has ended; please sign in again.').first().waitFor()
   await page.screenshot({ path: `${given.screens}/session-ended.png` })
   await signIn(page, email)
+  await arrived()
   await mend(rate)
   await page.getByRole('button', { name: 'Create' }).click()
   await until(page, 'Ended', 'pending')

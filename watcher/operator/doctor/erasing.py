@@ -42,7 +42,7 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
             "erasures",
             "warning",
             f"Accounts are deleted, but their {' and '.join(off)} are kept.",
-            f"watcher erasures {' '.join(f'--set {what}=on' for what in off)}",
+            " and ".join(f"watcher limits erase_{what} default" for what in off),
         )
 
 
