@@ -105,9 +105,11 @@ begin
     name text primary key,
     run_id uuid not null,
     machine text not null,
-    seen_at timestamptz not null default now()
+    seen_at timestamptz not null default now(),
+    outage text
   );
   alter table watcher.instances enable row level security;
+  comment on column watcher.instances.outage is 'Why the run claims nothing of some kind of work; null if it claims all.';
 
   -- Seconds after which a run that was not heard counts as gone.
   create function watcher.silence_seconds() returns integer
@@ -295,6 +297,7 @@ begin
   --
   -- p_machine: the machine that the run is on. While another machine uses the same instance name, nothing is claimed, and
   -- "name_taken" has {"machine": m, "seconds": s until that one counts as gone}.
+  -- p_outage: why the run claims nothing of some kind, as a sentence. Without slots, it only lets this be known.
   --
   -- Returns {"claims": [...], "next_due_seconds": s or null}.
   create function public.watcher_claim(
@@ -305,7 +308,8 @@ begin
     p_holding bigint[] default '{}',
     p_predecessor_is_dead boolean default false,
     p_machine text default '',
-    p_extra text[] default '{}'
+    p_extra text[] default '{}',
+    p_outage text default null
   ) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -350,10 +354,16 @@ begin
         'name_taken', jsonb_build_object('machine', known.machine, 'seconds', known.left_seconds));
     end if;
     if known.machine is null then
-      insert into watcher.instances (name, run_id, machine) values (p_instance, p_run, this_machine) on conflict do nothing;
+      insert into watcher.instances (name, run_id, machine, outage)
+      values (p_instance, p_run, this_machine, left(p_outage, 500)) on conflict do nothing;
     else
-      update watcher.instances set run_id = p_run, machine = this_machine, seen_at = now()
+      update watcher.instances set run_id = p_run, machine = this_machine, seen_at = now(), outage = left(p_outage, 500)
       where name = (select i.name from watcher.instances i where i.name = p_instance for update skip locked);
+    end if;
+
+    if kinds = '{}' then
+      update watcher.work set isolated_for = null where isolated_for = p_run;  -- another run may take it
+      return jsonb_build_object('claims', claims, 'next_due_seconds', null);
     end if;
 
     -- Work that may crash its worker runs alone; the run that is to take it claims nothing else until then, of any kind.

@@ -459,7 +459,7 @@ begin
       'published_24h', (select count(*) from public.trained_identities
         where status = 'published' and published_at > now() - interval '24 hours'),
       'instances', (select coalesce(jsonb_object_agg(i.name, jsonb_build_object(
-          'machine', i.machine, 'heard_seconds_ago', extract(epoch from now() - i.seen_at))), '{}')
+          'machine', i.machine, 'heard_seconds_ago', extract(epoch from now() - i.seen_at), 'outage', i.outage)), '{}')
         from watcher.instances i where i.seen_at > now() - make_interval(secs => watcher.silence_seconds()))
     )
   $function$;

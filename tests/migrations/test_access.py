@@ -510,7 +510,8 @@ def test_doctor_is_told_of_everything_that_matters(database: Database) -> None:
     with connection.transaction():
         answer = catalogue(connection)
     assert answer["published_events"] == {"insert": True, "update": True}
-    assert "b_queue_new_row" in answer["triggers"]
+    assert "trigger b_queue_new_row on public.trained_identities" in answer["definitions"]
+    assert "function watcher.max_attempts()" in answer["definitions"]
     assert answer["row_security"] == {"trained_identities": True, "watcher_pulse": True, "objects": True}
     assert answer["published_tables"] == ["trained_identities", "watcher_pulse"]
     assert len(answer["policies"]) == 8
@@ -526,6 +527,8 @@ def test_doctor_is_told_of_everything_that_matters(database: Database) -> None:
     expected |= {f"authenticated {right} on public.trained_identities" for right in ("SELECT", "DELETE")}
     for column, rights in COLUMNS.items():
         expected |= {f"authenticated {right} ({column}) on public.trained_identities" for right in rights}
+    helpers = ("name_error(text)", "paths_error(uuid,text[])", "image_label(bigint,text)", "may_upload(uuid)")
+    expected |= {f"authenticated EXECUTE on watcher.{helper}" for helper in helpers}
     assert set(answer["grants"]) == expected
 
 

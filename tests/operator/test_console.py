@@ -64,12 +64,27 @@ def test_status_names_who_waits_who_works_and_what_failed_and_why(scene: Scene) 
     assert line(late).endswith("The Hub is away.")
     assert line(running).startswith("Eve ")
     assert line(running).endswith("2 of 3 attic")
-    assert line(new).endswith("due queued")
+    assert line(new).endswith("due its turn")
     assert "watcher doctor" not in output
     scene.database.pass_time(600)
     assert (
-        "The oldest due row has waited for 10 min: no daemon is claiming" in watcher(scene, "status").output
+        "The oldest due row has waited for 10 min. Run `watcher doctor`." in watcher(scene, "status").output
     )
+
+
+def test_status_tells_why_a_row_waits(scene: Scene) -> None:
+    def told() -> str:
+        return " ".join(watcher(scene, "status", columns=200).output.split())
+
+    scene.insert(name="Zoë")
+    worker = Worker(scene.database, "attic")
+    worker.claim(0)
+    assert told().endswith("due its turn")
+    worker.ask({}, outage="The Hub refused to store data.")
+    assert "Outage, as attic reports it: The Hub refused to store data." in told()
+    assert told().endswith("due outage")
+    scene.database.pass_time(31)
+    assert told().endswith("due no daemon was heard lately")
 
 
 def test_status_says_how_many_there_are_where_it_shows_only_some(scene: Scene) -> None:

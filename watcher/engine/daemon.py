@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 # Seconds of the grace period that are reserved for releasing rows.
 _RELEASE_TIME = 5.0
+# Seconds between two reports of an outage; after 30 s the database would take this daemon for gone.
+_REPORT_EVERY = 10.0
 
 
 class Daemon:
@@ -62,6 +64,7 @@ class Daemon:
         self._probe = probe
         self._run = str(uuid4())
         self._first_claim_at = math.inf
+        self._reported_at = -math.inf
         fair = [kind for kind in slots if attempts.works[kind].announced]
         self._slots = Slots(slots, on_end=self._on_slot_free, with_extra=fair)
         self._machine = machine
@@ -160,6 +163,7 @@ class Daemon:
         """Claim due work for the free slots; return the seconds until the next claim."""
         room = await find_room(self._slots, self._outages, self._may_be_over)
         if not room.slots or self._stop.is_set():
+            await self._report_outage()
             return min(self._settings.poll, room.wait)
         claimed = await self._claim(room)
         if claimed is None:
@@ -173,6 +177,15 @@ class Daemon:
         # Slightly after the next work falls due, so that the claim finds it due.
         due = math.inf if claimed.next_due is None else max(claimed.next_due, 0.0) + 0.05
         return min(self._poll(), room.wait, due)
+
+    async def _report_outage(self) -> None:
+        """Let the others know why this daemon claims nothing; else they would take it for gone."""
+        now = asyncio.get_running_loop().time()
+        if self._outages.reason is None or self._stop.is_set() or now < self._reported_at + _REPORT_EVERY:
+            return
+        self._reported_at = now
+        with suppress(Outage, Transient):
+            await within(self._health.request, self._request(Room({}, [], [], 0), now), of="Supabase")
 
     async def _may_be_over(self, refusal: Refusal) -> bool:
         try:
@@ -208,18 +221,8 @@ class Daemon:
         # A predecessor's row that is locked now, or is only handed out alone, comes with a later claim. Once a lease
         # duration has passed, all of the predecessor's leases have expired.
         self._first_claim_at = min(self._first_claim_at, requested_at)
-        request = self._verbs.claim(
-            instance=self._settings.instance,
-            run=self._run,
-            slots=room.slots,
-            extra=room.extra,
-            lease=self._settings.lease,
-            holding=self._slots.held,
-            predecessor_is_dead=requested_at < self._first_claim_at + self._settings.lease,
-            machine=self._machine,
-        )
         try:
-            claimed = await within(self._health.request, request, of="Supabase")
+            claimed = await within(self._health.request, self._request(room, requested_at), of="Supabase")
         except Outage as error:
             self._outages.mark_reachable()
             self._outages.begin_refusal(str(error))
@@ -230,6 +233,19 @@ class Daemon:
         self._outages.mark_reachable()
         self._health.answered(asyncio.get_running_loop().time())
         return claimed
+
+    def _request(self, room: Room, now: float) -> Awaitable[Claims]:
+        return self._verbs.claim(
+            instance=self._settings.instance,
+            run=self._run,
+            slots=room.slots,
+            extra=room.extra,
+            lease=self._settings.lease,
+            holding=self._slots.held,
+            predecessor_is_dead=now < self._first_claim_at + self._settings.lease,
+            machine=self._machine,
+            outage=self._outages.reason,
+        )
 
     def _start(self, claim: Claim, requested_at: float) -> None:
         if claim.never_tried and self._attempts.works[claim.kind].announced:

@@ -55,7 +55,7 @@ def _restore(connection: psycopg.Connection, expected: dict[str, object]) -> Ite
     shown = expected["definitions"]
     assert isinstance(shown, dict)
     for function in _CATALOGUE:
-        connection.execute(shown[f"function {function}"].encode())
+        yield from _without_catalogue(connection, function, shown[f"function {function}"])
     for _ in range(_PASSES):
         found = [one for check in _CHECKS for one in check(_catalogue(connection), expected)]
         for one in found:
@@ -64,6 +64,17 @@ def _restore(connection: psycopg.Connection, expected: dict[str, object]) -> Ite
         if not found:
             return
     raise Misconfigured(f"This could not be restored, and nothing was changed: {found[0].sentence}")
+
+
+def _without_catalogue(connection: psycopg.Connection, function: str, want: str) -> Iterator[Drift]:
+    """Restore a function that the catalogue is made with."""
+    query = "select pg_get_functiondef(to_regprocedure(%s))"
+    row = connection.execute(query, [function]).fetchone()
+    have = row[0] if row else None
+    if have != want:
+        found = Drift(f"The function {function} {'is missing' if have is None else 'was changed'}.", want)
+        _execute(connection, found)
+        yield found
 
 
 def _catalogue(connection: psycopg.Connection) -> dict[str, object]:

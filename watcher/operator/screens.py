@@ -28,6 +28,8 @@ _OUTCOMES = {
 
 _OVERDUE = 300.0
 """Seconds that a due row may wait before the screen suggests `watcher doctor`."""
+_UNHEARD = 30.0
+"""Seconds that it may wait if no daemon is heard."""
 _NAME = 30
 """Columns of a name in a table: the reason needs the room more, and a row's own screen shows the whole name."""
 
@@ -37,15 +39,14 @@ def status(answer: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_summary(answer)]
     if answer["overdue_seconds"] > _OVERDUE:
         overdue = duration(answer["overdue_seconds"])
-        sentence = (
-            f"\nThe oldest due row has waited for {overdue}: no daemon is claiming rows, or all slots are busy. "
-            "Run `watcher doctor`."
-        )
+        sentence = f"\nThe oldest due row has waited for {overdue}. Run `watcher doctor`."
         parts += [Text(sentence, "yellow")]
+    for name, reason in _outages(answer).items():
+        parts += [Text(f"\nOutage, as {name} reports it: {plain(reason)}", "red")]
     if answer["publishing"]:
         parts += [Text(), _publishing(answer["publishing"])]
     if answer["waiting"]:
-        parts += [Text(), _pending(answer["waiting"], answer["pending"])]
+        parts += [Text(), _pending(answer)]
     parts += [Text(f"\n{notice}", "yellow") for notice in erasing_screens.notices(answer["erasing"])]
     if answer["last_failed"]:
         parts += [Text(), _failed(answer["last_failed"], sum(answer["failed"].values()))]
@@ -147,7 +148,28 @@ def _holder(row: Mapping[str, Any]) -> str:
     return str(row["instance"])
 
 
-def _pending(rows: Sequence[Mapping[str, Any]], total: int) -> Table:
+def _outages(answer: Mapping[str, Any]) -> dict[str, str]:
+    """Return the reasons of the daemons that are in an outage, by their names."""
+    return {
+        name: instance["outage"]
+        for name, instance in answer["instances"].items()
+        if instance["outage"] is not None
+    }
+
+
+def _why(row: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """Return why a pending row waits."""
+    if row["due_in_seconds"]:
+        return str(row["last_reason"] or "put off")
+    if not answer["instances"] and row["overdue_seconds"] > _UNHEARD:
+        return "no daemon was heard lately"
+    if answer["instances"] and len(_outages(answer)) == len(answer["instances"]):
+        return "outage"
+    return str(row["last_reason"] or "its turn")
+
+
+def _pending(answer: Mapping[str, Any]) -> Table:
+    rows, total = answer["waiting"], answer["pending"]
     title = "Pending" if total <= len(rows) else f"Pending, the oldest {len(rows)} of {total:,}"
     table = _table(title, "name", "id", "for", "next attempt", "reason")
     for row in rows:
@@ -156,7 +178,7 @@ def _pending(rows: Sequence[Mapping[str, Any]], total: int) -> Table:
             row["id"],
             duration(row["age_seconds"]),
             f"in {duration(row['due_in_seconds'])}" if row["due_in_seconds"] else "due",
-            _cell(row["last_reason"] or "queued"),
+            _cell(_why(row, answer)),
         )
     return table
 

@@ -23,11 +23,16 @@ _URGENT = {"watcher_claim", "watcher_renew"}
 
 _INSUFFICIENT_PRIVILEGE = "42501"
 _NO_FUNCTION = "PGRST202"
+_READ_ONLY = "25006"
 _KEY_REFUSED = {"PGRST301", "PGRST302", "PGRST303"}
 
 
 class NoFunction(Outage):
     """PostgREST finds no such function."""
+
+
+class ReadOnly(Transient):
+    """The database accepts no writes."""
 
 
 class NotGranted(Outage):
@@ -88,6 +93,10 @@ def _translate(function: str, error: APIError) -> WatcherError:
             f"The Supabase key may not call {function}: {message}. Set SUPABASE_SECRET_KEY to the project's secret key; "
             "if it is already the secret key, run `watcher doctor`.",
             lasting=True,
+        )
+    if code == _READ_ONLY:
+        return ReadOnly(
+            f"Supabase's database is read-only, as it becomes when its disk is nearly full: {message}."
         )
     if code in _KEY_REFUSED:
         return _key_refused(message or code)

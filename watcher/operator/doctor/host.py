@@ -26,11 +26,15 @@ def findings(settings: Settings) -> Iterator[Finding]:
         sentence = f"The spool folder {folder} cannot be created: {existing} is not a folder."
         yield Finding("spool", "error", sentence, "Set WATCHER_SPOOL to a folder.")
         return
-    if not os.access(existing, os.W_OK | os.X_OK):
-        sentence = f"The spool folder {folder} is not writable."
+    if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
+        sentence = f"The spool folder {folder} cannot be read and written to."
         yield Finding(
             "spool", "error", sentence, f"sudo install -d -m 700 -o $(whoami) {settings.spool_root}"
         )
+        return
+    lock = folder / "lock"
+    if _exists(lock) and not (lock.is_file() and not lock.is_symlink()):
+        yield Finding("spool", "error", f"{lock} is not a file: the daemon locks it.", f"sudo rm -r {lock}")
         return
     yield _room(settings, existing)
     if InstanceLock(settings.instance, settings.supabase_url).taken:
