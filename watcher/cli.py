@@ -22,7 +22,7 @@ import click
 
 from watcher import __version__
 from watcher.errors import Misconfigured, SandboxMissing, WatcherError
-from watcher.operator import console, erasing, limits
+from watcher.operator import console, erasing, limits, pausing
 
 EX_CONFIG = 78
 _OUTPUT_FAILED = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
@@ -281,6 +281,8 @@ for command in (
     console.status,
     console.show,
     console.replay,
+    pausing.pause,
+    pausing.resume,
     limits.limits,
     erasing.forget,
     erasing.erasures,

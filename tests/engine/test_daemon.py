@@ -425,3 +425,22 @@ async def test_an_outage_is_reported_although_nothing_is_claimed_and_withdrawn_w
         scene.sandbox.hub.reset()
         await until(lambda: scene.database.status(row) == "published")
         await until(lambda: reported() is None)
+
+
+async def test_a_pause_is_obeyed_and_shown_until_it_is_ended(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    address = free_address()
+    async with running(metrics_address=address):
+        scene.database.run("select public.watcher_pause('publish')", role="service_role")
+        await until(lambda: len(scene.seen("POST", "watcher_claim")) > 1)
+        row = await asyncio.to_thread(scene.insert)
+        claims = len(scene.seen("POST", "watcher_claim"))
+        await until(lambda: len(scene.seen("POST", "watcher_claim")) > claims + 3)
+        assert scene.database.status(row) == "pending"
+        assert (
+            'watcher_paused{kind="publish"} 1.0' in (await asyncio.to_thread(get, address, "/metrics")).text
+        )
+        assert (await asyncio.to_thread(get, address, "/readyz")).status_code == 200
+        scene.database.run("select public.watcher_resume()", role="service_role")
+        await until(lambda: scene.database.status(row) == "published")

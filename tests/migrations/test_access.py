@@ -44,7 +44,7 @@ COLUMNS = {
 }
 PULSE = ("id", "beats", "beaten_at")
 PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "names", "used_names"}
-PRIVATE_TABLES |= {"rejections", "limits", "usage", "retries"}
+PRIVATE_TABLES |= {"rejections", "limits", "usage", "retries", "pauses"}
 PRIVATE_TABLES |= {"erase_lines", "erasures", "departures", "sweep", "unnamed_objects"}
 
 # Every verb with a call of it.
@@ -74,6 +74,8 @@ VERBS = {
     "watcher_restore_receipts": "public.watcher_restore_receipts('{}')",
     "watcher_replay": "public.watcher_replay()",
     "watcher_beat": "public.watcher_beat()",
+    "watcher_pause": "public.watcher_pause()",
+    "watcher_resume": "public.watcher_resume()",
     "watcher_version": "public.watcher_version()",
     "watcher_status": "public.watcher_status()",
     "watcher_story": "public.watcher_story(gen_random_uuid())",

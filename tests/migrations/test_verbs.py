@@ -578,6 +578,7 @@ def test_an_empty_table_has_an_empty_status(database: Database) -> None:
             "held_names": None,
             "swept_seconds_ago": None,
         },
+        "paused": [],
     }
 
 

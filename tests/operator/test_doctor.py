@@ -342,6 +342,14 @@ def test_rows_that_nobody_takes(scene: Scene, look: Look) -> None:
     )
 
 
+def test_a_pause_is_told_and_is_no_error(scene: Scene, look: Look) -> None:
+    scene.insert()
+    Worker(scene.database).call("pause", kind="publish")
+    scene.database.pass_time(600)
+    finding = only(look(), "warning")
+    assert (finding.sentence, finding.remedy) == ("Paused: publish until `watcher resume`.", "watcher resume")
+
+
 def test_an_outage_is_told_as_the_daemon_tells_it(scene: Scene, look: Look) -> None:
     worker = Worker(scene.database, "attic", machine=machine())
     assert worker.ask({}, outage="The Hub refused to store data.") == {"claims": [], "next_due_seconds": None}

@@ -171,6 +171,7 @@ class Daemon:
         if claimed.name_taken is not None:
             return self._name.seconds_until_free(claimed.name_taken)
         self._name.free()
+        self._health.paused = claimed.paused
         if not claimed.claims and not self._slots.running:
             for refusal in room.tested:
                 self._end_outage(refusal)  # the probe succeeded, and there is no row to test it with

@@ -5,7 +5,7 @@ daemon whose claim loop hangs, even if everything else in it still runs. Sends m
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from watcher.engine.outages import Outages
 from watcher.process.log import redact
@@ -48,6 +48,8 @@ class Health:
         self.busy: Mapping[str, int] = {}
         """Of those that run, how many are of each kind of work."""
         self.feed_alive = False
+        self.paused: Sequence[str] = ()
+        """The kinds of work that the operator has paused."""
 
     def heartbeat(self) -> None:
         """Note that the daemon's main flow is alive, and reset systemd's watchdog. Called only from there."""
@@ -119,6 +121,8 @@ class Health:
         if self._phase == "starting":
             return f"Starting: {self._outages.reason or 'connecting to Supabase and the Hub.'}"
         doing = f"Working on {rows}." if self.running else "Waiting for rows."
+        if self.paused:
+            doing += f" Paused by the operator: {', '.join(self.paused)}."
         if self._outages.reason is not None:
             return f"Outage: {self._outages.reason} {doing if self.running else ''}"
         return doing if self.feed_alive else f"{doing} Realtime is down: polling every few seconds."

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from watcher.operator import erasing_screens
 from watcher.operator.format import ago, count, duration, moment, plain
+from watcher.operator.waiting import outages, paused, why_waiting
 from watcher.process.log import redact
 
 _STATUSES = {"pending": "yellow", "publishing": "cyan", "published": "green", "failed": "red"}
@@ -28,8 +29,6 @@ _OUTCOMES = {
 
 _OVERDUE = 300.0
 """Seconds that a due row may wait before the screen suggests `watcher doctor`."""
-_UNHEARD = 30.0
-"""Seconds that it may wait if no daemon is heard."""
 _NAME = 30
 """Columns of a name in a table: the reason needs the room more, and a row's own screen shows the whole name."""
 
@@ -37,11 +36,13 @@ _NAME = 30
 def status(answer: Mapping[str, Any]) -> RenderableType:
     """Show the answer of `watcher_status`."""
     parts: list[RenderableType] = [_summary(answer)]
-    if answer["overdue_seconds"] > _OVERDUE:
+    if answer["overdue_seconds"] > _OVERDUE and not answer["paused"]:
         overdue = duration(answer["overdue_seconds"])
         sentence = f"\nThe oldest due row has waited for {overdue}. Run `watcher doctor`."
         parts += [Text(sentence, "yellow")]
-    for name, reason in _outages(answer).items():
+    if sentence := paused(answer["paused"]):
+        parts += [Text(f"\n{sentence}", "yellow")]
+    for name, reason in outages(answer).items():
         parts += [Text(f"\nOutage, as {name} reports it: {plain(reason)}", "red")]
     if answer["publishing"]:
         parts += [Text(), _publishing(answer["publishing"])]
@@ -148,26 +149,6 @@ def _holder(row: Mapping[str, Any]) -> str:
     return str(row["instance"])
 
 
-def _outages(answer: Mapping[str, Any]) -> dict[str, str]:
-    """Return the reasons of the daemons that are in an outage, by their names."""
-    return {
-        name: instance["outage"]
-        for name, instance in answer["instances"].items()
-        if instance["outage"] is not None
-    }
-
-
-def _why(row: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
-    """Return why a pending row waits."""
-    if row["due_in_seconds"]:
-        return str(row["last_reason"] or "put off")
-    if not answer["instances"] and row["overdue_seconds"] > _UNHEARD:
-        return "no daemon was heard lately"
-    if answer["instances"] and len(_outages(answer)) == len(answer["instances"]):
-        return "outage"
-    return str(row["last_reason"] or "its turn")
-
-
 def _pending(answer: Mapping[str, Any]) -> Table:
     rows, total = answer["waiting"], answer["pending"]
     title = "Pending" if total <= len(rows) else f"Pending, the oldest {len(rows)} of {total:,}"
@@ -178,7 +159,7 @@ def _pending(answer: Mapping[str, Any]) -> Table:
             row["id"],
             duration(row["age_seconds"]),
             f"in {duration(row['due_in_seconds'])}" if row["due_in_seconds"] else "due",
-            _cell(_why(row, answer)),
+            _cell(why_waiting(row, answer)),
         )
     return table
 

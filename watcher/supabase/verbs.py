@@ -35,6 +35,8 @@ class Claims:
     """Seconds until other work falls due, as known now; None if there is none."""
     name_taken: NameTaken | None = None
     """Set, and nothing claimed, while another machine goes by this name."""
+    paused: tuple[str, ...] = ()
+    """The kinds of work that the operator has paused, of which nothing is claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Verbs:
                 claims=tuple(_claim(line) for line in result["claims"]),
                 next_due=None if result["next_due_seconds"] is None else _seconds(result["next_due_seconds"]),
                 name_taken=_name_taken(result.get("name_taken")),
+                paused=tuple(map(str, result.get("paused", ()))),
             ),
         )
 

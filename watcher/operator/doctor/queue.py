@@ -7,13 +7,12 @@ from watcher.errors import WatcherError
 from watcher.operator.doctor.finding import Finding, unanswered
 from watcher.operator.format import ago, count, duration
 from watcher.operator.queries import Queries
+from watcher.operator.waiting import UNHEARD, outages, paused
 from watcher.process.instance import machine
 from watcher.settings.settings import Settings
 
 _OVERDUE = 300.0
 """Seconds that a due row may wait before it is a problem."""
-_UNHEARD = 30.0
-"""Seconds that it may wait if no daemon is heard."""
 _REMEDY = "systemctl status watcher; journalctl -u watcher -n 50"
 
 
@@ -24,11 +23,13 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
     except WatcherError as error:
         yield unanswered("queue", "watcher_status", error)
         return
-    for name, instance in status["instances"].items():
-        if instance["outage"] is not None:
-            sentence = f"The daemon {name} is in an outage: {instance['outage']}"
-            yield Finding("outage", "error", sentence, "journalctl -u watcher -p warning -n 50")
-    yield _waiting(status)
+    for name, reason in outages(status).items():
+        sentence = f"The daemon {name} is in an outage: {reason}"
+        yield Finding("outage", "error", sentence, "journalctl -u watcher -p warning -n 50")
+    if sentence := paused(status["paused"]):
+        yield Finding("paused", "warning", sentence, "watcher resume")
+    else:
+        yield _waiting(status)
     known = status["instances"].get(settings.instance)
     if known is not None and known["machine"] != machine():
         sentence = (
@@ -42,9 +43,9 @@ def _waiting(status: Mapping[str, Any]) -> Finding:
     unheld = any(row["attempt"] is None for row in status["publishing"])
     expired = [-row["lease_seconds"] for row in status["publishing"] if row["attempt"]]
     waits = max(status["overdue_seconds"], *expired, 0)
-    if not status["instances"] and (waits > _UNHEARD or unheld):
+    if not status["instances"] and (waits > UNHEARD or unheld):
         since = f" for {duration(waits)}" if waits > 0 else ""
-        sentence = f"Rows wait{since}, and no daemon was heard in the last {_UNHEARD:.0f} s."
+        sentence = f"Rows wait{since}, and no daemon was heard in the last {UNHEARD:.0f} s."
         return Finding("queue", "error", sentence, _REMEDY)
     if waits > _OVERDUE or unheld:
         sentence = f"The oldest due row has waited for {duration(waits)}: all slots are busy, or rows are not claimed."
