@@ -416,7 +416,7 @@ begin
     return jsonb_build_object(
       'replayed', (select coalesce(sum(value::bigint), 0) from jsonb_each_text(codes)), 'codes', codes,
       'pending', 0, 'publishing', 0, 'published', 0, 'last', last
-    ) || counts;
+    ) || case when p_dry_run then jsonb_build_object('ids', batch[1:1000]) else '{}' end || counts;
   end
   $function$;
 

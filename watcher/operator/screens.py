@@ -101,6 +101,10 @@ def replay(counts: Mapping[str, Any], ids: Sequence[str] | None, *, verb: str) -
     lines = [f"{verb} {count(counts['replayed'], 'failed row')}" + (f": {which}." if which else ".")]
     others = [name for name in ("pending", "publishing", "published") if counts[name]]
     lines += [f"Left alone: {counts[name]:,} {name}." for name in others]
+    if "ids" in counts:
+        lines += [f"  {id_}" for id_ in counts["ids"]]
+        if counts["replayed"] > len(counts["ids"]):
+            lines.append(f"  … and {counts['replayed'] - len(counts['ids']):,} more")
     found = counts["replayed"] + sum(counts[name] for name in others)
     if ids and len(ids) > found:
         lines.append(f"Not found, or not matching: {len(ids) - found:,} of the {len(ids):,} given.")
@@ -198,11 +202,18 @@ def _facts(row: Mapping[str, Any]) -> Table:
     facts.add_row("inserted", f"{moment(row['created_at'])}, {ago(row['age_seconds'])}")
     facts.add_row("user", row["user_id"])
     if row["spent"] is not None:
-        facts.add_row("attempts", f"{row['spent']} of {row['max_attempts']} used")
+        facts.add_row("attempts", _spent(row))
     earlier = [name for name in row["names"] if name != row["model_id"]]
     if earlier:
         facts.add_row("earlier names", Text(", ".join(earlier)))
     return facts
+
+
+def _spent(row: Mapping[str, Any]) -> str:
+    running = next((one for one in row["attempts"] if one["kind"] == "publish" and not one["outcome"]), None)
+    if running is None:
+        return f"{row['spent']} of {row['max_attempts']} used"
+    return f"attempt {row['spent']} of {row['max_attempts']} (number {running['number']}) is running"
 
 
 def _status(row: Mapping[str, Any]) -> Text:
