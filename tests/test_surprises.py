@@ -146,8 +146,10 @@ CASES: dict[str, tuple[str, int, str]] = {
     "limits: huge": ("limits rows_per_day {digits}", 2, "is neither a number nor default"),
     "forget: a word": ("forget ada --yes", 2, "is not a valid UUID"),
     "forget: nobody to ask": ("forget {id}", 2, "no terminal to confirm on"),
-    "erasures: a wrong setting": ("erasures --set repos=maybe", 2, "is none of"),
-    "erasures: an endless time": ("erasures --set after={digits}d", 2, "is none of"),
+    "erasures: an option that there is not": ("erasures --set repos=on", 2, "No such option"),
+    "pause: an endless time": ("pause --for {digits}d", 2, "is no duration"),
+    "pause: a kind that there is not": ("pause --kind train", 2, "is not one of"),
+    "repair: nobody to ask": ("migrate --repair", 2, "a terminal to confirm on"),
     "erasures: no reason": ("erasures --close {id}", 2, "is closed with a reason"),
     "demo: two wishes": ("demo --keep --erase", 2, "Either --keep or --erase"),
 }
