@@ -306,7 +306,7 @@ def test_a_spool_that_cannot_be_written_to_and_a_disk_that_is_full(
     (tmp_path / "file").touch()
     assert "file is not a folder" in only(look(WATCHER_SPOOL=str(tmp_path / "file" / "spool"))).sentence
     monkeypatch.setattr("watcher.operator.doctor.host.os.access", lambda *_: False)
-    assert "is not writable" in only(look(WATCHER_SPOOL=str(tmp_path))).sentence
+    assert "cannot be read and written to" in only(look(WATCHER_SPOOL=str(tmp_path))).sentence
     monkeypatch.undo()
     usage = disk_usage(tmp_path)
     monkeypatch.setattr("watcher.operator.doctor.host.disk_usage", lambda _: usage._replace(free=2**30))
