@@ -16,7 +16,8 @@ from watcher.process.log import configure
 from watcher.publishing.documents import slug
 from watcher.publishing.publisher import Publisher, identity_of
 from watcher.settings import settings
-from watcher.supabase.verbs import Claims, Verbs
+from watcher.supabase.answers import Claims
+from watcher.supabase.verbs import Verbs
 
 _claims: list[tuple[float, int, int]] = []
 

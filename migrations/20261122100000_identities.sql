@@ -186,7 +186,7 @@ begin
   alter table public.trained_identities enable row level security;
 
   comment on table public.trained_identities is
-    'One row per identity: the frontend inserts it as pending, the watcher publishes it.';
+    'One row per identity: the frontend inserts it as pending, the daemon publishes it.';
   comment on column public.trained_identities.next_attempt_at is 'While pending: the time of the next attempt.';
   comment on column public.trained_identities.error_image is
     'While failed, where one image is at fault: its number, from 1 in the order of image_paths.';
@@ -207,7 +207,7 @@ begin
     select pg_advisory_xact_lock(hashtextextended('watcher.open_rows ' || owner, 0));
   $function$;
 
-  -- What users can make the watcher do is limited. A limit is for everybody, or for one user; `watcher limits` sets it. What
+  -- What users can make the daemon do is limited. A limit is for everybody, or for one user; `watcher limits` sets it. What
   -- the operator decides about erasing is set in the same way.
 
   -- All limits: their defaults, their ranges, and whether they can be set for one user.
@@ -223,8 +223,10 @@ begin
       (4, 'retries_per_hour', 60, 0, 100000, true, 'retries of a user within an hour before the next one waits'),
       (5, 'objects', 1000, 0, 10000000, true, 'photos of a user in the bucket'),
       (6, 'erase_repos', 1, 0, 1, false, 'whether the repo of a deleted row is erased: 1 if so, 0 if not'),
-      (7, 'erase_photos', 1, 0, 1, false, 'whether its photos are that no other row names'),
-      (8, 'erase_after_hours', 0, 0, 8760, false, 'hours from the deletion of a row to its erasure')
+      (7, 'erase_photos', 1, 0, 1, false,
+        'whether the photos of a deleted row that no other row names are erased: 1 if so, 0 if not'),
+      (8, 'erase_after_hours', 0, 0, 8760, false,
+        'hours from the deletion of a row to its erasure; the photos of a deleted account do not wait')
   $function$;
 
   create table watcher.limits (
@@ -264,7 +266,7 @@ begin
     waits_until timestamptz
   );
   create index retries_by_identity on watcher.retries (identity_id);
-  create index retries_waiting on watcher.retries (user_id, waits_until) where waits_until is not null;
+  create index retries_by_user on watcher.retries (user_id, waits_until);
   alter table watcher.retries enable row level security;
 
   -- Counts rows and retries of a user. Called under the user's lock.
@@ -372,9 +374,10 @@ begin
     due timestamptz;
     taken timestamptz;
   begin
-    delete from watcher.retries where identity_id = p_identity and retried_at < now() - interval '1 hour';
+    delete from watcher.retries
+    where user_id = p_user and retried_at < now() - interval '1 hour' and coalesce(waits_until < now(), true);
     select count(*) - watcher.limit_of('retries_per_row_per_hour', p_user) into too_many
-    from watcher.retries where identity_id = p_identity;
+    from watcher.retries where identity_id = p_identity and retried_at >= now() - interval '1 hour';
     if too_many >= 0 then
       due := now() + least(30 * power(2, least(too_many, 20)), 3600) * interval '1 second';
     elsif watcher.retries_of_the_hour(p_user) >= watcher.limit_of('retries_per_hour', p_user) then
@@ -499,7 +502,7 @@ begin
     beaten_at timestamptz not null default now()
   );
   alter table public.watcher_pulse enable row level security;
-  comment on table public.watcher_pulse is 'Updated by the watcher to check that Realtime delivers.';
+  comment on table public.watcher_pulse is 'Updated by the daemon to check that Realtime delivers.';
   insert into public.watcher_pulse default values;
 
   insert into watcher.migrations (version) values ('20261122100000');

@@ -1,4 +1,4 @@
--- The engine: a queue for work of any kind, the attempts at it, and the verbs with which the watcher claims and ends them.
+-- The engine: a queue for work of any kind, the attempts at it, and the verbs with which the daemon claims and ends them.
 --
 -- A kind of work, for example publish, is a set of functions that the engine calls by name. Each gets the identity's id:
 --   watcher.publish_begin(id)                  on a claim: returns what the worker needs, null if there is nothing to do
@@ -45,7 +45,7 @@ begin
     -- Consecutive attempts whose lease expired, as when the worker is killed.
     crashes integer not null default 0 check (crashes >= 0),
     last_reason text,
-    -- Consecutive attempts that did not count, by cause; from the third of one cause on they count. None resets another.
+    -- Consecutive attempts that did not count, by cause: every third of one cause counts. None resets another.
     shutdowns integer not null default 0,
     unsures integer not null default 0,
     lost_answers integer not null default 0,
@@ -95,6 +95,7 @@ begin
     check ((ended_at is null) = (outcome is null))
   ) with (fillfactor = 80);
   create index attempts_by_identity on watcher.attempts (identity_id, number);
+  create index attempts_ended on watcher.attempts (ended_at) where ended_at is not null;
   -- Work is held by its attempt that has not ended; there is at most one.
   create unique index attempts_holding on watcher.attempts (work_id) where ended_at is null;
   alter table watcher.attempts enable row level security;

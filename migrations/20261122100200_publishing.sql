@@ -159,7 +159,7 @@ begin
   $function$;
 
 
-  -- Every name ever reserved, also of deleted rows: all repos that may exist on the Hub.
+  -- Every reserved name whose repo is not known to be gone, also of deleted rows: all repos that may exist on the Hub.
   create table watcher.names (
     model_id text primary key,
     namespace text not null,
@@ -167,6 +167,8 @@ begin
     seconds bigint not null,
     identity_id uuid not null,
     reserved_at timestamptz not null default now(),
+    -- SHA-256 of the user's id, where the row was deleted and the settings keep its repo: the user may ask to be forgotten.
+    owner_digest bytea,
     unique (namespace, slug, seconds)
   );
   create index names_by_identity on watcher.names (identity_id);
@@ -177,6 +179,7 @@ begin
     digest bytea primary key,
     used_at timestamptz not null default now()
   );
+  create index used_names_since on watcher.used_names (used_at);
   alter table watcher.used_names enable row level security;
 
   create function watcher.name_digest(p_name text) returns bytea
@@ -342,14 +345,24 @@ begin
   end
   $function$;
 
-  -- The repos of the two rows that were published last in a namespace, without that row's.
+  -- Two of the repos that were published last in a namespace, without that row's: each user's newest first, that of the
+  -- row's own user last, since all of one user's repos may be disabled.
   create function public.watcher_newest_repos(p_namespace text, p_other_than uuid) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
-    select coalesce(jsonb_agg(model_id order by published_at desc), '[]') from (
-      select t.model_id, t.published_at from public.trained_identities t
+    with newest as (
+      select t.model_id, t.user_id, t.published_at from public.trained_identities t
       where t.status = 'published' and t.id <> p_other_than and starts_with(t.model_id, p_namespace || '/')
-      order by t.published_at desc limit 2
-    ) newest
+      order by t.published_at desc limit 1000
+    ),
+    places as (
+      select n.*, row_number() over (partition by n.user_id order by n.published_at desc) as place,
+        n.user_id = (select t.user_id from public.trained_identities t where t.id = p_other_than) as own
+      from newest n
+    ),
+    chosen as (
+      select row_number() over (order by p.place, p.own nulls first, p.published_at desc) as number, p.model_id from places p
+    )
+    select coalesce(jsonb_agg(c.model_id order by c.number), '[]') from chosen c where c.number <= 2
   $function$;
 
 
@@ -421,7 +434,7 @@ begin
   $function$;
 
   -- The pending rows (the oldest ten), the running ones with their attempts, the failed ones (the last ten) with their
-  -- reasons, the number published in the last 24 hours, and the watchers that were heard lately, by name.
+  -- reasons, the number published in the last 24 hours, and the daemons that were heard lately, by name.
   create function watcher.publish_status() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     with pending as (
@@ -534,7 +547,7 @@ begin
     where t.id = p_id
   $function$;
 
-  -- The names ever reserved, in alphabetical order after p_after, with their rows; at most 1000 per call.
+  -- The reserved names, in alphabetical order after p_after, with their rows; at most 1000 per call.
   create function public.watcher_names(p_after text default '', p_limit integer default 1000)
   returns table (model_id text, identity_id uuid, reserved_at timestamptz, row_exists boolean)
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$

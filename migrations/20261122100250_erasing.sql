@@ -84,6 +84,22 @@ begin
     from watcher.erase_lines where identity_id = p_identity_id
   $function$;
 
+  -- The open erasures, each with the time since when, or from when on, something of it is due.
+  create function watcher.open_erasures() returns table (identity_id uuid, due_since timestamptz)
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select e.identity_id,
+      coalesce(min(case when l.gone_at is null then l.due_at else l.look_again_at end), e.requested_at)
+    from watcher.erasures e left join watcher.erase_lines l on l.identity_id = e.identity_id
+    where e.finished_at is null group by e.identity_id
+  $function$;
+
+  -- What waits only because the settings say so, of a user's open erasures.
+  create function watcher.postponed_lines(p_user uuid) returns setof watcher.erase_lines
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select l.* from watcher.erasures e join watcher.erase_lines l on l.identity_id = e.identity_id
+    where e.owner_id = p_user and l.gone_at is null and l.due_at > now() + interval '10 minutes'
+  $function$;
+
 
   -- Listing.
 
@@ -110,26 +126,31 @@ begin
     where w.next_at is not null and (excluded.turn_at is not null or excluded.next_at < w.next_at)
   $function$;
 
+  -- Until when a request of an earlier attempt of this kind may land that nobody saw answered; null if there is none.
+  create function watcher.may_land_until(p_identity_id uuid, p_kind text) returns timestamptz
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select max(coalesce(a.ended_at, now())) + make_interval(secs => 1.25 * watcher.late_seconds()) from watcher.attempts a
+    where a.identity_id = p_identity_id and a.kind = p_kind and not a.answered
+      and coalesce(a.ended_at, now()) > now() - make_interval(secs => watcher.late_seconds())
+  $function$;
+
   -- Lists a repo. Its name is never reserved again. It is not touched before the attempt that runs can write no more, and
   -- looked at once more if that or another one may have sent something that nobody saw answered.
   create function watcher.list_repo(p_identity_id uuid, p_name text, p_due_at timestamptz, p_unless_running boolean)
   returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
-    unanswered timestamptz;
     writing timestamptz;
   begin
     insert into watcher.used_names (digest) values (watcher.name_digest(p_name)) on conflict do nothing;
-    select max(coalesce(a.ended_at, now())) into unanswered from watcher.attempts a
-    where a.identity_id = p_identity_id and a.kind = 'publish' and not a.answered
-      and coalesce(a.ended_at, now()) > now() - make_interval(secs => watcher.late_seconds());
     if p_unless_running then
       select max(a.lease_expires_at) into writing from watcher.attempts a
       where a.identity_id = p_identity_id and a.kind = 'publish' and a.ended_at is null and a.lease_expires_at > now();
     end if;
     insert into watcher.erase_lines (identity_id, what, name, due_at, look_again_at)
     values (p_identity_id, 'repo', p_name, greatest(p_due_at, writing),
-      greatest(unanswered, writing) + make_interval(secs => 1.25 * watcher.late_seconds()))
+      greatest(watcher.may_land_until(p_identity_id, 'publish'),
+        writing + make_interval(secs => 1.25 * watcher.late_seconds())))
     on conflict on constraint one_line_a_thing do update set
       due_at = least(erase_lines.due_at, excluded.due_at),
       look_again_at = greatest(erase_lines.look_again_at, excluded.look_again_at);
@@ -164,7 +185,9 @@ begin
   declare
     due timestamptz;
   begin
-    due := now() + case when p_forget then 0 else watcher.limit_of('erase_after_hours') end * interval '1 hour';
+    -- A deleted account goes at once.
+    due := now() + case when p_forget or watcher.departed_error(p_row.user_id) is not null then 0
+      else watcher.limit_of('erase_after_hours') end * interval '1 hour';
     perform watcher.open_erasure(p_row.id, 'row', p_row.user_id,
       not exists (select from auth.users u where u.id = p_row.user_id));
     update watcher.erasures set attempts = (select count(*) from watcher.attempts where identity_id = p_row.id)
@@ -176,6 +199,8 @@ begin
         union
         select p_row.model_id where p_row.model_id is not null
       ) n;
+    else
+      update watcher.names set owner_digest = watcher.user_digest(p_row.user_id) where identity_id = p_row.id;
     end if;
     if p_forget or watcher.erases('photos') then
       perform watcher.list_photos(p_row.id, p_row.image_paths, due);
@@ -189,6 +214,22 @@ begin
     select sha256(convert_to(p_user::text, 'UTF8'))
   $function$;
 
+  -- What of a user's is to go later by the settings goes now, a repo once no attempt can write to it. Returns the erasures.
+  create function watcher.hasten_erasures(p_user uuid) returns uuid[]
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    ids uuid[];
+  begin
+    with hastened as (
+      update watcher.erase_lines l set due_at = case l.what when 'photo' then now() else now() + interval '10 minutes' end
+      where l.id in (select id from watcher.postponed_lines(p_user)) returning l.identity_id
+    )
+    select coalesce(array_agg(distinct identity_id), '{}') into ids from hastened;
+    perform watcher.queue_erasure(id) from unnest(ids) id;
+    return ids;
+  end
+  $function$;
+
   -- An account must always go: where the deletion comes through it, an error here leaves the rest to the sweep. A user's
   -- own deletion of a row is refused instead.
   create function watcher.on_row_deleted() returns trigger
@@ -197,11 +238,14 @@ begin
     perform watcher.list_row(old);
     if not exists (select from auth.users u where u.id = old.user_id) then
       insert into watcher.departures (digest) values (watcher.user_digest(old.user_id)) on conflict do nothing;
-      if found and watcher.erases('photos') then
-        -- The first of the user's rows: the whole folder goes with it.
-        perform watcher.list_photos(old.id, array_agg(o.name), now()) from storage.objects o
-        where o.bucket_id = 'identity-images' and starts_with(o.name, old.user_id || '/');
-        perform watcher.queue_erasure(old.id);
+      if found then
+        perform watcher.hasten_erasures(old.user_id);
+        if watcher.erases('photos') then
+          -- The first of the user's rows: the whole folder goes with it, found by the index; see watcher.may_upload.
+          perform watcher.list_photos(old.id, array_agg(o.name), now()) from storage.objects o
+          where o.bucket_id = 'identity-images' and o.name ~>=~ (old.user_id || '/') and o.name ~<~ (old.user_id || '0');
+          perform watcher.queue_erasure(old.id);
+        end if;
       end if;
     end if;
     return old;
@@ -275,17 +319,30 @@ begin
     for each row execute function watcher.refuse_erased();
 
 
+  -- Photos whose object is gone are refused for as long as a deletion of ours may land: Storage deletes whatever is under the
+  -- key by then.
+  create function watcher.keep_gone_photos(p_identity_id uuid) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    update watcher.erase_lines l set gone_at = coalesce(l.gone_at, now()), look_again_at = u.until
+    from (select watcher.may_land_until(p_identity_id, 'erase') as until) u
+    where l.identity_id = p_identity_id and l.what = 'photo' and u.until is not null
+      and not exists (select from storage.objects o where o.id = l.object_id and o.name = l.name)
+  $function$;
+
   -- Photos that some row names by now, and whose object is not there any more, are nothing to erase.
   create function watcher.drop_needless_photos(p_identity_id uuid) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
-    with dropped as (
+    -- By hashing: a user may have thousands of rows.
+    with named as materialized (
+      select l.name from watcher.erase_lines l where l.identity_id = p_identity_id and l.what = 'photo'
+      intersect
+      select unnest(t.image_paths) from watcher.erasures e join public.trained_identities t on t.user_id = e.owner_id
+      where e.identity_id = p_identity_id
+    ), dropped as (
       delete from watcher.erase_lines l
-      where l.identity_id = p_identity_id and l.what = 'photo' and (
+      where l.identity_id = p_identity_id and l.what = 'photo' and (l.gone_at is null or l.look_again_at <= now()) and (
         not exists (select from storage.objects o where o.id = l.object_id and o.name = l.name)
-        or exists (
-          select from watcher.erasures e join public.trained_identities t on t.user_id = e.owner_id
-          where e.identity_id = p_identity_id and l.name = any (t.image_paths)
-        ))
+        or l.name in (select name from named))
       returning not exists (select from storage.objects o where o.id = l.object_id and o.name = l.name) as gone
     )
     update watcher.erasures set photos = photos + (select count(*) from dropped where gone)
@@ -295,8 +352,9 @@ begin
 
   -- The functions that the engine calls; see 20261122100100_work.sql.
 
-  -- {"lines": [{"id": n, "what": "repo" or "photo", "name": its name or key, "ours": boolean}], "last_reason": why it was put
-  -- off}; at most 1000 lines, which is what Storage deletes in one request. Photos are left out while their user changes
+  -- {"lines": [{"id": n, "what": "repo" or "photo", "name": its name or key, "ours": boolean, "kept": whether a row is there
+  -- whose repo it is, because something has cancelled the row's deletion}], "last_reason": why it was put off}; at most 1000
+  -- lines, which is what Storage deletes in one request. Photos are left out while their user changes
   -- something: what that names must not go.
   create function watcher.erase_begin(p_identity_id uuid) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
@@ -311,11 +369,13 @@ begin
     photos := erasure.owner_id is null
       or pg_try_advisory_xact_lock(hashtextextended('watcher.open_rows ' || erasure.owner_id, 0));
     if photos then
+      perform watcher.keep_gone_photos(p_identity_id);
       perform watcher.drop_needless_photos(p_identity_id);
     end if;
     return jsonb_build_object('lines', (
       select coalesce(jsonb_agg(jsonb_build_object(
-        'id', l.id, 'what', l.what, 'name', l.name, 'ours', l.ours) order by l.id), '[]')
+        'id', l.id, 'what', l.what, 'name', l.name, 'ours', l.ours, 'kept', l.what = 'repo' and exists (
+          select from public.trained_identities t where t.id = p_identity_id and t.model_id = l.name)) order by l.id), '[]')
       from (
         select * from watcher.erase_lines
         where identity_id = p_identity_id and (photos or what <> 'photo')
@@ -355,11 +415,11 @@ begin
   $function$;
 
 
-  -- The number of photos of the attempt's that are due and still in the bucket.
-  create function public.watcher_erase_left(p_attempt bigint) returns integer
+  -- The number of photos among these lines of the attempt's that are still in the bucket.
+  create function public.watcher_erase_left(p_attempt bigint, p_lines bigint[]) returns integer
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select count(*)::integer from watcher.attempts a
-    join watcher.erase_lines l on l.identity_id = a.identity_id and l.what = 'photo' and l.due_at <= now()
+    join watcher.erase_lines l on l.identity_id = a.identity_id and l.what = 'photo' and l.id = any (p_lines)
     join storage.objects o on o.id = l.object_id and o.name = l.name
     where a.number = p_attempt and a.kind = 'erase'
   $function$;
@@ -380,10 +440,12 @@ begin
   end
   $function$;
 
-  -- The things of p_gone were seen to be gone, or not to be ours: the attempt is done. A repo that is to be looked at once
+  -- The things of p_gone were seen to be gone, or, those of p_foreign, not to be ours: the attempt is done. A repo that is to be looked at once
   -- more keeps its line and its name until then; a photo keeps its line while it is in the bucket, and the attempt counts as
   -- deferred. When nothing is left, a receipt stays. Returns 'done' or 'lost', as every write-back does.
-  create function public.watcher_erased(p_attempt bigint, p_gone bigint[], p_answered boolean default false) returns text
+  create function public.watcher_erased(
+    p_attempt bigint, p_gone bigint[], p_answered boolean default false, p_foreign bigint[] default '{}'
+  ) returns text
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
@@ -413,17 +475,18 @@ begin
     perform watcher.end_attempt(p_attempt, case when photos_left > 0 then 'deferred' else 'erased' end, null,
       case when photos_left > 0 then photo_left end, p_answered);
 
-    -- A deletion of ours that was not answered may land later, too. It finds nothing: the name is never used again.
+    perform watcher.keep_gone_photos(mine.identity_id);
+    -- A deletion of a repo that was not answered may land later, too. It finds nothing: the name is never used again.
     update watcher.erase_lines set gone_at = now(), ours = false where id = any (seen) and look_again_at > now();
     delete from watcher.names n using watcher.erase_lines l
     where l.id = any (seen) and l.gone_at is distinct from now() and l.what = 'repo' and n.model_id = l.name;
     with gone as (
-      delete from watcher.erase_lines where id = any (seen) and gone_at is distinct from now() returning what
+      delete from watcher.erase_lines where id = any (seen) and gone_at is distinct from now() returning id, what
     )
     update watcher.erasures e set
       repos = e.repos + counts.repos, photos = e.photos + counts.photos
     from (
-      select count(*) filter (where what = 'repo') as repos, count(*) filter (where what = 'photo') as photos from gone
+      select count(*) filter (where what = 'repo' and id <> all (p_foreign)) as repos, count(*) filter (where what = 'photo') as photos from gone
     ) counts
     where e.identity_id = mine.identity_id;
 
@@ -471,13 +534,19 @@ begin
 
   create table watcher.sweep (
     only_row boolean primary key default true check (only_row),
-    -- Users and names that look gone, left alone until they are confirmed; null where nothing is held back.
+    -- Users and names that look gone, and users of whose uploads no row is left, left alone until they are confirmed; null
+    -- where nothing is held back.
     held_users integer,
     held_names integer,
+    held_uploads integer,
     held_since timestamptz,
-    -- So many are confirmed.
+    -- So many are confirmed, and not yet erased.
     confirmed_users integer not null default 0,
     confirmed_names integer not null default 0,
+    confirmed_uploads integer not null default 0,
+    -- Users of whom the last sweep could not erase everything, and why the last of them.
+    failed integer not null default 0,
+    failed_because text,
     -- Up to where the bucket was looked through for uploads that no row names.
     after_object text not null default '',
     -- The next look through all folders and names, which takes long where there are many.
@@ -492,6 +561,7 @@ begin
     object_id uuid primary key,
     seen_at timestamptz not null default now()
   );
+  create index unnamed_objects_since on watcher.unnamed_objects (seen_at);
   alter table watcher.unnamed_objects enable row level security;
 
   create function watcher.sweep_id() returns uuid
@@ -505,8 +575,13 @@ begin
 
   insert into watcher.work (kind, identity_id, turn_at) values ('sweep', watcher.sweep_id(), now());
 
+  -- A sweep crashes no worker, since the database does all of it: however often its lease has expired, as after a time-out,
+  -- no daemon has to become free of other work for it.
   create function watcher.sweep_begin(p_identity_id uuid) returns jsonb
-  language sql immutable set search_path = pg_catalog, pg_temp as $function$ select '{}'::jsonb $function$;
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    update watcher.work set crashes = 0 where kind = 'sweep' and crashes > 0;
+    select '{}'::jsonb
+  $function$;
 
   create function watcher.sweep_progress(p_identity_ids uuid[], p_progress jsonb[]) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$ select $function$;
@@ -545,6 +620,13 @@ begin
     select case when p_folder ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then p_folder::uuid end
   $function$;
 
+  -- The names of repos of a user's deleted rows that the settings keep.
+  create function watcher.kept_names(p_user uuid) returns setof watcher.names
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select * from watcher.names n where n.owner_digest = watcher.user_digest(p_user)
+      and not exists (select from watcher.erase_lines l where l.name = n.model_id and l.what = 'repo')
+  $function$;
+
   -- Deletes a user's rows, which lists what they have left, and lists what else is in the user's folder. With p_forget, also
   -- what the settings would keep. Takes the user's lock before the rows, as the user's own changes do. Returns the number
   -- of rows and of photos that were listed, and the erasures.
@@ -558,6 +640,12 @@ begin
     opened uuid[] := '{}';
   begin
     perform watcher.lock_user(p_user);
+    if p_forget then
+      select coalesce(array_agg(distinct identity_id), '{}') into opened from watcher.kept_names(p_user);
+      perform watcher.open_erasure(n.identity_id, 'row', p_user),
+        watcher.list_repo(n.identity_id, n.model_id, now(), true), watcher.queue_erasure(n.identity_id)
+      from watcher.kept_names(p_user) n;
+    end if;
     for deleted in
       select * from public.trained_identities where user_id = p_user order by id for update
     loop
@@ -568,17 +656,13 @@ begin
       rows := rows + 1;
       opened := opened || deleted.id;
     end loop;
-    if p_forget then
-      -- What is to go later by the settings goes now, a repo once no attempt can write to it.
-      update watcher.erase_lines l set due_at = case l.what when 'photo' then now() else now() + interval '10 minutes' end
-      from watcher.erasures e
-      where e.identity_id = l.identity_id and e.owner_id = p_user and l.due_at > now() + interval '10 minutes';
-      perform watcher.queue_erasure(e.identity_id) from watcher.erasures e where e.owner_id = p_user;
+    if p_forget or watcher.departed_error(p_user) is not null then
+      opened := opened || watcher.hasten_erasures(p_user);
     end if;
     if p_forget or watcher.erases('photos') then
       select array_agg(name) into objects from (
         select o.name from storage.objects o
-        where o.bucket_id = 'identity-images' and starts_with(o.name, p_user || '/')
+        where o.bucket_id = 'identity-images' and o.name ~>=~ (p_user || '/') and o.name ~<~ (p_user || '0')
           and not exists (select from watcher.erase_lines l where l.object_id = o.id)
         limit 10000
       ) left_over;
@@ -594,34 +678,60 @@ begin
   end
   $function$;
 
+  -- Erases what is left of a user, or one row. What fails must not stop the rest, as where a table of the app still refers to
+  -- a row: it is counted, and tried again. So is what is met after 3 s: a request of the API is stopped after 8. Returns
+  -- whether it is listed.
+  create function watcher.sweep_one(p_user uuid, p_row uuid default null) returns boolean
+  language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $function$
+  begin
+    if clock_timestamp() > now() + interval '3 seconds' then
+      return false;
+    end if;
+    if p_row is null then
+      perform watcher.erase_user(p_user, 'folder', false);
+    else
+      perform watcher.lock_user(p_user);
+      delete from public.trained_identities where id = p_row;
+    end if;
+    return true;
+  exception when others then
+    update watcher.sweep set failed = failed + 1, failed_because = watcher.without_files(sqlerrm);
+    return false;
+  end
+  $function$;
+
+  -- At random, here and below: those that fail each time hold up none of the others.
   create function watcher.sweep_soft_deleted() returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
+    photos constant boolean := watcher.erases('photos');
     gone uuid;
   begin
     for gone in
       select u.id from auth.users u
       where u.deleted_at is not null and (
         exists (select from public.trained_identities t where t.user_id = u.id)
-        or exists (
-          select from storage.objects o where o.bucket_id = 'identity-images' and starts_with(o.name, u.id || '/')
+        or photos and exists (
+          select from storage.objects o
+          where o.bucket_id = 'identity-images' and o.name ~>=~ (u.id || '/') and o.name ~<~ (u.id || '0')
             and not exists (select from watcher.erase_lines l where l.object_id = o.id)))
-      limit 50
+      order by random() limit 50
     loop
-      perform watcher.erase_user(gone, 'folder', false);
+      perform watcher.sweep_one(gone);
     end loop;
   end
   $function$;
 
-  -- Users who have a folder or a row, but no account. Those whose account was seen to go may upload for a while; where nobody
-  -- saw it go, they only look gone. Returns how many of these are held back, null where none is.
-  create function watcher.sweep_missing_users(p_state watcher.sweep) returns integer
+  -- Users who have a folder or a row, but no account; folders only where they are to go. Those whose account was seen to go
+  -- may upload for a while; where nobody saw it go, they only look gone, and are held back where they are many.
+  create function watcher.sweep_missing_users(inout p_state watcher.sweep)
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
+    photos constant boolean := watcher.erases('photos');
     departed uuid[];
     missing uuid[];
-    held integer;
     gone uuid;
+    erased integer := 0;
   begin
     select coalesce(array_agg(owner) filter (where d.digest is not null), '{}'),
       coalesce(array_agg(owner) filter (where d.digest is null), '{}')
@@ -629,34 +739,44 @@ begin
     from (
       select watcher.folder_user(folder) as owner from (
         select distinct split_part(o.name, '/', 1) as folder from storage.objects o
-        where o.bucket_id = 'identity-images' and not exists (select from watcher.erase_lines l where l.object_id = o.id)
+        where photos and o.bucket_id = 'identity-images'
+          and not exists (select from watcher.erase_lines l where l.object_id = o.id)
       ) folders
       union
       select user_id from public.trained_identities
     ) owners
     left join watcher.departures d on d.digest = watcher.user_digest(owner)
     where owner is not null and not exists (select from auth.users u where u.id = owner);
+    p_state.held_users := null;
     if cardinality(missing) > p_state.confirmed_users
       and watcher.looks_like_a_restore(cardinality(missing), (select count(*) from auth.users))
     then
-      held := cardinality(missing);
+      p_state.held_users := cardinality(missing);
       missing := '{}';
     end if;
-    foreach gone in array (departed || missing)[1:50] loop
-      perform watcher.erase_user(gone, 'folder', false);
+    for gone in select id from unnest(departed || missing) id order by random() limit 50 loop
+      if watcher.sweep_one(gone) and gone = any (missing) then
+        erased := erased + 1;
+      end if;
     end loop;
-    return held;
+    if p_state.held_users is null then
+      p_state.confirmed_users := least(p_state.confirmed_users, cardinality(missing)) - erased;
+      p_state.confirmed_users := greatest(p_state.confirmed_users, 0);
+    end if;
   end
   $function$;
 
   -- Reserved names whose row is gone, though nothing has listed it.
-  create function watcher.sweep_missing_rows(p_state watcher.sweep) returns integer
+  create function watcher.sweep_missing_rows(inout p_state watcher.sweep)
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
+    at_once constant integer := 1000;
     missing text[];
   begin
+    p_state.held_names := null;
     if not watcher.erases('repos') then
-      return null;
+      p_state.confirmed_names := 0;
+      return;
     end if;
     select coalesce(array_agg(n.model_id), '{}') into missing from watcher.names n
     where not exists (select from public.trained_identities t where t.id = n.identity_id)
@@ -665,71 +785,92 @@ begin
     if cardinality(missing) > p_state.confirmed_names and watcher.looks_like_a_restore(
       cardinality(missing), (select count(*) from watcher.names) - cardinality(missing))
     then
-      return cardinality(missing);
+      p_state.held_names := cardinality(missing);
+      return;
     end if;
     perform watcher.open_erasure(n.identity_id, 'row', null),
       watcher.list_repo(n.identity_id, n.model_id, now(), true), watcher.queue_erasure(n.identity_id)
-    from watcher.names n where n.model_id = any (missing[1:1000]);
-    return null;
+    from watcher.names n where n.model_id = any (missing[1:at_once]);
+    p_state.confirmed_names := greatest(least(p_state.confirmed_names, cardinality(missing)) - at_once, 0);
   end
   $function$;
 
-  -- Uploads that no row has named for a week, a part of the bucket each time. Returns up to where.
-  create function watcher.sweep_unnamed(p_after text) returns text
-  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
-  declare
-    last text;
-    late record;
-    erasure uuid;
-  begin
+  -- Notes uploads that no row names, in a part of the bucket each time. Folders that are nobody's are not ours. Returns up to
+  -- where.
+  create function watcher.note_unnamed(p_after text) returns text
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    -- By hashing: a user may have thousands of rows.
     with part as (
       select o.id, o.name, watcher.folder_user(split_part(o.name, '/', 1)) as owner from storage.objects o
       where o.bucket_id = 'identity-images' and o.name > p_after order by o.name limit 1000
+    ), nameless as materialized (
+      select name from part where owner is not null
+      except
+      select unnest(t.image_paths) from public.trained_identities t where t.user_id in (select owner from part)
     ), unnamed as (
-      select part.* from part
-      where not exists (
-          select from public.trained_identities t where t.user_id = part.owner and part.name = any (t.image_paths))
+      select part.id from part
+      where part.name in (select name from nameless)
         and not exists (select from watcher.erase_lines l where l.object_id = part.id)
     ), named_again as (
       delete from watcher.unnamed_objects where object_id in (select id from part except select id from unnamed)
     ), noticed as (
       insert into watcher.unnamed_objects (object_id) select id from unnamed on conflict do nothing
     )
-    select case when count(*) = 1000 then max(name) else '' end into last from part;
-    if watcher.erases('photos') then
-      for late in
-        select watcher.folder_user(split_part(o.name, '/', 1)) as owner, array_agg(o.name) as names
+    select case when count(*) = 1000 then max(name) else '' end from part
+  $function$;
+
+  -- Uploads that no row has named for a week. Those of many users at once look as if the rows were missing.
+  create function watcher.sweep_unnamed(inout p_state watcher.sweep)
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    at_once constant integer := 100;
+    owners uuid[];
+    late record;
+    erasure uuid;
+  begin
+    delete from watcher.unnamed_objects u
+    where u.seen_at < now() - interval '8 days' and not exists (select from storage.objects o where o.id = u.object_id);
+    p_state.held_uploads := null;
+    if not watcher.erases('photos') then
+      p_state.confirmed_uploads := 0;
+      return;
+    end if;
+    select coalesce(array_agg(distinct watcher.folder_user(split_part(o.name, '/', 1))), '{}') into owners
+    from watcher.unnamed_objects u join storage.objects o on o.id = u.object_id
+    where u.seen_at < now() - interval '7 days'
+      and not exists (select from watcher.erase_lines l where l.object_id = o.id);
+    if cardinality(owners) > p_state.confirmed_uploads
+      and watcher.looks_like_a_restore(cardinality(owners), (select count(*) from auth.users))
+    then
+      p_state.held_uploads := cardinality(owners);
+      return;
+    end if;
+    for late in
+      select owner, array_agg(name) as names
+      from (
+        select watcher.folder_user(split_part(o.name, '/', 1)) as owner, o.name
         from watcher.unnamed_objects u join storage.objects o on o.id = u.object_id
         where u.seen_at < now() - interval '7 days'
           and not exists (select from watcher.erase_lines l where l.object_id = o.id)
-        group by 1 limit 100
-      loop
-        erasure := gen_random_uuid();
-        perform watcher.open_erasure(erasure, 'folder', late.owner);
-        perform watcher.list_photos(erasure, late.names, now());
-        perform watcher.queue_erasure(erasure);
-      end loop;
-    end if;
-    delete from watcher.unnamed_objects u
-    where u.seen_at < now() - interval '8 days' and not exists (select from storage.objects o where o.id = u.object_id);
-    return last;
+      ) uploads
+      where owner = any (owners[1:at_once]) group by owner
+    loop
+      erasure := gen_random_uuid();
+      perform watcher.open_erasure(erasure, 'folder', late.owner);
+      perform watcher.list_photos(erasure, late.names, now());
+      perform watcher.queue_erasure(erasure);
+    end loop;
+    p_state.confirmed_uploads := greatest(least(p_state.confirmed_uploads, cardinality(owners)) - at_once, 0);
   end
   $function$;
 
   -- Rows that are older than their receipt were restored from a backup: they are erased again.
   create function watcher.sweep_restored() returns void
-  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
-  declare
-    restored record;
-  begin
-    for restored in
-      select t.id, t.user_id from watcher.erasures e join public.trained_identities t on t.id = e.identity_id
-      where e.cause = 'row' and e.finished_at is not null and t.created_at < e.requested_at limit 100
-    loop
-      perform watcher.lock_user(restored.user_id);
-      delete from public.trained_identities where id = restored.id;
-    end loop;
-  end
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    select watcher.sweep_one(user_id, id) from (
+      select t.user_id, t.id from watcher.erasures e join public.trained_identities t on t.id = e.identity_id
+      where e.cause = 'row' and e.finished_at is not null and t.created_at < e.requested_at order by random() limit 100
+    ) restored
   $function$;
 
   -- What was kept for long enough: ended attempts for 90 days; receipts and digests for 400.
@@ -737,7 +878,7 @@ begin
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
     delete from watcher.attempts where number in (
       select a.number from watcher.attempts a
-      where a.ended_at < now() - interval '90 days' order by a.number limit 1000);
+      where a.ended_at < now() - interval '90 days' limit 1000);
     delete from watcher.erasures where identity_id in (
       select identity_id from watcher.erasures where finished_at < now() - interval '400 days' limit 1000);
     delete from watcher.departures where digest in (
@@ -747,8 +888,15 @@ begin
       and not exists (select from watcher.names n where watcher.name_digest(n.model_id) = u.digest);
   $function$;
 
+  create function watcher.swept(p_result text) returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select jsonb_build_object('result', p_result, 'held_users', held_users, 'held_names', held_names,
+      'held_uploads', held_uploads, 'failed', failed) from watcher.sweep
+  $function$;
+
   -- Sweeps once and ends the attempt; the next one is due in watcher.sweep_seconds(). It leaves no entry in the history.
-  -- Returns {"result": "done" or "lost", "held_users": n or null, "held_names": n or null}.
+  -- Returns {"result": "done" or "lost", "held_users": n or null, "held_names": n or null, "held_uploads": n or null,
+  -- "failed": n}.
   create function public.watcher_sweep(p_attempt bigint) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -759,36 +907,35 @@ begin
     select * into mine from watcher.lock_attempt(p_attempt);
     select * into strict state from watcher.sweep for update;
     if not mine.held or mine.kind <> 'sweep' then
-      return jsonb_build_object('result', case when exists (
-        select from watcher.work w where w.kind = 'sweep' and w.waited = p_attempt) then 'done' else 'lost' end,
-        'held_users', state.held_users, 'held_names', state.held_names);
+      return watcher.swept(case when exists (
+        select from watcher.work w where w.kind = 'sweep' and w.waited = p_attempt) then 'done' else 'lost' end);
     end if;
+    update watcher.sweep set failed = 0, failed_because = null;
     perform watcher.sweep_restored();
     perform watcher.sweep_soft_deleted();
+    state.after_object := watcher.note_unnamed(state.after_object);
     if state.next_scan_at <= now() then
       began := clock_timestamp();
-      state.held_users := watcher.sweep_missing_users(state);
-      state.held_names := watcher.sweep_missing_rows(state);
-      state.held_since := case when coalesce(state.held_users, state.held_names) is not null
+      state := watcher.sweep_missing_users(state);
+      state := watcher.sweep_missing_rows(state);
+      state := watcher.sweep_unnamed(state);
+      state.held_since := case when coalesce(state.held_users, state.held_names, state.held_uploads) is not null
         then coalesce(state.held_since, now()) end;
-      state.confirmed_users := case when state.held_users is null then 0 else state.confirmed_users end;
-      state.confirmed_names := case when state.held_names is null then 0 else state.confirmed_names end;
       -- At most a hundredth of the time is spent on it.
       state.next_scan_at := now() + 100 * (clock_timestamp() - began);
     end if;
-    state.after_object := watcher.sweep_unnamed(state.after_object);
     perform watcher.sweep_history();
     update watcher.sweep set
-      held_users = state.held_users, held_names = state.held_names, held_since = state.held_since,
-      confirmed_users = state.confirmed_users, confirmed_names = state.confirmed_names,
-      after_object = state.after_object, next_scan_at = state.next_scan_at, swept_at = now();
+      held_users = state.held_users, held_names = state.held_names, held_uploads = state.held_uploads,
+      held_since = state.held_since, confirmed_users = state.confirmed_users, confirmed_names = state.confirmed_names,
+      confirmed_uploads = state.confirmed_uploads, after_object = state.after_object, next_scan_at = state.next_scan_at,
+      swept_at = now();
     delete from watcher.attempts where number = p_attempt;
     update watcher.work set
       turn_at = null, next_at = now() + make_interval(secs => watcher.sweep_seconds()), isolated_for = null, waited = p_attempt,
       spent = 0, crashes = 0, shutdowns = 0, unsures = 0, lost_answers = 0, last_reason = null
     where id = mine.work_id;
-    return jsonb_build_object(
-      'result', 'done', 'held_users', state.held_users, 'held_names', state.held_names);
+    return watcher.swept('done');
   end
   $function$;
 
@@ -796,7 +943,8 @@ begin
   -- For the operator.
 
   -- Erases all that is known of a user, whether the account is still there or not, and whatever the settings keep. A dry run
-  -- only counts. Returns {"rows": n, "repos": n, "photos": n, "open": n, "account": boolean, "erasures": [...]}.
+  -- only counts. Returns {"rows": n, "repos": n, "photos": n, "limits": n, "open": n, "account": boolean, "erasures": [...]}:
+  -- "repos" has those that are to go later, too, "limits" what is kept of the user's limits and their use.
   create function public.watcher_forget(p_user uuid, p_dry_run boolean default false) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -805,15 +953,24 @@ begin
     select jsonb_build_object(
       'rows', (select count(*) from public.trained_identities where user_id = p_user),
       'repos', (select count(*) from watcher.names n
-        join public.trained_identities t on t.id = n.identity_id where t.user_id = p_user),
+          join public.trained_identities t on t.id = n.identity_id where t.user_id = p_user)
+        + (select count(*) from watcher.kept_names(p_user))
+        + (select count(*) from watcher.postponed_lines(p_user) where what = 'repo'),
       'photos', (select count(*) from storage.objects o
-        where o.bucket_id = 'identity-images' and starts_with(o.name, p_user || '/')),
+        where o.bucket_id = 'identity-images' and o.name ~>=~ (p_user || '/') and o.name ~<~ (p_user || '0')),
+      'limits', (select count(*) from watcher.limits where user_id = p_user)
+        + (select count(*) from watcher.usage where user_id = p_user)
+        + (select count(*) from watcher.retries where user_id = p_user),
       'open', (select count(*) from watcher.erasures where owner_id = p_user),
       'account', exists (select from auth.users where id = p_user and deleted_at is null),
       'erasures', '[]'::jsonb
     ) into found;
     if not p_dry_run then
       found := found || jsonb_build_object('erasures', watcher.erase_user(p_user, 'forget', true) -> 'erasures');
+      -- Only a deletion of the account that is not soft takes these along.
+      delete from watcher.limits where user_id = p_user;
+      delete from watcher.usage where user_id = p_user;
+      delete from watcher.retries where user_id = p_user;
       if not exists (select from auth.users where id = p_user) then
         insert into watcher.departures (digest) values (watcher.user_digest(p_user)) on conflict do nothing;
       end if;
@@ -822,35 +979,42 @@ begin
   end
   $function$;
 
+  -- "overdue_seconds": for how long something has been due to be erased; 0 if nothing is.
   create function watcher.erasing_summary() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select jsonb_build_object(
-      'open', (select count(*) from watcher.erasures where finished_at is null),
-      'oldest_seconds', (select extract(epoch from now() - min(requested_at)) from watcher.erasures where finished_at is null),
-      'held_users', s.held_users, 'held_names', s.held_names,
+      'open', o.number, 'overdue_seconds', o.overdue_seconds,
+      'held_users', s.held_users, 'held_names', s.held_names, 'held_uploads', s.held_uploads,
+      'failed', s.failed, 'failed_because', s.failed_because,
       'swept_seconds_ago', extract(epoch from now() - s.swept_at)
-    ) from watcher.sweep s
+    )
+    from watcher.sweep s, (
+      select count(*) as number, greatest(extract(epoch from now() - min(due_since)), 0) as overdue_seconds
+      from watcher.open_erasures()
+    ) o
   $function$;
 
-  -- The open erasures, the oldest first, with why they wait; the last receipts; what the sweep holds back; the settings.
+  -- The open erasures, the longest due first, with why they wait; the last receipts; what the sweep holds back; the settings.
   create function public.watcher_erasures(p_limit integer default 100) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     with shown as (
-      select e.*, w.spent, w.last_reason, extract(epoch from now() - e.requested_at) as age_seconds,
+      select e.*, o.due_since, w.spent, w.last_reason, extract(epoch from now() - e.requested_at) as age_seconds,
         greatest(extract(epoch from w.next_at - now()), 0) as due_in_seconds,
         (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.what = 'repo' and l.gone_at is null) as repos_left,
-        (select count(*) from watcher.erase_lines l where l.identity_id = e.identity_id and l.what = 'photo') as photos_left,
+        (select count(*) from watcher.erase_lines l
+          where l.identity_id = e.identity_id and l.what = 'photo' and l.gone_at is null) as photos_left,
         (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.gone_at is not null) as to_look_again
-      from watcher.erasures e left join watcher.work w on w.identity_id = e.identity_id and w.kind = 'erase'
-      where e.finished_at is null order by e.requested_at limit least(greatest(p_limit, 0), 1000)
+      from watcher.open_erasures() o join watcher.erasures e on e.identity_id = o.identity_id
+      left join watcher.work w on w.identity_id = e.identity_id and w.kind = 'erase'
+      order by o.due_since limit least(greatest(p_limit, 0), 1000)
     )
     select jsonb_build_object(
       'open', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', s.identity_id, 'cause', s.cause, 'age_seconds', s.age_seconds, 'repos_left', s.repos_left,
           'photos_left', s.photos_left, 'to_look_again', s.to_look_again, 'spent', s.spent, 'last_reason', s.last_reason,
-          'due_in_seconds', s.due_in_seconds) order by s.requested_at), '[]') from shown s),
+          'due_in_seconds', s.due_in_seconds) order by s.due_since), '[]') from shown s),
       'receipts', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', r.identity_id, 'cause', r.cause, 'requested_at', r.requested_at, 'finished_at', r.finished_at,
           'seconds', extract(epoch from r.finished_at - r.requested_at), 'repos', r.repos, 'photos', r.photos,
@@ -889,12 +1053,14 @@ begin
   end
   $function$;
 
-  -- Lets the next sweep erase what it holds back. Returns what that is: {"users": n, "names": n}.
+  -- Lets the next sweeps erase what is held back. Returns what that is: {"users": n, "names": n, "uploads": n}.
   create function public.watcher_confirm_sweep() returns jsonb
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
     update watcher.sweep set
-      confirmed_users = coalesce(held_users, 0), confirmed_names = coalesce(held_names, 0), next_scan_at = now()
-    returning jsonb_build_object('users', confirmed_users, 'names', confirmed_names)
+      confirmed_users = coalesce(held_users, confirmed_users), confirmed_names = coalesce(held_names, confirmed_names),
+      confirmed_uploads = coalesce(held_uploads, confirmed_uploads), next_scan_at = now()
+    returning jsonb_build_object('users', coalesce(held_users, 0), 'names', coalesce(held_names, 0),
+      'uploads', coalesce(held_uploads, 0))
   $function$;
 
   -- Adds receipts that a restored backup has lost: rows under these ids that are older than now are erased again.
@@ -911,7 +1077,7 @@ begin
   end
   $function$;
 
-  -- Everything that is known of a user.
+  -- What is known of a user, but for attempts at rows that were deleted.
   create function public.watcher_export(p_user uuid) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select jsonb_build_object(
@@ -925,11 +1091,12 @@ begin
           'name', n.model_id, 'identity_id', n.identity_id, 'reserved_at', n.reserved_at) order by n.reserved_at), '[]')
         from watcher.names n where n.identity_id in (
           select id from public.trained_identities where user_id = p_user
-          union select identity_id from watcher.erasures where owner_id = p_user)),
+          union select identity_id from watcher.erasures where owner_id = p_user)
+          or n.owner_digest = watcher.user_digest(p_user)),
       'objects', (select coalesce(jsonb_agg(jsonb_build_object(
           'name', o.name, 'created_at', o.created_at, 'metadata', o.metadata) order by o.name), '[]')
         from storage.objects o
-        where o.bucket_id = 'identity-images' and starts_with(o.name, p_user || '/')),
+        where o.bucket_id = 'identity-images' and o.name ~>=~ (p_user || '/') and o.name ~<~ (p_user || '0')),
       'open_erasures', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', e.identity_id, 'cause', e.cause, 'requested_at', e.requested_at,
           'lines', (select coalesce(jsonb_agg(jsonb_build_object('what', l.what, 'name', l.name) order by l.id), '[]')

@@ -134,7 +134,7 @@ begin
   grant execute on function watcher.image_label(bigint, text) to authenticated;
   grant execute on function watcher.may_upload(uuid) to authenticated;
 
-  -- The verbs are for the watcher alone.
+  -- The verbs are for the daemon alone.
   for verb in
     select f.oid::regprocedure from pg_catalog.pg_proc f
     where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')

@@ -104,7 +104,10 @@ def _logged() -> dict[str, tuple[str, list[str]]]:
     for file in sorted((ROOT / "watcher").rglob("*.py")):
         if "sandbox" in file.parts:
             continue
-        for node in ast.walk(ast.parse(file.read_text())):
+        tree = ast.parse(file.read_text())
+        # Of routine work, done is logged at level DEBUG, and its claim has no fields.
+        done_at = "debug" if "routine: ClassVar[bool] = True" in ast.unparse(tree) else "info"
+        for node in ast.walk(tree):
             match node:
                 case ast.Call(
                     func=ast.Attribute(value=ast.Name(id="log"), attr=method),
@@ -118,7 +121,7 @@ def _logged() -> dict[str, tuple[str, list[str]]]:
                 case ast.Call(
                     func=ast.Name(id="Done"), args=[ast.Constant(value=str(event)), ast.Dict() as more, _]
                 ):
-                    note(event, "info", [*_keys(more), "seconds"])
+                    note(event, done_at, [*_keys(more), "seconds"])
                 case ast.FunctionDef(name="describe", body=[*_, ast.Return(value=ast.Dict() as more)]):
                     note("claimed", "info", _keys(more))
     return found

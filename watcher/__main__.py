@@ -45,7 +45,7 @@ def _cannot_import(error: ImportError) -> NoReturn:
     module = error.name or innermost.f_globals["__name__"]
     reason = str(error).partition("\n")[0].rstrip(".")
     sentence = (
-        f"The module {module} cannot be imported ({reason}): reinstall the watcher and its dependencies, with the pip of "
+        f"The module {module} cannot be imported ({reason}): reinstall Watcher and its dependencies, with the pip of "
         f"{sys.executable} (Python 3.11 or later)."
     )
     sys.stderr.write(f"watcher: {sentence}\n")

@@ -119,6 +119,7 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
         async def probe() -> None:
             spool.check_space()
             await check_services()
+            await bucket.check()
 
         daemon = Daemon(
             settings=settings,

@@ -92,7 +92,7 @@ def cli() -> None:
     epilog="Exit codes: 0 stopped by SIGTERM, SIGHUP or Ctrl-C; 1 a bug; 2 usage error; 78 configuration error."
 )
 def run() -> None:
-    """Publish rows until SIGTERM, SIGHUP or Ctrl-C.
+    """Publish rows, and erase what deleted ones leave, until SIGTERM, SIGHUP or Ctrl-C.
 
     Needs SUPABASE_URL, SUPABASE_SECRET_KEY and HF_TOKEN. All settings come from the environment, or from files under
     $CREDENTIALS_DIRECTORY; docs/operating.md lists them.
@@ -265,7 +265,7 @@ def demo(photos: Path | None, as_json: bool, keep: bool, erase: bool) -> None:
 
     With SUPABASE_URL set, acts on that project instead, with the settings of `run` and SUPABASE_PUBLISHABLE_KEY: it migrates
     the database if SUPABASE_DB_URL is set, creates a user there, and its daemon also publishes other rows that are due. At
-    the end it deletes what it made; if it fails, a repo may stay.
+    the end it deletes what it made; if it fails, the next daemon erases the repo.
     """
     import asyncio
 

@@ -5,7 +5,7 @@ Connects to Postgres directly, not through Supabase's API; also copies the files
 A migration that waits for a lock makes everybody wait who needs the same table after it. So it waits for `LOCK_TIMEOUT` at
 most, lets the others pass, and is tried again.
 
-Versions are recorded in the watcher's own schema, not in the Supabase CLI's history: if that had versions which the
+Versions are recorded in Watcher's own schema, not in the Supabase CLI's history: if that had versions which the
 app's migrations folder lacks, the next `supabase db push` would be refused.
 """
 

@@ -142,6 +142,8 @@ class Stage:
         if self.sandbox is not None:
             # What the users' rows have left is gone: the next test's daemon has nothing to erase.
             self.sql("delete from watcher.work where kind = 'erase'")
+            # In this order, as an attempt that still runs takes them.
+            self.sql("delete from watcher.erase_lines")
             self.sql("delete from watcher.erasures")
             self.sql("delete from watcher.names")
         for made in (self.users, self.objects, self.rows):

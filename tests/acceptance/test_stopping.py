@@ -148,7 +148,7 @@ def test_a_row_that_is_given_back_has_spent_nothing(stage: Stage, sandbox: Sandb
         assert list(watcher.spool.glob("attempt-*")) == []
     story = stage.story(identity)
     assert (story["status"], story["spent"], story["next_attempt_at"]) == ("pending", 0, None)
-    assert story["attempts"][0]["reason"] == "The watcher was stopped."
+    assert story["attempts"][0]["reason"] == "The daemon was stopped."
 
 
 @pytest.mark.parametrize("place", ["fetch", "create", "upload", "commit"])

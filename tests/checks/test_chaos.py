@@ -36,7 +36,7 @@ def own_postgres() -> Iterator[Postgres]:
         yield postgres
 
 
-@pytest.mark.parametrize("seed", [15, 36])
+@pytest.mark.parametrize("seed", [8, 159])
 def test_nothing_is_lost_and_nothing_doubled_whatever_happens(own_postgres: Postgres, seed: int) -> None:
     run = play(draw(seed, lasts=4.0), own_postgres, _TEMPLATE)
     assert not run.findings, "\n".join([*run.story, *run.findings])

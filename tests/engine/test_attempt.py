@@ -232,7 +232,7 @@ async def test_a_bug_at_any_step_ends_the_attempt_and_counts(
     await carry(faulty, verbs)
     assert scene.database.outcomes(identity) == ["deferred"]
     line = scene.database.line(identity)
-    assert (line["spent"], line["last_reason"]) == (1, "Unexpected error in the watcher; see its log.")
+    assert (line["spent"], line["last_reason"]) == (1, "Unexpected error in the daemon; see its log.")
     assert events(said)[-2:] == ["unexpected", "deferred"]
 
 
@@ -247,7 +247,7 @@ async def test_a_row_that_meets_a_bug_every_time_ends_within_its_budget(
         scene.database.pass_time(3600)
     row = scene.database.row(identity)
     assert (row["status"], row["error_code"]) == ("failed", "attempts_exhausted")
-    assert row["error_message"].endswith("Unexpected error in the watcher; see its log.")
+    assert row["error_message"].endswith("Unexpected error in the daemon; see its log.")
 
 
 async def test_a_bug_after_the_outcome_is_recorded_changes_nothing(

@@ -20,10 +20,10 @@ from tests.support.scene import PICTURES, Scene
 from tests.support.waiting import PATIENCE, until
 from tests.support.watching import free_address, get
 from watcher import app
-from watcher.engine import probes
+from watcher.engine import outages, probes
 from watcher.errors import Misconfigured
 from watcher.process.instance import machine
-from watcher.sandbox.faults import Answer, Hang, Hold
+from watcher.sandbox.faults import Answer, Delay, Hang, Hold
 from watcher.settings import settings
 from watcher.supabase.verbs import Verbs
 
@@ -153,21 +153,25 @@ async def test_a_name_that_another_machine_used_is_waited_for_whatever_wakes_the
         await until(lambda: {scene.database.status(row) for row in rows} == {"published"})
     assert count(said)["name_taken"] == 1
     [line] = [line for line in said if line["event"] == "name_taken"]
-    assert "Another machine (elsewhere) runs a watcher as instance test" in line["reason"]
+    assert "Another host (elsewhere) runs a daemon as instance test" in line["reason"]
 
 
 async def test_a_name_that_another_machine_goes_on_using_ends_the_daemon(
     scene: Scene, running: Running, said: Said
 ) -> None:
     other = Worker(scene.database, "test", machine="elsewhere")
-    other.claim()
-    scene.database.pass_time(28)
     row = scene.insert()
+    # Held until the other one has the name and most of the time has passed, so that the start may take long.
+    claiming = scene.sandbox.faults.add(Hold("before"), path="watcher_claim")
     async with running() as task:
+        await until(lambda: claiming.reached)
+        other.claim(0)
+        scene.database.pass_time(26)
+        claiming.release()
         await until(lambda: count(said)["name_taken"])
         other.claim(0)
         with pytest.raises(Misconfigured, match="name of its own with WATCHER_INSTANCE"):
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, PATIENCE)
     assert scene.database.outcomes(row) == []
 
 
@@ -361,6 +365,81 @@ async def test_probes_are_told_what_is_away_and_when_it_is_back(
         scene.sandbox.hub.access.restore(scene.sandbox.hub_token)
         await until(lambda: count(said)["outage_over"])
         assert (await probed("/readyz"))[0] == 200
+
+
+async def looks(scene: Scene, number: int) -> None:
+    """Wait until the daemon has looked so many times more whether an outage is over."""
+    look = scene.sandbox.faults.add(Delay(0), service="hub", path="whoami", times=None)
+    await until(lambda: look.reached >= number)
+    scene.sandbox.faults.remove(look)
+
+
+async def test_a_sweep_ends_no_outage_that_it_cannot_meet(
+    scene: Scene, running: Running, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "PAUSE_LONGEST", 0.2)
+    refused = scene.sandbox.faults.add(
+        Answer(403, {"message": "No."}), service="storage", method="GET", times=None
+    )
+    async with running():
+        await until(lambda: count(said)["swept"])
+        row = await asyncio.to_thread(scene.insert)
+        await until(lambda: count(said)["outage"])
+        due = "update watcher.work set next_at = now() where kind = 'sweep' returning next_at"
+        assert scene.database.run(due)
+        await looks(scene, 1)
+        before = scene.database.outcomes(row)
+        await looks(scene, 3)
+        assert count(said)["outage_over"] == 0
+        assert scene.database.outcomes(row) == before, "Storage is asked, and not by a row."
+        scene.sandbox.faults.remove(refused)
+        await until(lambda: scene.database.status(row) == "published")
+        await until(lambda: count(said)["outage_over"])
+    assert (count(said)["outage"], count(said)["outage_over"]) == (1, 1)
+
+
+async def test_a_row_that_fails_before_it_meets_what_is_refused_ends_no_outage(
+    scene: Scene, running: Running, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "PAUSE_LONGEST", 0.2)
+    scene.sandbox.hub.knobs.limit_storage(0)
+    async with running():
+        good = await asyncio.to_thread(scene.insert)
+        await until(lambda: count(said)["outage"])
+        bad = await asyncio.to_thread(scene.insert, [b"GIF89a" + bytes(99)] * 3)
+        await until(lambda: scene.database.status(bad) == "failed")
+        before = len(scene.database.outcomes(good))
+        await until(lambda: len(scene.database.outcomes(good)) >= before + 2)
+        scene.sandbox.hub.knobs.limit_storage(None)
+        await until(lambda: scene.database.status(good) == "published" and count(said)["outage_over"])
+    assert (count(said)["outage"], count(said)["outage_over"]) == (1, 1)
+    assert set(scene.database.outcomes(good)[:-1]) == {"released"}
+
+
+async def test_an_outage_ends_although_the_repos_that_are_asked_about_are_disabled_for_ever(
+    scene: Scene, running: Running, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "PAUSE_LONGEST", 0.2)
+    async with running():
+        for _ in range(2):
+            row = await asyncio.to_thread(scene.insert)
+            await until(lambda: scene.database.status(row) == "published")  # noqa: B023
+    said.clear()
+    for repo in [*scene.repos(), "sandbox/identity-zed-"]:
+        scene.sandbox.faults.add(
+            Answer(403, {"error": "Access to this resource is disabled."}),
+            service="hub",
+            path=f"/{repo}.*/(info/lfs|commit)",
+            times=None,
+        )
+    zed = await asyncio.to_thread(scene.insert, name="Zed")
+    async with running():
+        await until(lambda: count(said)["outage"])
+        others = [await asyncio.to_thread(scene.insert) for _ in range(3)]
+        await until(lambda: all(scene.database.status(row) == "published" for row in others))
+        await until(lambda: count(said)["outage_over"])
+    assert scene.database.status(zed) == "pending"
+    assert all(scene.database.outcomes(row) == ["published"] for row in others)
 
 
 async def test_each_claim_has_one_line_that_says_how_it_ended(

@@ -22,8 +22,9 @@ from watcher.process.sd_notify import ServiceManager
 from watcher.publishing.publisher import Publisher
 from watcher.sandbox.faults import Hang
 from watcher.settings import settings
+from watcher.supabase.answers import Claims
 from watcher.supabase.rpc import Rpc
-from watcher.supabase.verbs import Claims, Verbs
+from watcher.supabase.verbs import Verbs
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:ConnectionClosed.(code|reason) is deprecated:DeprecationWarning"

@@ -139,6 +139,74 @@ async def test_an_answer_that_is_lost_is_asked_for_again(
     delete(scene, identity)
     scene.sandbox.faults.add(fault, path=place)  # type: ignore[arg-type]
     await carry(attempts, verbs, "erase")
+    assert set(left(scene)) <= {"lines", "open"}, "The photos' paths are refused for a while."
+    scene.database.pass_time(150)
+    for _ in scene.database.run("select 1 from watcher.work where kind = 'erase'"):
+        await carry(attempts, verbs, "erase")
+    assert left(scene) == {}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_path_is_refused_while_a_deletion_of_ours_may_still_land(
+    scene: Scene, verbs: Verbs, attempts: Attempts, killed: bool
+) -> None:
+    """Storage deletes by the key: the photo of a new row under the same path went with the old one's."""
+    identity, _ = await published(scene, verbs, attempts)
+    row = scene.database.row(identity)
+    delete(scene, identity)
+    held = scene.sandbox.faults.add(Hold("before"), service="storage", method="DELETE")
+    erasing = asyncio.create_task(carry(attempts, verbs, "erase"))
+    await asyncio.to_thread(held.wait_reached)
+    erasing.cancel()
+    await asyncio.gather(erasing, return_exceptions=True)
+    if killed:
+        scene.database.run("update watcher.attempts set ended_at = null, outcome = null where kind = 'erase'")
+        scene.database.run("update watcher.work set turn_at = null, next_at = null where kind = 'erase'")
+        scene.database.pass_time(21)
+    await carry(attempts, verbs, "erase")
+    assert scene.database.value("select count(*) from storage.objects") == 0
+    scene.database.store(row["image_paths"])
+    with pytest.raises(psycopg.Error, match="is being deleted; upload it under another name"):
+        scene.database.insert(row["user_id"], row["image_paths"])
+    held.release()
+    scene.database.pass_time(150)
+    await carry(attempts, verbs, "erase")
+    assert scene.database.value("select count(*) from watcher.erasures where finished_at is null") == 0
+    assert scene.database.insert(row["user_id"], scene.database.upload(row["user_id"]))
+
+
+async def test_trouble_with_photos_does_not_keep_the_repo(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    identity, _ = await published(scene, verbs, attempts)
+    delete(scene, identity)
+    scene.sandbox.faults.add(Answer(503), service="storage", method="DELETE", times=None)
+    await carry(attempts, verbs, "erase")
+    assert scene.repos() == []
+    assert scene.database.outcomes(identity, "erase") == ["deferred"]
+
+
+async def test_a_repo_whose_row_is_still_there_stays_and_the_reason_is_said(
+    scene: Scene, verbs: Verbs, attempts: Attempts
+) -> None:
+    """A trigger of the app that sorts behind ours turns a deletion into a mark on the row."""
+    identity, name = await published(scene, verbs, attempts)
+    run = scene.database.run
+    run("create function public.cancel() returns trigger language plpgsql as 'begin return null; end'")
+    run(
+        "create trigger z before delete on public.trained_identities for each row execute function public.cancel()"
+    )
+    try:
+        delete(scene, identity)
+    finally:
+        run("drop function public.cancel() cascade")
+    await carry(attempts, verbs, "erase")
+    assert scene.repos() == [name]
+    assert scene.database.value("select count(*) from storage.objects") == 3
+    assert "cancelled the row's deletion" in scene.database.work(identity, "erase")["last_reason"]
+    delete(scene, identity)
+    scene.database.pass_time(30)
+    await carry(attempts, verbs, "erase")
     assert left(scene) == {}
 
 
@@ -218,6 +286,7 @@ async def test_a_repo_of_somebody_else_under_the_name_is_untouched(
     await carry(attempts, verbs, "erase")
     assert scene.repos() == [name]
     assert len(scene.commits(name)) == 2
+    assert scene.database.value("select repos from watcher.erasures") == 0
     assert scene.database.value("select count(*) from watcher.erase_lines") == 0
 
 
@@ -263,10 +332,29 @@ async def test_the_sweep_says_once_what_it_holds_back(
         await carry(attempts, verbs, "sweep")
         scene.database.pass_time(30)
     assert [event for event in events if event["log_level"] == "warning"] == [
-        {"event": "sweep_held", "log_level": "warning", "users": 4, "names": 0}
+        {"event": "sweep_held", "log_level": "warning", "users": 4, "names": 0, "uploads": 0}
         | {key: value for key, value in events[0].items() if key in {"identity", "attempt"}}
     ]
     assert isinstance(attempts.works["sweep"], Sweeper)
+
+
+async def test_the_sweep_says_once_that_a_part_of_it_failed(
+    scene: Scene, verbs: Verbs, attempts: Attempts, events: list[structlog.typing.EventDict]
+) -> None:
+    user = scene.database.row(scene.insert())["user_id"]
+    scene.database.run(
+        "update auth.users set deleted_at = now() where id = %s", [user], role="supabase_admin"
+    )
+    scene.database.run(
+        "insert into watcher.work (kind, identity_id, turn_at) values ('sweep', watcher.sweep_id(), now())"
+    )
+    with psycopg.connect(scene.database.dsn("supabase_admin")) as locker:
+        locker.execute("select from public.trained_identities for update")
+        for _ in range(2):
+            await carry(attempts, verbs, "sweep")
+            scene.database.run("update watcher.work set next_at = now() where kind = 'sweep'")
+        locker.rollback()
+    assert [event["failed"] for event in events if event["event"] == "sweep_failed"] == [1]
 
 
 async def test_no_log_line_names_a_person_a_file_or_a_repo(

@@ -5,8 +5,9 @@ import json
 
 import httpx2
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 
-from watcher.errors import Outage, Rejected, Transient
+from watcher.errors import Outage, Refused, Rejected, Transient
 from watcher.hub.errors import Conflict, body_of, retry_after, translate
 
 
@@ -44,6 +45,29 @@ def test_the_reason_is_found_in_the_cause_and_what_is_ours_stays_as_it_is() -> N
     assert translate(caused_by(ours)) is ours
     unknown = KeyError("a bug")
     assert translate(unknown) is unknown
+
+
+@pytest.mark.parametrize("status", [402, 403])
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Private repository storage limit reached, please upgrade your plan.", Outage),
+        ("Your storage patterns tripped our internal systems.", Outage),
+        ("You have used up your storage quota.", Outage),
+        ("Quota exceeded", Outage),
+        ("Access to acme/identity-quota-1234567890 is disabled.", Refused),
+        ("Access to identity-quota is disabled.", Refused),
+        ("Access to quota/identity-ada-1234567890 is disabled.", Refused),
+        ("Access to the.quota.labs/identity-ada-1234567890 is disabled.", Refused),
+    ],
+)
+def test_a_refusal_speaks_of_the_account_or_of_a_repo_whatever_its_name(
+    status: int, said: str, kind: type[Exception]
+) -> None:
+    response = httpx2.Response(status, json={"error": said}, request=httpx2.Request("POST", "https://hub/x"))
+    translated = translate(HfHubHTTPError(said, response=response, server_message=said))
+    assert type(translated) is kind
+    assert not isinstance(translated, Outage) or translated.of_kind, "What else is done stores nothing there."
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "watcher_newest_repos": {"p_namespace": "x", "p_other_than": "{new}"},
     "watcher_wait": {"p_attempt": 0, "p_seconds": 1, "p_within_seconds": 1, "p_reason": "x"},
     "watcher_erased": {"p_attempt": 0, "p_gone": [1]},
-    "watcher_erase_left": {"p_attempt": 0},
+    "watcher_erase_left": {"p_attempt": 0, "p_lines": []},
     "watcher_settle_repo": {"p_attempt": 0, "p_line": 1},
     "watcher_sweep": {"p_attempt": 0},
     "watcher_forget": {"p_user": "{new}", "p_dry_run": True},

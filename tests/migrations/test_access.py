@@ -63,7 +63,7 @@ VERBS = {
     "watcher_set_limit": "public.watcher_set_limit('open_rows', 20)",
     "watcher_wait": "public.watcher_wait(1, 2, 15, 'Not yet.')",
     "watcher_erased": "public.watcher_erased(1, '{}')",
-    "watcher_erase_left": "public.watcher_erase_left(1)",
+    "watcher_erase_left": "public.watcher_erase_left(1, '{}')",
     "watcher_settle_repo": "public.watcher_settle_repo(1, 1)",
     "watcher_sweep": "public.watcher_sweep(1)",
     "watcher_forget": "public.watcher_forget(gen_random_uuid())",

@@ -177,6 +177,18 @@ def test_a_user_has_so_many_immediate_retries_in_all(database: Database) -> None
     assert retry(database, other, of_another) == [0]
 
 
+def test_retries_of_the_hour_before_are_dropped_with_the_next_one_of_any_row(database: Database) -> None:
+    user = database.user()
+    paths = database.upload(user)
+    first, second = database.insert(user, paths), database.insert(user, paths)
+    end_all(database)
+    retry(database, user, first)
+    database.pass_time(3601)
+    end_all(database)
+    retry(database, user, second)
+    assert [row["identity_id"] for row in database.run("select identity_id from watcher.retries")] == [second]
+
+
 def test_the_operators_replay_neither_waits_nor_counts(database: Database) -> None:
     user = database.user()
     row = database.insert(user)
@@ -253,6 +265,7 @@ def test_what_a_user_has_used_is_shown(database: Database) -> None:
     used = {one["name"]: one["used"] for one in Worker(database).call("limits", user=user)}
     assert used == {
         "open_rows": 1, "rows_per_day": 2, "retries_per_row_per_hour": None, "retries_per_hour": 1, "objects": 6,
+        "erase_repos": None, "erase_photos": None, "erase_after_hours": None,
     }  # fmt: skip
 
 
@@ -368,20 +381,26 @@ def test_what_was_spent_in_an_outage_is_given_back_once(database: Database) -> N
     assert worker.call("give_back", attempts=[attempt]) == 0
 
 
+def published(database: Database, user: UUID, namespace: str = "acme") -> UUID:
+    row = database.insert(user)
+    worker = Worker(database)
+    attempt = worker.claim_one()
+    worker.reserve(attempt, namespace=namespace)
+    worker.call(
+        "complete",
+        attempt=attempt,
+        url="https://hub",
+        commit_sha="c",
+        training_config=psycopg.types.json.Jsonb({}),
+    )
+    return row
+
+
 def test_the_newest_repos_are_those_of_other_rows_in_the_namespace(database: Database) -> None:
     worker = Worker(database)
-    rows = []
-    for namespace in ("acme", "other", "acme", "acme"):
-        rows.append(database.insert(database.user()))
-        attempt = worker.claim_one()
-        worker.reserve(attempt, namespace=namespace)
-        worker.call(
-            "complete",
-            attempt=attempt,
-            url="https://hub",
-            commit_sha="c",
-            training_config=psycopg.types.json.Jsonb({}),
-        )
+    rows = [
+        published(database, database.user(), namespace) for namespace in ("acme", "other", "acme", "acme")
+    ]
     names = [database.row(row)["model_id"] for row in rows]
 
     def newest(but: UUID) -> Any:
@@ -390,6 +409,26 @@ def test_the_newest_repos_are_those_of_other_rows_in_the_namespace(database: Dat
     assert newest(rows[1]) == [names[3], names[2]]
     assert newest(rows[3]) == [names[2], names[0]]
     assert worker.call("newest_repos", namespace="nobody", other_than=rows[0]) == []
+
+
+def test_the_newest_repos_are_of_two_other_users_if_there_are(database: Database) -> None:
+    ada, bob, eve = (database.user() for _ in range(3))
+    worker = Worker(database)
+    names: dict[int, str] = {}
+
+    def newest(but: UUID) -> Any:
+        found = worker.call("newest_repos", namespace="acme", other_than=but)
+        return [number for name in found for number, one in names.items() if one == name]
+
+    row = published(database, bob)
+    for number, user in enumerate([ada, ada, eve, eve, bob]):
+        names[number] = database.row(published(database, user))["model_id"]
+        if number == 1:
+            assert newest(row) == [1, 0], "There is nobody else."
+        if number == 3:
+            assert newest(row) == [3, 1]
+    assert newest(row) == [3, 1], "That of the row's own user would come last."
+    assert newest(uuid4()) == [4, 3], "Of a row that is gone, nobody knows the user."
 
 
 def test_a_row_released_in_an_outage_is_claimed_after_those_that_are_due(database: Database) -> None:

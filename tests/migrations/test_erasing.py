@@ -38,7 +38,13 @@ def test_a_row_that_fails_gives_its_name_up_and_the_repo_is_erased(database: Dat
     [claim] = worker.claim({"publish": 4, "erase": 4})
     [thing] = claim["details"]["lines"]
     assert (claim["kind"], claim["identity_id"]) == ("erase", str(identity))
-    assert thing == {"id": line(database, name)["id"], "what": "repo", "name": name, "ours": False}
+    assert thing == {
+        "id": line(database, name)["id"],
+        "what": "repo",
+        "name": name,
+        "ours": False,
+        "kept": False,
+    }
     assert worker.erased(claim["attempt"]) == "done"
     assert database.outcomes(identity, "erase") == ["erased"]
     assert database.work(identity, "erase") == line(database, name) == {}

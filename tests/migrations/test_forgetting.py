@@ -102,6 +102,19 @@ def test_nothing_of_a_person_stays_in_the_database(database: Database) -> None:
             assert word not in text, table["name"]
 
 
+def test_only_the_photos_of_the_claim_are_counted_as_left(database: Database) -> None:
+    """Those beyond its thousand things, and those that fell due since, are for the next claim."""
+    identity, _ = published(database)
+    delete(database, identity)
+    worker = Worker(database)
+    [claim] = worker.claim({"erase": 1})
+    photos = [thing for thing in claim["details"]["lines"] if thing["what"] == "photo"]
+    database.unstore([photo["name"] for photo in photos[1:]])
+    for some, left in ((photos, 1), (photos[1:], 0)):
+        lines = [photo["id"] for photo in some]
+        assert worker.call("erase_left", attempt=claim["attempt"], lines=lines) == left
+
+
 def test_a_photo_that_two_rows_name_stays_until_the_second_goes(database: Database) -> None:
     user = database.user()
     paths = database.upload(user, 4)
@@ -110,7 +123,7 @@ def test_a_photo_that_two_rows_name_stays_until_the_second_goes(database: Databa
     [claim] = Worker(database).claim({"erase": 1})
     assert [thing["name"] for thing in claim["details"]["lines"]] == [paths[0]]
     database.unstore([paths[0]])
-    Worker(database).erased(claim["attempt"])
+    Worker(database).erased(claim["attempt"], answered=True)
     assert receipt(database, first)["finished_at"] is not None
     delete(database, second)
     erase(database, Worker(database))
@@ -141,7 +154,8 @@ def test_the_same_path_uploaded_anew_is_another_object_and_stays(database: Datab
     # It is uploaded anew while the erasure runs.
     database.unstore(paths)
     database.store(paths)
-    Worker(database).erased(claim["attempt"], [thing["id"] for thing in claim["details"]["lines"]])
+    listed = [thing["id"] for thing in claim["details"]["lines"]]
+    Worker(database).erased(claim["attempt"], listed, answered=True)
     assert receipt(database, identity)["finished_at"] is not None
     assert database.value("select count(*) from storage.objects") == 3
 
@@ -340,7 +354,8 @@ def test_forget_erases_everything_of_a_user_whatever_the_settings_keep(database:
     worker = Worker(database)
     for setting, value in (("erase_repos", 0), ("erase_photos", 0), ("erase_after_hours", 1)):
         worker.call("set_limit", name=setting, value=value)
-    expected = {"rows": 1, "repos": 1, "photos": 4, "open": 0, "account": True, "erasures": []}
+    worker.call("set_limit", name="open_rows", value=5, user=user)
+    expected = {"rows": 1, "repos": 1, "photos": 4, "limits": 2, "open": 0, "account": True, "erasures": []}
     assert worker.call("forget", user=user, dry_run=True) == expected
     assert database.status(identity) == "published"
     answer = worker.call("forget", user=user)
@@ -355,8 +370,64 @@ def test_forget_erases_everything_of_a_user_whatever_the_settings_keep(database:
         "rows": 0,
         "repos": 0,
         "photos": 0,
+        "limits": 0,
         "account": False,
     }
+
+
+def test_forget_takes_along_what_a_soft_deletion_of_the_account_leaves(database: Database) -> None:
+    user, other = database.user(), database.user()
+    worker = Worker(database)
+    for owner in (user, other):
+        worker.call("set_limit", name="open_rows", value=5, user=owner)
+        published(database, owner)
+    failing = database.insert(user)
+    worker.fail(worker.claim_one())
+    retry = "update public.trained_identities set status = 'pending' where id = %s"
+    database.run(retry, [failing], role="authenticated", user=user)
+    database.overwrite("update auth.users set deleted_at = now() where id = %s", [user])
+    assert worker.call("forget", user=user, dry_run=True)["limits"] == 3
+    worker.call("forget", user=user)
+    for table in ("limits", "usage", "retries"):
+        left = database.run(f"select user_id from watcher.{table}")
+        assert {row["user_id"] for row in left} == ({other} if table != "retries" else set()), table
+
+
+def test_forget_brings_forward_what_is_to_go_later(database: Database) -> None:
+    user = database.user()
+    identity, name = published(database, user)
+    worker = Worker(database)
+    worker.call("set_limit", name="erase_after_hours", value=720)
+    delete(database, identity)
+    assert worker.call("forget", user=user, dry_run=True)["repos"] == 1
+    assert lines(database, identity)[name]["due_in"] > 700 * 3600
+    assert str(identity) in worker.call("forget", user=user)["erasures"]
+    assert lines(database, identity)[name]["due_in"] <= 600
+    database.pass_time(600)
+    erase(database, worker)
+    assert receipt(database, identity)["finished_at"] is not None
+
+
+def test_an_erasure_is_late_from_when_something_of_it_is_due(database: Database) -> None:
+    def overdue() -> float:
+        return float(Worker(database).call("erasures")["summary"]["overdue_seconds"])
+
+    identity, _ = published(database)
+    worker = Worker(database)
+    worker.call("set_limit", name="erase_after_hours", value=2)
+    delete(database, identity)
+    database.pass_time(3600)
+    assert overdue() == 0
+    database.pass_time(2 * 3600)
+    assert 3600 <= overdue() < 3700
+    worker.defer(worker.claim_one(kind="erase"), "The Hub is away.")
+    assert overdue() >= 3600, "Putting it off does not make it due later."
+    # Another, younger one is due at once, and does not hide it.
+    worker.call("set_limit", name="erase_after_hours", value=None)
+    delete(database, published(database)[0])
+    answer = worker.call("erasures")
+    assert answer["summary"]["overdue_seconds"] >= 3600
+    assert answer["open"][0]["id"] == str(identity)
 
 
 def test_export_has_all_that_is_known_of_a_user_and_nothing_of_others(database: Database) -> None:
@@ -414,3 +485,41 @@ def test_receipts_that_a_backup_has_lost_can_be_put_back(database: Database) -> 
     assert worker.call("restore_receipts", ids=[lost]) == 0
     with pytest.raises(psycopg.errors.CheckViolation):
         database.insert(database.user(), id=lost)
+
+
+def test_a_repo_that_was_kept_is_found_when_its_user_is_forgotten(database: Database) -> None:
+    database.run("insert into watcher.limits (name, value) values ('erase_repos', 0)")
+    identity, name = published(database)
+    user = database.row(identity)["user_id"]
+    _, others = published(database)
+    delete(database, identity)
+    worker = Worker(database)
+    erase(database, worker)
+    assert str(user) not in str(receipt(database, identity))
+    assert [repo["name"] for repo in worker.call("export", user=user)["repos"]] == [name]
+    assert worker.call("forget", user=user, dry_run=True)["repos"] == 1
+    assert worker.call("forget", user=user)["erasures"] == [str(identity)]
+    erase(database, worker)
+    assert receipt(database, identity)["repos"] == 1
+    assert [row["model_id"] for row in database.run("select model_id from watcher.names")] == [others]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_deleted_account_goes_at_once_whatever_the_settings_say_of_rows(
+    database: Database, soft: bool
+) -> None:
+    database.run("insert into watcher.limits (name, value) values ('erase_after_hours', 720)")
+    user = database.user()
+    before, name = published(database, user)
+    identity, other = published(database, user)
+    delete(database, before)
+    assert lines(database, before)[name]["due_in"] > 700 * 3600
+    if soft:
+        database.run("update auth.users set deleted_at = now()", role="supabase_auth_admin")
+        Worker(database).sweep()
+    else:
+        database.delete_account(user)
+    assert lines(database, identity)[other]["due_in"] <= 0
+    due = [line["due_in"] for of in (before, identity) for line in lines(database, of).values()]
+    assert len(due) >= 8
+    assert max(due) <= 600

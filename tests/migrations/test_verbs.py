@@ -574,9 +574,12 @@ def test_an_empty_table_has_an_empty_status(database: Database) -> None:
         "instances": {},
         "erasing": {
             "open": 0,
-            "oldest_seconds": None,
+            "overdue_seconds": 0,
             "held_users": None,
             "held_names": None,
+            "held_uploads": None,
+            "failed": 0,
+            "failed_because": None,
             "swept_seconds_ago": None,
         },
         "paused": [],

@@ -16,7 +16,6 @@ from tests.support.database import Worker
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.cli import cli
-from watcher.errors import WatcherError
 from watcher.sandbox.faults import Answer, Delay, Hold
 from watcher.settings.settings import environment
 
@@ -452,6 +451,6 @@ def test_a_limit_that_cannot_be_is_a_usage_error(scene: Scene, arguments: list[s
 
 def test_a_limit_for_nobody_is_not_set(scene: Scene) -> None:
     found = watcher(scene, "limits", "open_rows", "3", "--user", str(uuid4()))
-    assert isinstance(found.exception, WatcherError)
-    assert "There is no user" in str(found.exception)
+    assert found.exit_code == 2
+    assert "Error: There is no user" in found.output, "Without the name of a function or a code of Postgres."
     assert scene.database.run("select * from watcher.limits") == []

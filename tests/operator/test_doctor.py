@@ -153,7 +153,7 @@ BREAKS = {
     ),
     "the version's function is dropped": (
         "drop function public.watcher_version",
-        "The database lacks the watcher's tables and functions",
+        "The database lacks Watcher's tables and functions",
     ),
     "no row can be changed": (
         "alter table public.trained_identities replica identity nothing",
@@ -258,7 +258,7 @@ def test_tls_that_fails_is_not_taken_for_silence(scene: Scene, look: Look) -> No
 def test_a_schema_that_is_missing_older_or_too_new(scene: Scene, look: Look, project: Database) -> None:
     with Sandbox(postgres=project.postgres, database=project.name) as bare:
         finding = only(look(SUPABASE_URL=bare.supabase_url, SUPABASE_SECRET_KEY=bare.keys.secret))
-        assert "lacks the watcher's tables" in finding.sentence
+        assert "lacks Watcher's tables" in finding.sentence
         assert "watcher migrate" in finding.remedy
     sql(
         scene,
@@ -268,7 +268,7 @@ def test_a_schema_that_is_missing_older_or_too_new(scene: Scene, look: Look, pro
     sql(scene, "update watcher.migrations set version = '20261122100300' where version = '20261122100199'")
     definition = scene.database.value("select pg_get_functiondef('public.watcher_version'::regproc)")
     sql(scene, definition.replace("0.1.0", "9.0.0").replace("max(version)", "'20990101000000'"))
-    assert "upgrade the watcher" in only(look()).sentence
+    assert "upgrade Watcher" in only(look()).sentence
     sql(scene, definition)
     assert bad(look()) == []
 
@@ -310,7 +310,10 @@ def test_a_spool_that_cannot_be_written_to_and_a_disk_that_is_full(
     monkeypatch.undo()
     usage = disk_usage(tmp_path)
     monkeypatch.setattr("watcher.operator.doctor.host.disk_usage", lambda _: usage._replace(free=2**30))
-    assert "4 slots" in only(look(WATCHER_SPOOL=str(tmp_path)), "warning").sentence
+    assert (
+        "4 slots and one more row need up to 3.9 GiB"
+        in only(look(WATCHER_SPOOL=str(tmp_path)), "warning").sentence
+    )
     monkeypatch.setattr("watcher.operator.doctor.host.disk_usage", lambda _: usage._replace(free=2**20))
     assert "0.0 GiB free" in only(look()).sentence
 
@@ -371,7 +374,7 @@ def test_a_database_that_takes_no_writes_is_not_waited_for(scene: Scene, look: L
 
 def test_another_machine_that_has_this_name_is_named_while_it_is_heard(scene: Scene, look: Look) -> None:
     Worker(scene.database, "attic", machine="elsewhere").claim()
-    assert "A daemon runs as attic on another machine (elsewhere)" in only(look()).sentence
+    assert "A daemon runs as attic on another host (elsewhere)" in only(look()).sentence
     scene.database.pass_time(31)
     assert bad(look()) == []
     Worker(scene.database, "attic", machine=machine()).claim()

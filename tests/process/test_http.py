@@ -79,10 +79,10 @@ async def test_who_is_slow_or_does_not_read_is_cut_off_and_holds_nobody_up(
 ) -> None:
     monkeypatch.setattr(endpoint, "_TIMEOUT", 2)
     async with served() as address:
-        silent = await asyncio.open_connection(*address)
         deaf = await asyncio.open_connection(*address, limit=1)
         deaf[1].write(b"GET /large HTTP/1.1\r\n\r\n")
-        await asyncio.sleep(0.05)
+        # Opened last, so that it is cut off last.
+        silent = await asyncio.open_connection(*address)
         assert (await raw(address, b"GET /fine HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
         async with asyncio.timeout(PATIENCE):
             assert await silent[0].read() == b""

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 import structlog
 
-from watcher.process.log import configure, redact
+from watcher.process.log import configure, impersonal, redact
 
 SECRET = "sb_secret_a/b+c=d&e"
 SPELLINGS = (SECRET, quote(SECRET, safe=""), base64.b64encode(SECRET.encode()).decode())
@@ -199,3 +199,16 @@ def test_a_thread_of_a_library_and_a_warning_of_python_go_the_same_way(
 def test_what_is_said_elsewhere_can_be_redacted_as_well() -> None:
     configure("INFO", "json", [SECRET])
     assert redact(f"refused: {SPELLINGS[1]}") == "refused: [secret]"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("{folder}/Anna Schmidt.jpg is not there.", "[photo] is not there."),
+        ("{folder}/my album/Anna v2.0 (1).jpeg: 404", "[photo]: 404"),
+        ("'{folder}/Anna%20Schmidt.png?token=1'", "'[photo]?token=1'"),
+        ("{folder}/Anna took 0.52 s", "[photo] took 0.52 s"),
+    ],
+)
+def test_a_key_is_left_out_whole_also_where_it_has_spaces(text: str, kept: str) -> None:
+    assert impersonal(text.format(folder="3f0c2f4e-8a8b-4c57-9a0e-0d5f0f3f9b11")) == kept

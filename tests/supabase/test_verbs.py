@@ -250,7 +250,7 @@ async def test_a_newer_schema_will_do_as_long_as_it_serves_this_program(scene: S
     scene.sandbox.faults.add(Answer(200, NEWER_FOR_US), path="watcher_version")
     await verbs.check_version()
     scene.sandbox.faults.add(Answer(200, NEWER_FOR_OTHERS), path="watcher_version")
-    with pytest.raises(Misconfigured, match="upgrade the watcher"):
+    with pytest.raises(Misconfigured, match="upgrade Watcher"):
         await verbs.check_version()
     scene.sandbox.faults.add(Answer(200, OLDER), path="watcher_version")
     with pytest.raises(Misconfigured, match="run `watcher migrate`"):

@@ -79,8 +79,9 @@ class Database:
             ):
                 connection.execute(f"delete from watcher.{table}".encode())
             connection.execute(
-                "update watcher.sweep set held_users = null, held_names = null, held_since = null, confirmed_users = 0, "
-                "confirmed_names = 0, after_object = '', next_scan_at = now(), swept_at = null"
+                "update watcher.sweep set held_users = null, held_names = null, held_uploads = null, held_since = null, "
+                "confirmed_users = 0, confirmed_names = 0, confirmed_uploads = 0, failed = 0, failed_because = null, "
+                "after_object = '', next_scan_at = now(), swept_at = null"
             )
             connection.execute("alter sequence watcher.attempts_number_seq restart")
 

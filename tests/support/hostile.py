@@ -267,14 +267,14 @@ def _broken_jpegs() -> Iterator[tuple[str, bytes, str]]:
     yield "a header longer than it says", whole[: sof + 3] + b"\x08" + whole[sof + 4 :], "wrong length"
     yield "a header of 64 KB", JPEG_START + b"\xff\xc0\xff\xff" + bytes(70_000) + EOI, "wrong length"
     miscounted = frame(8, 8).replace(b"\1\1\x11", b"\3\1\x11")
-    yield "a header that counts wrongly", JPEG_START + miscounted + scan() + EOI, "no sense"
+    yield "a header that counts wrongly", JPEG_START + miscounted + scan() + EOI, "is invalid"
     unsampled = frame(8, 8).replace(b"\1\x11", b"\1\0")
-    yield "a header that samples nothing", JPEG_START + unsampled + scan() + EOI, "no sense"
+    yield "a header that samples nothing", JPEG_START + unsampled + scan() + EOI, "is invalid"
     yield "a scan of no components", _START + segment(0xDA, bytes(4)) + b"U" + EOI, "wrong length"
     yield (
         "a scan that counts wrongly",
         _START + segment(0xDA, bytes((2, 1, 0, 0, 63, 0))) + b"U" + EOI,
-        "no sense",
+        "is invalid",
     )
     yield "a scan of 64 KB", _START + b"\xff\xda\xff\xff" + bytes(70_000) + EOI, "wrong length"
     yield (
@@ -326,7 +326,7 @@ def _broken_pngs() -> Iterator[tuple[str, bytes, str]]:
     for place, name in enumerate(("compression", "filter")):
         body = bytearray(first[8:-4])
         body[10 + place] = 1
-        yield f"an unknown {name}", hand_made_png(chunk(b"IHDR", bytes(body)), data, IEND), "no sense"
+        yield f"an unknown {name}", hand_made_png(chunk(b"IHDR", bytes(body)), data, IEND), "is invalid"
     yield "a part whose name is no name", hand_made_png(first, chunk(b"ID4T", b"x"), data, IEND), "follow"
     yield "a part of NULs", hand_made_png(first, chunk(bytes(4), b"x"), data, IEND), "follow"
     yield "data by another name", hand_made_png(first, chunk(b"IDAt", data[8:-4]), IEND), "unknown type"
@@ -336,7 +336,7 @@ def _broken_pngs() -> Iterator[tuple[str, bytes, str]]:
     yield "more data than pixels", hand_made_png(first, blown, IEND), "more in it"
     yield "a byte behind its data", hand_made_png(first, _longer(data), IEND), "more in it"
     rows = chunk(b"IDAT", zlib.compress(b"\5" + bytes(79)))
-    yield "a filter that does not exist", hand_made_png(first, rows, IEND), "rows make no sense"
+    yield "a filter that does not exist", hand_made_png(first, rows, IEND), "rows are invalid"
     yield "data that is no data", hand_made_png(first, chunk(b"IDAT", b"x" * 30), IEND), "unpacked"
     yield "a row too few", hand_made_png(header(5, 6), data, IEND), "too little"
     adler = chunk(b"IDAT", data[8:-5] + bytes([data[-5] ^ 1]))

@@ -210,7 +210,7 @@ def _broken_jpegs() -> Iterator[tuple[str, bytes, str, str]]:
     many = JPEG_START + frame(8_000, 8_000, 0xC2) + scan(last=0) * 101 + EOI
     yield "too many scans for its size", many, code, "layers"
     yield "with two headers", start + frame(60_000, 60_000) + scan() + EOI, code, "two headers"
-    yield "with another's component", start + scan(component=7) + EOI, code, "makes no sense"
+    yield "with another's component", start + scan(component=7) + EOI, code, "is invalid"
     yield "without width", JPEG_START + frame(0, 8) + scan() + EOI, code, "0 pixels"
     yield "without height", JPEG_START + frame(8, 0) + scan() + EOI, code, "0 pixels"
     yield "of five components", JPEG_START + frame(8, 8, components=5) + scan() + EOI, code, "wrong length"
@@ -268,10 +268,10 @@ def _broken_pngs() -> Iterator[tuple[str, bytes, str, str]]:
     )
     between = hand_made_png(first, data, chunk(b"tEXt", b"a\0b"), data, IEND)
     yield "data in two places", between, code, "in pieces"
-    yield "of three bits", hand_made_png(header(5, 5, depth=3), data, IEND), code, "no sense"
-    yield "RGB of four bits", hand_made_png(header(5, 5, depth=4), data, IEND), code, "no sense"
-    yield "of unknown colour", hand_made_png(header(5, 5, colour=5), data, IEND), code, "no sense"
-    yield "of unknown interlacing", hand_made_png(header(5, 5, interlace=2), data, IEND), code, "no sense"
+    yield "of three bits", hand_made_png(header(5, 5, depth=3), data, IEND), code, "is invalid"
+    yield "RGB of four bits", hand_made_png(header(5, 5, depth=4), data, IEND), code, "is invalid"
+    yield "of unknown colour", hand_made_png(header(5, 5, colour=5), data, IEND), code, "is invalid"
+    yield "of unknown interlacing", hand_made_png(header(5, 5, interlace=2), data, IEND), code, "is invalid"
     yield "PNG without width", hand_made_png(header(0, 5), data, IEND), code, "0 pixels"
     yield "a chunk of 4 GB", hand_made_png(first) + b"\xff\xff\xff\xffIDAT" + bytes(99), code, "follow"
     yield "a chunk of 2 GB", hand_made_png(first) + b"\x7f\xff\xff\xffIDAT" + bytes(99), code, "cut off"

@@ -38,7 +38,7 @@ from watcher.supabase.verbs import Verbs
 log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 
-_STOPPED = "The watcher was stopped."
+_STOPPED = "The daemon was stopped."
 _JUDGE_WITHIN = 10.0
 """Seconds."""
 
@@ -54,15 +54,15 @@ class Attempts:
     retry: Retry
     reach: Reach
 
-    async def carry(self, claim: Claim, *, requested_at: float) -> None:
+    async def carry(self, claim: Claim, *, requested_at: float) -> bool:
         """Carry out a claim whose request was sent at loop time `requested_at`, and record the outcome.
 
-        Raises Outage after releasing the work, and LeaseLost without writing anything.
+        Returns whether the work was done. Raises Outage after releasing the work, and LeaseLost without writing anything.
         """
-        await _Attempt(self, claim).carry(requested_at)
+        return await _Attempt(self, claim).carry(requested_at)
 
     async def release(self, claim: Claim) -> None:
-        """Release a claim because the watcher is stopping."""
+        """Release a claim because the daemon is stopping."""
         await _Attempt(self, claim).release(_STOPPED, "shutdown")
 
 
@@ -82,9 +82,9 @@ class _Attempt:
         self._ended = False
         structlog.contextvars.bind_contextvars(identity=claim.identity_id, attempt=claim.attempt)
 
-    async def carry(self, requested_at: float) -> None:
+    async def carry(self, requested_at: float) -> bool:
         try:
-            await self._run(requested_at)
+            return await self._run(requested_at)
         except (LeaseLost, Outage) as error:
             self._mark_lost(error)
             raise
@@ -97,11 +97,13 @@ class _Attempt:
             log.exception("unexpected")
             if not self._ended:
                 await self._defer_after(error)
+            return False
 
-    async def _run(self, requested_at: float) -> None:
+    async def _run(self, requested_at: float) -> bool:
         try:
             self._log_well("claimed", **self._work.describe(self._claim))
             await self._work_and_complete(requested_at)
+            return True
         except Rejected as error:
             await self._reject(error)
         except Permanent as error:
@@ -119,11 +121,12 @@ class _Attempt:
         except Outage as error:
             await self._release_in(error)
             raise  # the daemon pauses
+        return False
 
     async def _defer_after(self, bug: Exception) -> None:
         """Defer the row: it is retried later, and fails if the bug uses up all of its attempts."""
         try:
-            await self._defer("Unexpected error in the watcher; see its log.", code="unexpected")
+            await self._defer("Unexpected error in the daemon; see its log.", code="unexpected")
         except Exception as error:  # noqa: BLE001  (whatever it is: the lease expires, and the attempt counts)
             lost = LeaseLost(f"The outcome of attempt {self._number} could not be recorded: {error!r}")
             self._mark_lost(lost)

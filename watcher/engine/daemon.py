@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ from watcher import __version__
 from watcher.engine.attempt import Attempts
 from watcher.engine.health import Health
 from watcher.engine.lease import Leases
-from watcher.engine.outages import Outages, Refusal
+from watcher.engine.outages import Outages, Probe, Refusal
 from watcher.engine.retry import within
 from watcher.engine.room import Room, find_room
 from watcher.engine.shared_name import SharedName
@@ -22,15 +22,15 @@ from watcher.errors import LeaseLost, Misconfigured, Outage, Transient
 from watcher.identity import Claim
 from watcher.process.metrics import STAGES
 from watcher.settings.settings import Settings
+from watcher.supabase.answers import Claims
 from watcher.supabase.realtime import Feed
-from watcher.supabase.verbs import Claims, Verbs
+from watcher.supabase.verbs import Verbs
 
 log = structlog.get_logger(__name__)
 
 # Seconds of the grace period that are reserved for releasing rows.
 _RELEASE_TIME = 5.0
-# Seconds between two reports of an outage; after 30 s the database would take this daemon for gone.
-_REPORT_EVERY = 10.0
+_REPORT_EVERY = 10.0  # seconds between two reports of an outage; after 30 s this daemon would count as gone
 
 
 class Daemon:
@@ -48,7 +48,7 @@ class Daemon:
         slots: Mapping[str, int],
         machine: str,
         startup_check: Callable[[], Awaitable[object]],
-        probe: Callable[[], Awaitable[object]],
+        probe: Probe,
     ) -> None:
         """`slots`: claims of each kind at the same time; `machine`: the name of this one.
 
@@ -174,7 +174,8 @@ class Daemon:
         self._health.paused = claimed.paused
         if not claimed.claims and not self._slots.running:
             for refusal in room.tested:
-                self._end_outage(refusal)  # the probe succeeded, and there is no row to test it with
+                if not refusal.wait:
+                    self._end_outage(refusal)  # the probes succeeded, and there is no row to test it with
         # Slightly after the next work falls due, so that the claim finds it due.
         due = math.inf if claimed.next_due is None else max(claimed.next_due, 0.0) + 0.05
         return min(self._poll(), room.wait, due)
@@ -182,17 +183,19 @@ class Daemon:
     async def _report_outage(self) -> None:
         """Let the others know why this daemon claims nothing; else they would take it for gone."""
         now = asyncio.get_running_loop().time()
-        if self._outages.reason is None or self._stop.is_set() or now < self._reported_at + _REPORT_EVERY:
-            return
-        self._reported_at = now
-        with suppress(Outage, Transient):
-            await within(self._health.request, self._request(Room({}, [], [], 0), now), of="Supabase")
+        if self._outages.reason and not self._stop.is_set() and now >= self._reported_at + _REPORT_EVERY:
+            self._reported_at = now
+            with suppress(Outage, Transient):
+                await within(self._health.request, self._request(Room({}, [], [], 0), now), of="Supabase")
 
     async def _may_be_over(self, refusal: Refusal) -> bool:
+        if not await self._succeeds(self._probe, refusal):
+            return False
+        return refusal.probe is None or await self._succeeds(refusal.probe, refusal) or refusal.veto()
+
+    async def _succeeds(self, probe: Probe, refusal: Refusal) -> bool:
         try:
-            await within(self._health.request, self._probe(), of="Supabase or the Hub")
-            if refusal.probe is not None:
-                await within(self._health.request, refusal.probe(), of="Supabase or the Hub")
+            await within(self._health.request, probe(), of="Supabase or the Hub")
         except (Misconfigured, Outage, Transient) as error:
             # Also Misconfigured: it was configured correctly at startup, and may be again.
             self._outages.begin_refusal(str(error), kind=refusal.kind)
@@ -252,7 +255,8 @@ class Daemon:
         if claim.never_tried and self._attempts.works[claim.kind].announced:
             STAGES.labels("wait").observe(claim.age)
             self._feed.check_announced(claim.identity_id, age=claim.age)
-        self._slots.run(claim, self._carry(claim, requested_at, tested=self._outages.of(claim.kind)))
+        tested = [refusal for refusal in self._outages.of(claim.kind) if refusal.is_tried_by(claim.kind)]
+        self._slots.run(claim, self._carry(claim, requested_at, tested))
 
     def _on_slot_free(self) -> None:
         self._show_running()
@@ -263,18 +267,17 @@ class Daemon:
         self._health.running, self._health.busy = len(self._slots.running), self._slots.busy
         self._health.show()
 
-    async def _carry(self, claim: Claim, requested_at: float, *, tested: Refusal | None) -> None:
-        """Carry out one claim; any end but an Outage ends the outage that it tests."""
+    async def _carry(self, claim: Claim, requested_at: float, tested: Iterable[Refusal]) -> None:
+        """Carry out one claim; its success ends the outages that it tests: another end may precede what is refused."""
         try:
-            await self._attempts.carry(claim, requested_at=requested_at)
+            if await self._attempts.carry(claim, requested_at=requested_at):
+                for refusal in tested:
+                    self._end_outage(refusal)
         except Outage as error:
             kind = claim.kind if error.of_kind else None
-            self._outages.begin_refusal(str(error), kind=kind, probe=error.probe)
-            return
+            self._outages.begin_refusal(str(error), kind=kind, met_by=claim.kind, probe=error.probe)
         except LeaseLost:
             self._slots.keep_lost(claim.attempt, self._settings.lease)
-        if tested is not None:
-            self._end_outage(tested)
 
     def _end_outage(self, refusal: Refusal) -> None:
         if self._outages.end_refusal(refusal):

@@ -18,6 +18,9 @@ log = structlog.get_logger(__name__)
 PAUSE_FIRST, PAUSE_LONGEST = 1.0, 60.0
 """Seconds between two probes; doubled each time."""
 
+_TRY_DESPITE = 3
+"""Each so many times that a refusal's own probe fails, a row is tried all the same."""
+
 Probe = Callable[[], Awaitable[object]]
 """Raises an error while an outage lasts."""
 
@@ -34,13 +37,29 @@ class Refusal:
     """Seconds between the last probe and the next."""
     until: float
     """No probe before this loop time."""
+    met_by: str | None
+    """The kind of work that met it last: no other shows that it is over. None if the claim did."""
     probe: Probe | None
-    """What shows that it is over, beside the daemon's own probe."""
+    """What may show that it is over, beside the daemon's own probe."""
+    vetoes: int = 0
+    """How often that alone failed."""
 
     @property
     def wait(self) -> float:
         """Seconds until the next probe whether it is over."""
         return max(0.0, self.until - _now())
+
+    def is_tried_by(self, kind: str) -> bool:
+        """Whether work of that kind can show that it is over."""
+        return self.met_by in {None, kind}
+
+    def veto(self) -> bool:
+        """Note that its own probe alone failed; returns whether a row is to be tried all the same.
+
+        What the probe asks for may be refused for a reason of its own, and would be for ever.
+        """
+        self.vetoes += 1
+        return self.vetoes % _TRY_DESPITE == 0
 
 
 class Outages:
@@ -66,11 +85,18 @@ class Outages:
             return refusal.reason
         return self._unreachable.reason if self._unreachable else None
 
-    def of(self, kind: str) -> Refusal | None:
-        """Return the refusal that concerns a kind of work; None if it can be claimed."""
-        return self._refused.get(None) or self._refused.get(kind)
+    def of(self, kind: str) -> list[Refusal]:
+        """Return the refusals that concern a kind of work; none if it can be claimed."""
+        return [self._refused[concerned] for concerned in (None, kind) if concerned in self._refused]
 
-    def begin_refusal(self, reason: str, *, kind: str | None = None, probe: Probe | None = None) -> None:
+    def begin_refusal(
+        self,
+        reason: str,
+        *,
+        kind: str | None = None,
+        met_by: str | None = None,
+        probe: Probe | None = None,
+    ) -> None:
         """Begin a refusal, of one kind of work or every kind; if it is in effect and its wait is over, double the wait."""
         now, reason = _now(), storable(reason)
         refusal = self._refused.get(kind)
@@ -78,10 +104,17 @@ class Outages:
             log.error("outage", reason=reason)
             OUTAGES.labels("refused").inc()
             self._refused[kind] = Refusal(
-                kind, reason, since=now, pause=PAUSE_FIRST, until=now + PAUSE_FIRST, probe=probe
+                kind,
+                reason,
+                since=now,
+                pause=PAUSE_FIRST,
+                until=now + PAUSE_FIRST,
+                met_by=met_by,
+                probe=probe,
             )
             return
         refusal.reason = reason
+        refusal.met_by = met_by or refusal.met_by
         refusal.probe = probe or refusal.probe
         if refusal.until <= now:
             refusal.pause = min(refusal.pause * 2, PAUSE_LONGEST)

@@ -104,8 +104,8 @@ def _set_rows(status: dict[str, Any]) -> None:
     for pause in status["paused"]:
         metrics.PAUSED.labels(pause["kind"]).set(1)
     erasing = status["erasing"]
-    metrics.OLDEST_ERASURE.set(erasing["oldest_seconds"] or 0)
-    metrics.SWEEP_HELD.set((erasing["held_users"] or 0) + (erasing["held_names"] or 0))
+    metrics.OLDEST_ERASURE.set(erasing["overdue_seconds"])
+    metrics.SWEEP_HELD.set(sum(erasing[held] or 0 for held in ("held_users", "held_names", "held_uploads")))
     if numbers["pending"]:
         metrics.OLDEST.labels("pending").set(status["overdue_seconds"])
 

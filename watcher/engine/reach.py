@@ -1,4 +1,4 @@
-"""Finds out how far a refusal reaches: whether a service refuses one row's requests, or those of every row.
+"""Finds out whether a service that refused a request about one row refuses that row alone or every row.
 
 The evidence is kept in memory: which rows have lately passed the step at which a row was refused, and which were refused
 there. What it does not settle, a check does: a request that concerns no row, or another row's things; many share one.
@@ -96,7 +96,7 @@ class _Step:
         return any(one != row and now - at < _REMEMBER for one, (at, _) in self.refused.items())
 
     def outage(self, outage: Outage, row: str, attempt: int) -> Outage:
-        """Add what was spent in it, once: by other rows, and if it is certain, by this one while nobody knew."""
+        """Add the attempts that it cost: those of other rows and, if it is certain, earlier ones of this row. Each once."""
         rows = [one for one in self.refused if outage.certain or one != row]
         outage.spent_by = [number for one in rows for number in self.refused[one][1] if number != attempt]
         self.refused = {one: (at, []) for one, (at, _) in self.refused.items()}

@@ -17,7 +17,7 @@ class Room:
     extra: Sequence[str]
     """The kinds of which one more may be claimed, for a user who has none running."""
     tested: Sequence[Refusal]
-    """The outages that may be over: a single row of each kind that they concern is claimed as a test."""
+    """The outages that may be over: a single row of each kind that can show it is claimed as a test."""
     wait: float
     """Seconds until an outage allows more at the earliest; infinite if none is in effect."""
 
@@ -27,23 +27,35 @@ async def find_room(
 ) -> Room:
     """Return what may be claimed; `may_be_over` asks the services, once the wait of an outage is over.
 
-    While an outage is tested, nothing else of a kind that it concerns runs.
+    While an outage is tested, nothing else of a kind that it concerns runs; and only the kind that met it tests it: another
+    one may never ask for what is refused.
     """
     free: dict[str, int] = {}
     tested: list[Refusal] = []
     wait = math.inf
     for kind, number in slots.free().items():
-        refusal = outages.of(kind)
-        if refusal is None:
+        refusals = outages.of(kind)
+        if not refusals:
             free[kind] = number
-        elif slots.busy[kind]:
-            continue  # its end wakes the daemon
-        elif refusal in tested:
+        elif slots.busy[kind] or not all(refusal.is_tried_by(kind) for refusal in refusals):
+            continue  # the end of what runs, or of the outage, wakes the daemon
+        elif await _may_be_tried(refusals, tested, may_be_over):
             free[kind] = 1
-        elif refusal.wait <= 0 and await may_be_over(refusal):
-            free[kind] = 1
-            tested.append(refusal)
         else:
-            wait = min(wait, refusal.wait)
-    extra = [kind for kind in slots.extra if outages.of(kind) is None]
+            wait = min(wait, max(refusal.wait for refusal in refusals))
+    extra = [kind for kind in slots.extra if not outages.of(kind)]
     return Room({**dict.fromkeys(extra, 0), **free}, extra, tested, wait)
+
+
+async def _may_be_tried(
+    refusals: Sequence[Refusal], tested: list[Refusal], may_be_over: Callable[[Refusal], Awaitable[bool]]
+) -> bool:
+    """Whether all of the refusals may be over; those that may are added to `tested`."""
+    new = [refusal for refusal in refusals if refusal not in tested]
+    if any(refusal.wait > 0 for refusal in new):
+        return False
+    for refusal in new:
+        if not await may_be_over(refusal):
+            return False
+    tested.extend(new)
+    return True

@@ -1,1 +1,1 @@
-"""Erasing: what nobody may have any more is taken from the Hub."""
+"""Erasing: what nobody may have any more is taken from the Hub and from the bucket."""

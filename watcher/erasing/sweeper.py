@@ -13,20 +13,22 @@ import structlog
 from watcher.engine.lease import Lease
 from watcher.engine.work import Done
 from watcher.identity import Claim
-from watcher.supabase.verbs import Held, Verbs
+from watcher.supabase.answers import Held
+from watcher.supabase.verbs import Verbs
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Sweeper:
-    """What a sweep needs, and what the last one held back."""
+    """What a sweep needs, what the last one held back, and how much of it failed."""
 
     announced: ClassVar[bool] = False
     routine: ClassVar[bool] = True
 
     verbs: Verbs
     held: Held = field(default_factory=Held)
+    failed: int = 0
 
     def describe(self, _claim: Claim) -> Mapping[str, object]:
         """Return nothing: a sweep has no fields."""
@@ -37,7 +39,9 @@ class Sweeper:
         return Done("swept", {}, partial(self._sweep, claim.attempt))
 
     async def _sweep(self, attempt: int) -> None:
-        held = await self.verbs.sweep(attempt)
+        held, failed = await self.verbs.sweep(attempt)
         if held != self.held and held:
-            log.warning("sweep_held", users=held.users, names=held.names)
-        self.held = held
+            log.warning("sweep_held", users=held.users, names=held.names, uploads=held.uploads)
+        if failed != self.failed and failed:
+            log.warning("sweep_failed", failed=failed)
+        self.held, self.failed = held, failed

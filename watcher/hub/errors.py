@@ -13,8 +13,9 @@ from watcher.hub.rate_limit import LONGEST_WINDOW
 from watcher.process.host import outage_of
 from watcher.process.text import quoted
 
-# The Hub's words for the account: "Private repository storage limit reached", "Your storage patterns tripped …".
-_ACCOUNT = re.compile(r"storage (limit|patterns)|quota", re.IGNORECASE)
+# The Hub's words for the account: "Private repository storage limit reached", "Your storage patterns tripped …". A name may
+# have one of them as its part.
+_ACCOUNT = re.compile(r"storage (limit|patterns)|(?<![\w./-])quotas?(?![\w/-]|\.\w)", re.IGNORECASE)
 
 
 class NameTaken(Exception):
@@ -68,7 +69,9 @@ def _by_status(error: HfHubHTTPError) -> WatcherError:
             "storage."
         )
         # A repo of one row can be disabled or blocked; storage is the account's.
-        return Outage(everybody) if _ACCOUNT.search(reason) else _refused(error.response, reason, everybody)
+        if _ACCOUNT.search(reason):
+            return Outage(everybody, of_kind=True)
+        return _refused(error.response, reason, everybody)
     if "LFS pointer pointed to a file that does not exist" in reason:
         return Transient(f"The Hub has lost an uploaded image: {reason}")
     if status in {
@@ -94,8 +97,8 @@ def _refused(response: httpx2.Response, reason: str, everybody: str, *, now: boo
 
 def _rejected(what: str) -> Rejected:
     everybody = (
-        f"The Hub has refused three identities and accepted none: {what}. It may have changed its rules: upgrade the "
-        "watcher, or report this."
+        f"The Hub has refused three identities and accepted none: {what}. It may have changed its rules: upgrade "
+        "Watcher, or report this."
     )
     return Rejected("hub_refused", f"The Hub refused {what}", everybody=everybody)
 

@@ -23,11 +23,12 @@ from watcher.operator.console import as_json
 @click.option("--dry-run", is_flag=True, help="Only show what would be erased.")
 @as_json
 def forget(*, user: UUID, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Erase everything of a user: rows, repos, photos, names.
+    """Erase what is known of a user: rows, repos, photos, names, limits and their use.
 
-    Works while the account is still there and after it was deleted, and erases also what the settings would keep. Shows
-    first what it would erase, and asks. The daemons do the rest: `watcher erasures` shows how far they are, and the
-    receipts. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
+    Works while the account is still there and after it was deleted, and erases also what the settings would keep or erase
+    later; but not repos that were kept when their rows were deleted, since nothing says whose they are. Shows first what it
+    would erase, and asks. The daemons do the rest: `watcher erasures` shows how far they are, and the receipts. Needs
+    SUPABASE_URL and SUPABASE_SECRET_KEY.
     """
     from watcher.operator import erasing_screens, queries, terminal
 
@@ -38,8 +39,7 @@ def forget(*, user: UUID, yes: bool, dry_run: bool, as_json: bool) -> None:
     planned = queries.ask(lambda database: database.forget(str(user), dry_run=True))
     if not (as_json and (yes or dry_run)):
         click.echo("\n".join(erasing_screens.plan(planned)), err=as_json)
-    nothing = not (planned["rows"] or planned["photos"])
-    if dry_run or nothing:
+    if dry_run or not erasing_screens.erases(planned):
         if as_json:
             terminal.print_json(planned)
         return
@@ -49,7 +49,8 @@ def forget(*, user: UUID, yes: bool, dry_run: bool, as_json: bool) -> None:
     if as_json:
         terminal.print_json(done)
         return
-    click.echo("\n".join(f"Erasing {erasure}" for erasure in done["erasures"]))
+    for erasure in done["erasures"]:
+        click.echo(f"Erasing {erasure}")
     click.echo("Follow it, and find the receipts, with: watcher erasures")
 
 
@@ -122,9 +123,10 @@ def _ids_in(file: Path) -> list[str]:
 )
 @click.argument("user", type=click.UUID)
 def export(*, user: UUID) -> None:
-    """Print everything that is known of a user as JSON.
+    """Print what is known of a user as JSON.
 
-    Rows, attempts, repos, objects in the bucket and open erasures. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
+    Rows and their attempts, repos, objects in the bucket, open erasures, limits and their use, retries. Needs SUPABASE_URL
+    and SUPABASE_SECRET_KEY.
     """
     from watcher.operator import queries, terminal
 

@@ -7,18 +7,24 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from watcher.operator.format import ago, count, duration, moment, plain
+from watcher.operator.format import count, duration, moment, plain
+
+
+def erases(planned: Mapping[str, Any]) -> bool:
+    """Return whether `watcher forget` would erase anything that is not being erased already."""
+    return any(planned[what] for what in ("rows", "repos", "photos", "limits"))
 
 
 def plan(planned: Mapping[str, Any]) -> list[str]:
     """Say what `watcher forget` would erase."""
-    if not (planned["rows"] or planned["photos"]):
+    if not erases(planned):
         lines = ["There is nothing of this user to erase."]
     else:
         things = [
             count(planned["rows"], "row"), count(planned["repos"], "repo"), count(planned["photos"], "photo")
         ]  # fmt: skip
-        lines = [f"Would erase {things[0]}, {things[1]} and {things[2]}."]
+        limits = ", and what is kept of the user's limits" if planned["limits"] else ""
+        lines = [f"Would erase {things[0]}, {things[1]} and {things[2]}{limits}."]
     if planned["open"]:
         lines.append(
             f"Being erased already: {count(planned['open'], 'deleted row')}; see `watcher erasures`."
@@ -32,33 +38,47 @@ def plan(planned: Mapping[str, Any]) -> list[str]:
 
 
 def confirmed(answer: Mapping[str, int]) -> str:
-    """Say what the next sweep may erase."""
-    if not (answer["users"] or answer["names"]):
-        return "Nothing is held back."
-    return f"The next sweep erases what is left of {_held(answer['users'], answer['names'])}."
+    """Say what the next sweeps may erase."""
+    sentence = _held(answer["users"], answer["names"], answer["uploads"])
+    return f"The next sweeps erase what is left of {sentence}." if sentence else "Nothing is held back."
+
+
+def overdue(summary: Mapping[str, Any]) -> str:
+    """Say for how long an open erasure has been due."""
+    seconds = summary["overdue_seconds"]
+    return f"due for {duration(seconds)}" if seconds else "not due yet"
 
 
 def held(summary: Mapping[str, Any]) -> str | None:
     """Say what the sweep holds back, None if nothing."""
-    users, names = summary["held_users"] or 0, summary["held_names"] or 0
-    if not (users or names):
+    sentence = _held(*(summary[f"held_{what}"] or 0 for what in ("users", "names", "uploads")))
+    if not sentence:
         return None
     return (
-        f"The sweep leaves {_held(users, names)} alone: so many at once look like a restore. If they are gone for good: "
+        f"The sweep leaves {sentence} alone: so many at once look like a restore. If they are gone for good: "
         "watcher erasures --confirm"
     )
 
 
-def _held(users: int, names: int) -> str:
+def failed(summary: Mapping[str, Any]) -> str | None:
+    """Say what the last sweep could not erase, None if nothing."""
+    if not summary["failed"]:
+        return None
+    users = count(summary["failed"], "user")
+    return f"The sweep could not erase what is left of {users}: {plain(summary['failed_because'])}"
+
+
+def _held(users: int, names: int, uploads: int) -> str:
     parts = [f"{count(users, 'user')} without an account"] if users else []
     parts += [f"{count(names, 'repo')} without a row"] if names else []
+    parts += [f"the uploads of {count(uploads, 'user')} that no row names"] if uploads else []
     return " and ".join(parts)
 
 
 def erasures(answer: Mapping[str, Any]) -> RenderableType:
     """Show the answer of `watcher_erasures`."""
     parts: list[RenderableType] = []
-    if sentence := held(answer["summary"]):
+    for sentence in filter(None, (held(answer["summary"]), failed(answer["summary"]))):
         parts += [Text(sentence, "yellow"), Text()]
     parts.append(_open(answer["open"], answer["summary"]["open"]))
     if answer["receipts"]:
@@ -77,7 +97,7 @@ def _open(rows: Sequence[Mapping[str, Any]], total: int) -> RenderableType:
     for row in rows:
         left = [count(row["repos_left"], "repo")] if row["repos_left"] else []
         left += [count(row["photos_left"], "photo")] if row["photos_left"] else []
-        left += [f"{count(row['to_look_again'], 'repo')} to look at again"] if row["to_look_again"] else []
+        left += [f"{count(row['to_look_again'], 'thing')} to look at again"] if row["to_look_again"] else []
         table.add_row(
             row["id"],
             duration(row["age_seconds"]),
@@ -104,11 +124,11 @@ def _receipts(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _settings(settings: Mapping[str, Any]) -> str:
     going = [what for what in ("repos", "photos") if settings[what]]
-    after = f"{duration(settings['after_seconds'])} after it" if settings["after_seconds"] else "at once"
+    after = f"{duration(settings['after_seconds'])} later" if settings["after_seconds"] else "at once"
     return (
-        f"With a deleted row go its {' and '.join(going)}, {after}."
+        f"When a row is deleted, its {' and '.join(going)} are erased {after}."
         if going
-        else "With a deleted row goes nothing."
+        else "When a row is deleted, its repo and photos are kept."
     )
 
 
@@ -125,10 +145,5 @@ def notices(erasing: Mapping[str, Any]) -> list[str]:
     """Say in `watcher status` that erasures are open, and that the sweep holds something back."""
     notices = []
     if erasing["open"]:
-        oldest = ago(erasing["oldest_seconds"])
-        notices.append(
-            f"{count(erasing['open'], 'erasure')} open, the oldest requested {oldest}: watcher erasures"
-        )
-    if (sentence := held(erasing)) is not None:
-        notices.append(sentence)
-    return notices
+        notices.append(f"{count(erasing['open'], 'erasure')} open, {overdue(erasing)}: watcher erasures")
+    return [*notices, *filter(None, (held(erasing), failed(erasing)))]

@@ -6,13 +6,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import click
 import httpx
 
 from watcher.process.log import configure
 from watcher.settings import settings
 from watcher.settings.settings import SupabaseSettings
 from watcher.supabase.client import TIMEOUT, supabase_client
-from watcher.supabase.rpc import Rpc, read
+from watcher.supabase.rpc import InvalidArgument, Rpc, read
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class ReplayFilter:
 
 
 class Queries:
-    """The operator's calls. Every method raises Transient or Outage."""
+    """The operator's calls. Every method raises Transient or Outage; InvalidArgument is a Transient."""
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
@@ -56,7 +57,7 @@ class Queries:
         return _limits(await self._rpc.call("watcher_limits", p_user=user))
 
     async def set_limit(self, name: str, value: int | None, user: str | None = None) -> list[dict[str, Any]]:
-        """Set a limit, or with None remove what was set, and return all limits; raises Transient if it is invalid."""
+        """Set a limit, or with None remove what was set, and return all limits; raises InvalidArgument if it is invalid."""
         answer = await self._rpc.call("watcher_set_limit", p_name=name, p_value=value, p_user=user)
         return _limits(answer)
 
@@ -131,7 +132,10 @@ async def connected(given: SupabaseSettings) -> AsyncIterator[Rpc]:
 
 
 def ask(question: Callable[[Queries], Awaitable[T]]) -> T:
-    """Read the settings, set up logging, and query the database; raises Misconfigured, Transient or Outage."""
+    """Read the settings, set up logging, and query the database.
+
+    Raises Misconfigured, Transient or Outage, and click's UsageError where the database does not accept an argument.
+    """
     loaded = settings.load_supabase()
     configure("ERROR", "console", [loaded.supabase_key.get_secret_value()], settings.environment())
 
@@ -139,4 +143,7 @@ def ask(question: Callable[[Queries], Awaitable[T]]) -> T:
         async with connected(loaded) as rpc:
             return await question(Queries(rpc))
 
-    return asyncio.run(answer())
+    try:
+        return asyncio.run(answer())
+    except InvalidArgument as error:
+        raise click.UsageError(str(error)) from error

@@ -89,11 +89,11 @@ class Jpeg:
     def _define(self, marker: int, body: bytes) -> None:
         """Read a frame header or tables, and publish them."""
         if marker == _DQT:
-            self._tables.quantize(body)
+            self._tables.read_dqt(body)
         elif marker == _DHT:
-            self._tables.code(body)
+            self._tables.read_dht(body)
         elif marker == _DAC:
-            self._tables.condition(body)
+            self._tables.read_dac(body)
         elif marker == _DRI:
             if len(body) != 2:
                 raise damaged("its restart interval has a wrong length")

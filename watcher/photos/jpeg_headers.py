@@ -53,18 +53,18 @@ class Tables:
     """By class and number: whether the table is one that can be decoded with."""
     _count: int = 0
 
-    def quantize(self, body: bytes) -> None:
+    def read_dqt(self, body: bytes) -> None:
         """Read a DQT segment; raises InvalidImage."""
         while body:
             precision, number = divmod(body[0], 16)
             size = 1 + 64 * (precision + 1)
             if precision > 1 or number > 3 or len(body) < size:
-                raise damaged("one of its quantization tables makes no sense")
+                raise damaged("one of its quantization tables is invalid")
             self.quantization.add(number)
             self._counted()
             body = body[size:]
 
-    def code(self, body: bytes) -> None:
+    def read_dht(self, body: bytes) -> None:
         """Read a DHT segment; raises InvalidImage."""
         at = 0
         while at < len(body):
@@ -72,17 +72,17 @@ class Tables:
             counts = body[at + 1 : at + 17]
             symbols = body[at + 17 : at + 17 + sum(counts)]
             if len(counts) < 16 or not len(symbols) == sum(counts) <= 256 or kind > 1 or number > 3:
-                raise damaged("one of its Huffman tables makes no sense")
+                raise damaged("one of its Huffman tables is invalid")
             self.huffman[kind, number] = _is_decodable(kind, counts, symbols)
             self._counted()
             at += 17 + len(symbols)
 
-    def condition(self, body: bytes) -> None:
+    def read_dac(self, body: bytes) -> None:
         """Read a DAC segment; raises InvalidImage."""
         pairs = list(zip(body[::2], body[1::2], strict=False))
         wrong = any(index > 31 or (index < 16 and value & 15 > value >> 4) for index, value in pairs)
         if len(body) > 64 or len(body) % 2 or wrong:
-            raise damaged("one of its arithmetic tables makes no sense")
+            raise damaged("one of its arithmetic tables is invalid")
 
     def _counted(self) -> None:
         self._count += 1
@@ -112,7 +112,7 @@ def read_frame(marker: int, body: bytes) -> Frame:
     ]
     components = dict(parts)
     if len(body) != 6 + 3 * body[5] or len(components) < len(parts) or not _fit(list(components.values())):
-        raise damaged("its header makes no sense")
+        raise damaged("its header is invalid")
     if precision != 8 or len(parts) == 2:
         raise rare()
     check_size(width, height)
@@ -137,14 +137,14 @@ def check_scan(body: bytes, frame: Frame, tables: Tables) -> None:
     named, numbers, span = body[1:-3:2], body[2:-3:2], body[-3:]
     channels = [frame.components[name] for name in named if name in frame.components]
     if len(body) != 4 + 2 * body[0] or len(channels) < len(named) or len(set(named)) < len(named):
-        raise damaged("one of its parts makes no sense")
+        raise damaged("one of its parts is invalid")
     blocks = sum(channel.across * channel.down for channel in channels)
     if (len(channels) > 1 and blocks > _MAX_BLOCKS) or not _is_legal(span, len(channels), frame):
-        raise damaged("one of its scans makes no sense")
+        raise damaged("one of its scans is invalid")
     if any(channel.quantization not in tables.quantization for channel in channels):
         raise damaged("one of its quantization tables is missing")
     if not frame.arithmetic and not all(tables.huffman.get(key) for key in _used(numbers, span, frame)):
-        raise damaged("one of its Huffman tables is missing or makes no sense")
+        raise damaged("one of its Huffman tables is missing or is invalid")
 
 
 def _is_legal(span: bytes, channels: int, frame: Frame) -> bool:

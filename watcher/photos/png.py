@@ -51,7 +51,7 @@ class Png:
         yield from self._checksum(zlib.crc32(header, zlib.crc32(name)))
         width, height, depth, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", header)
         if depth not in _DEPTHS.get(colour, ()) or compression or filtering or interlace > 1:
-            raise damaged("its header makes no sense")
+            raise damaged("its header is invalid")
         check_size(width, height)
         self._colour = colour
         self._pixels = Pixels(width, height, depth, colour, interlaced=bool(interlace))

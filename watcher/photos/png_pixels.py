@@ -95,5 +95,5 @@ class Pixels:
             stop = min(end, self._pass_end)
             filters = rows[self._next_row - start : stop - start : self._row]
             if filters.translate(None, _FILTERS):
-                raise damaged("its rows make no sense")
+                raise damaged("its rows are invalid")
             self._next_row += len(filters) * self._row

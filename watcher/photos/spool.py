@@ -85,7 +85,7 @@ class Spool:
             free = shutil.disk_usage(self._folder).free
         except OSError as error:
             raise Outage(
-                f"The spool folder {self._folder} cannot be accessed ({error.strerror}): restart the watcher, which "
+                f"The spool folder {self._folder} cannot be accessed ({error.strerror}): restart the daemon, which "
                 "creates it."
             ) from error
         if free < _MIN_FREE:

@@ -21,7 +21,14 @@ _SECRETS: set[str] = set()
 
 _PERSONAL = (
     (re.compile(r"(Image \d+) \([A-Za-z0-9 ._()+@=?-]{1,80}\)"), r"\1"),
-    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/[^\s\"'?]+"), "[photo]"),
+    # A key may have spaces: it ends with the last extension of a file, or else at the first space.
+    (
+        re.compile(
+            r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/"
+            r"(?:[A-Za-z0-9 ._()+@=%/-]*\.[A-Za-z][A-Za-z0-9]{1,4}(?![A-Za-z0-9%])|[^\s\"'?]+)"
+        ),
+        "[photo]",
+    ),
     (re.compile(r"\b(?:[A-Za-z0-9._-]+/)?identity-[a-z0-9-]+-\d{9,11}\b"), "[repo]"),
 )
 

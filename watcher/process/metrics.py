@@ -28,7 +28,8 @@ READY = Gauge(
 )
 SLOTS = Gauge(
     "watcher_slots",
-    "Slots by kind of work, `publish`, `erase` or `sweep`, and by state, `busy` or `free`.",
+    "Slots by kind of work, `publish`, `erase` or `sweep`, and by state, `busy` or `free`. One more than there are may be "
+    "`busy`, for a user who has no row running.",
     ["kind", "state"],
     registry=REGISTRY,
 )
@@ -83,12 +84,13 @@ RENEWALS = Counter(
 )
 OLDEST_ERASURE = Gauge(
     "watcher_oldest_erasure_seconds",
-    "Seconds since the oldest open erasure was requested, 0 if none is open.",
+    "Seconds since the longest-waiting of what is due to be erased became due, 0 if nothing is due.",
     registry=REGISTRY,
 )
 SWEEP_HELD = Gauge(
     "watcher_sweep_held",
-    "Users without an account and repos without a row that the sweep leaves alone until `watcher erasures --confirm`.",
+    "Users without an account or with uploads without a row, and repos without a row, that the sweep leaves alone until "
+    "`watcher erasures --confirm`.",
     registry=REGISTRY,
 )
 FEED_ALIVE = Gauge(
@@ -104,8 +106,8 @@ HINTS_MISSED = Counter(
 )
 OUTAGE = Gauge(
     "watcher_outage",
-    "1 during an outage, by kind: `refused` (a service refuses every request, or this host's disk is full: nothing is "
-    "claimed) or `unreachable` (no response).",
+    "1 during an outage, by kind: `refused` (a service refuses every request, or this host's disk is full: nothing that it "
+    "concerns is claimed, except one row as a trial) or `unreachable` (no response).",
     ["kind"],
     registry=REGISTRY,
 )

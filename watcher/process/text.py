@@ -26,5 +26,5 @@ def storable(text: str) -> str:
 
 
 def quoted(text: str, *, otherwise: str) -> str:
-    """Return what a service said as `storable` does, at most 300 characters; `otherwise` for a page of HTML, or nothing."""
+    """Return what a service said as `storable` does, at most 300 characters; `otherwise` if it is a page, or empty."""
     return otherwise if _MARKUP.match(text) else storable(text)[:_LONGEST_QUOTE] or otherwise

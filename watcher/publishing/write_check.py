@@ -15,15 +15,19 @@ class WriteCheck:
     hub: Hub
 
     async def __call__(self, row: str) -> bool:
-        """Return False if there is no such repo of another row; raises Outage if the newest two refuse, and Transient."""
-        refused = None
-        for repo_id in await self.verbs.newest_repos(self.hub.namespace, other_than=row):
+        """Return False if that shows nothing: there is no such repo of another row, or one is gone and the other refused.
+
+        Raises Outage if all that were asked refuse, at most two, and Transient.
+        """
+        refusals: list[Refused] = []
+        repos = await self.verbs.newest_repos(self.hub.namespace, other_than=row)
+        for repo_id in repos:
             try:
                 if await self.hub.can_upload(repo_id):
                     return True
             except Refused as refusal:
                 # One repo may be disabled, and its row published all the same.
-                refused = refusal
-        if refused is not None:
-            raise Outage(refused.everybody) from refused
+                refusals.append(refusal)
+        if refusals and len(refusals) == len(repos):
+            raise Outage(refusals[0].everybody) from refusals[0]
         return False

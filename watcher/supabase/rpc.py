@@ -25,6 +25,7 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 _NO_FUNCTION = "PGRST202"
 _READ_ONLY = "25006"
 _KEY_REFUSED = {"PGRST301", "PGRST302", "PGRST303"}
+_INVALID_ARGUMENT = "22023"
 
 
 class NoFunction(Outage):
@@ -37,6 +38,10 @@ class ReadOnly(Transient):
 
 class NotGranted(Outage):
     """The key's role may not call the function."""
+
+
+class InvalidArgument(Transient):
+    """The function does not accept an argument; its own sentence says why."""
 
 
 class Rpc:
@@ -94,6 +99,9 @@ def _translate(function: str, error: APIError) -> WatcherError:
             "if it is already the secret key, run `watcher doctor`.",
             lasting=True,
         )
+    # Postgres's own messages of this code, as of a role that does not exist, end without a full stop.
+    if code == _INVALID_ARGUMENT and message.endswith("."):
+        return InvalidArgument(message)
     if code == _READ_ONLY:
         return ReadOnly(
             f"Supabase's database is read-only, as it becomes when its disk is nearly full: {message}."

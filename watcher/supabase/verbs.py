@@ -1,54 +1,19 @@
 """The verbs: one method for each SQL function through which the daemon reads and writes, named as in the schema."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from watcher import __version__
 from watcher.errors import LeaseLost, Misconfigured, Rejected, Wait
-from watcher.identity import Claim, Publication
+from watcher.identity import Publication
 from watcher.process.text import private_reason, storable
+from watcher.supabase.answers import Claims, Held, claims
 from watcher.supabase.rpc import NoFunction, Rpc, malformed, read
 
 # The newest migration that this version knows, and the oldest that it works with.
 SCHEMA = "20261122100300"
 # Seconds, at most, that PostgREST takes to load a schema that was migrated a moment ago.
 _SCHEMA_LOADED = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class NameTaken:
-    """Another machine runs a watcher of this name."""
-
-    machine: str
-    seconds: float
-    """Until it counts as gone, unless it is heard again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """The result of a claim request."""
-
-    claims: tuple[Claim, ...]
-    next_due: float | None
-    """Seconds until other work falls due, as known now; None if there is none."""
-    name_taken: NameTaken | None = None
-    """Set, and nothing claimed, while another machine goes by this name."""
-    paused: tuple[str, ...] = ()
-    """The kinds of work that the operator has paused, of which nothing is claimed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What looks gone but may only be missing, as in the middle of a restore."""
-
-    users: int = 0
-    names: int = 0
-    """Of repos, whose row is missing."""
-
-    def __bool__(self) -> bool:
-        return bool(self.users or self.names)
 
 
 class Verbs:
@@ -89,15 +54,7 @@ class Verbs:
             p_extra=list(extra),
             p_outage=None if outage is None else private_reason(outage),
         )
-        return read(
-            "watcher_claim",
-            lambda: Claims(
-                claims=tuple(_claim(line) for line in result["claims"]),
-                next_due=None if result["next_due_seconds"] is None else _seconds(result["next_due_seconds"]),
-                name_taken=_name_taken(result.get("name_taken")),
-                paused=tuple(map(str, result.get("paused", ()))),
-            ),
-        )
+        return read("watcher_claim", lambda: claims(result))
 
     async def renew(
         self, progress: Mapping[int, Mapping[str, object]], lease: float
@@ -145,21 +102,29 @@ class Verbs:
         """Record that the repo of this line was found to be ours, before anything of it is deleted."""
         await self._write_back("watcher_settle_repo", attempt, p_line=line)
 
-    async def erase_left(self, attempt: int) -> int:
-        """Return how many of the photos that the attempt erases are still in the bucket."""
-        left = await self._rpc.call("watcher_erase_left", p_attempt=attempt)
+    async def erase_left(self, attempt: int, lines: Sequence[int]) -> int:
+        """Return how many of these photos that the attempt erases are still in the bucket."""
+        left = await self._rpc.call("watcher_erase_left", p_attempt=attempt, p_lines=list(lines))
         return read("watcher_erase_left", lambda: int(left))
 
-    async def erased(self, attempt: int, lines: Sequence[int], *, answered: bool) -> None:
-        """End the attempt; what these lines list is gone."""
-        await self._write_back("watcher_erased", attempt, p_gone=list(lines), p_answered=answered)
+    async def erased(
+        self, attempt: int, lines: Sequence[int], *, answered: bool, foreign: Sequence[int] = ()
+    ) -> None:
+        """End the attempt; what these lines list is gone, or, those of `foreign`, is not ours."""
+        await self._write_back(
+            "watcher_erased", attempt, p_gone=list(lines), p_answered=answered, p_foreign=list(foreign)
+        )
 
-    async def sweep(self, attempt: int) -> Held:
-        """Sweep, and end the attempt; returns what the sweep leaves alone until the operator confirms it."""
+    async def sweep(self, attempt: int) -> tuple[Held, int]:
+        """Sweep, and end the attempt.
+
+        Returns what is left alone until the operator confirms it, and of how many users something could not be erased.
+        """
         answer = await self._rpc.object("watcher_sweep", p_attempt=attempt)
         if answer.get("result") == "lost":
             raise _lost(attempt)
-        return read("watcher_sweep", lambda: Held(answer["held_users"] or 0, answer["held_names"] or 0))
+        held = ("held_users", "held_names", "held_uploads")
+        return read("watcher_sweep", lambda: (Held(*(answer[name] or 0 for name in held)), answer["failed"]))
 
     async def fail(
         self, attempt: int, code: str, message: str, *, answered: bool, image: int | None = None
@@ -199,7 +164,7 @@ class Verbs:
         await self._rpc.call("watcher_give_back", p_attempts=list(attempts))
 
     async def newest_repos(self, namespace: str, *, other_than: str) -> list[str]:
-        """Return the repos of the two rows published last in a namespace, without that row."""
+        """Return two of the repos published last in a namespace, without that row's: of two other users, if there are."""
         names = await self._rpc.call("watcher_newest_repos", p_namespace=namespace, p_other_than=other_than)
         return read("watcher_newest_repos", lambda: [str(name) for name in names])
 
@@ -262,7 +227,7 @@ class Verbs:
             result = await self._rpc.call("watcher_version")
         except NoFunction as error:
             raise Misconfigured(
-                "The database lacks the watcher's tables and functions: run `watcher migrate` (or push the files "
+                "The database lacks Watcher's tables and functions: run `watcher migrate` (or push the files "
                 "that `watcher migrate --into supabase/migrations` writes).",
                 passes_within=_SCHEMA_LOADED,
             ) from error
@@ -275,7 +240,7 @@ class Verbs:
         if schema > SCHEMA and lowest > _version(__version__):
             raise Misconfigured(
                 f"The database's schema {schema} needs watcher {serves} or later, and this is {__version__}: "
-                "upgrade the watcher."
+                "upgrade Watcher."
             )
         return schema
 
@@ -297,32 +262,5 @@ def _lost(attempt: int) -> LeaseLost:
     return LeaseLost(f"Attempt {attempt} no longer holds its row.")
 
 
-def _name_taken(answer: Mapping[str, Any] | None) -> NameTaken | None:
-    return (
-        None if answer is None else NameTaken(storable(str(answer["machine"])), _seconds(answer["seconds"]))
-    )
-
-
-def _seconds(number: Any) -> float:
-    """Return a duration; raises ValueError unless it is finite."""
-    seconds = float(number)
-    if not math.isfinite(seconds):
-        raise ValueError(number)
-    return seconds
-
-
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
-
-
-def _claim(line: dict[str, Any]) -> Claim:
-    return Claim(
-        attempt=int(line["attempt"]),
-        kind=str(line["kind"]),
-        identity_id=str(line["identity_id"]),
-        details=dict(line["details"].items()),
-        look_only=bool(line["look_only"]),
-        exhausted=line["exhausted"],
-        never_tried=bool(line["never_tried"]),
-        age=_seconds(line["age_seconds"]),
-    )

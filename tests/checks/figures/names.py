@@ -75,7 +75,7 @@ def _on_two_hosts(here: Scene) -> Numbers:
             if finding["check"] == "instance" and finding["state"] == "error"
         ]
         code = watcher.wait()
-        told = "Another machine (elsewhere)" in watcher.text
+        told = "Another host (elsewhere)" in watcher.text
     return {
         "exit_code": code, "told": told, "doctor": bool(named), "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
@@ -88,7 +88,7 @@ def _replaced(here: Scene) -> Numbers:
     [row] = here.insert()
     began = time.monotonic()
     with Watcher(here.stage, name) as watcher:
-        told = "Another machine (elsewhere)" in watcher.wait_for("name_taken")["reason"]
+        told = "Another host (elsewhere)" in watcher.wait_for("name_taken")["reason"]
         here.all_become([row], "published", within=90)
         seconds = time.monotonic() - began
         watcher.stop()

@@ -1,17 +1,18 @@
 """Checks the erasures: none is open for long, each can be reached, and what is deleted is not kept anyway."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from watcher.errors import Misconfigured, WatcherError
 from watcher.hub.repos import Hub
 from watcher.operator.doctor.finding import Finding, unanswered
-from watcher.operator.erasing_screens import held
-from watcher.operator.format import count, duration
+from watcher.operator.erasing_screens import failed, held, overdue
+from watcher.operator.format import count
 from watcher.operator.queries import Queries
 from watcher.settings.settings import Settings
 
 LATE = 86400.0
-"""Seconds after which an open erasure is a problem."""
+"""Seconds for which something may be due to be erased before that is a problem."""
 _SLOW = 600.0
 _UNVERSIONED = {None, "", "disabled", "off", "none", "unversioned"}
 
@@ -24,9 +25,12 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
         yield unanswered("erasures", "watcher_erasures", error)
         return
     summary, kept = answer["summary"], answer["settings"]
-    yield _open(summary["open"], summary["oldest_seconds"], answer["open"])
+    yield _open(summary, answer["open"])
     if sentence := held(summary):
         yield Finding("erasures", "error", sentence, "watcher erasures --confirm")
+    if sentence := failed(summary):
+        remedy = "Have what refers to it go with it, as with `on delete cascade`; the sweep tries again."
+        yield Finding("erasures", "error", sentence, remedy)
     async for finding in _namespaces(settings, answer["namespaces"]):
         yield finding
     if str(answer["versioning"] or "").lower() not in _UNVERSIONED:
@@ -42,18 +46,19 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
             "erasures",
             "warning",
             f"Accounts are deleted, but their {' and '.join(off)} are kept.",
-            " and ".join(f"watcher limits erase_{what} default" for what in off),
+            f"{' and '.join(f'watcher limits erase_{what} default' for what in off)}: erases also what was kept so far.",
         )
 
 
-def _open(number: int, oldest: float | None, shown: list[dict[str, object]]) -> Finding:
-    if not number or oldest is None:
+def _open(summary: Mapping[str, Any], shown: list[dict[str, object]]) -> Finding:
+    if not summary["open"]:
         return Finding("erasures", "ok", "No erasure is open.")
-    sentence = f"{count(number, 'erasure')} open, the oldest for {duration(oldest)}"
+    sentence = f"{count(summary['open'], 'erasure')} open, {overdue(summary)}"
     reason = str(shown[0]["last_reason"] or "") if shown else ""
-    if oldest < _SLOW:
+    late = summary["overdue_seconds"]
+    if late < _SLOW:
         return Finding("erasures", "ok", f"{sentence}.")
-    state = "error" if oldest > LATE else "warning"
+    state = "error" if late > LATE else "warning"
     because = f": {reason}" if reason else "."
     return Finding("erasures", state, f"{sentence}{because}", "watcher erasures")  # type: ignore[arg-type]
 

@@ -16,6 +16,8 @@ from watcher.settings.settings import Settings
 
 _IMAGES = 40
 """The maximum per row; a slot needs room for all of them."""
+_MORE = 1
+"""Rows that are published beside those in the slots: of a user who has none running."""
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
@@ -59,14 +61,14 @@ def _is_folder(place: Path) -> bool:
 
 
 def _room(settings: Settings, existing: Path) -> Finding:
-    free, needed = disk_usage(existing).free, settings.slots * _IMAGES * MAX_BYTES
+    free, needed = disk_usage(existing).free, (settings.slots + _MORE) * _IMAGES * MAX_BYTES
     if free >= needed:
         return Finding(
             "spool", "ok", f"The spool folder {settings.spool} is writable, with {_gib(free)} free."
         )
     sentence = (
-        f"The spool folder {settings.spool} has {_gib(free)} free, and {count(settings.slots, 'slot')} need up to "
-        f"{_gib(needed)}."
+        f"The spool folder {settings.spool} has {_gib(free)} free, and {count(settings.slots, 'slot')} and one more row "
+        f"need up to {_gib(needed)}."
     )
     state: State = "error" if free < MAX_BYTES else "warning"
     return Finding(

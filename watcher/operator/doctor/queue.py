@@ -33,7 +33,7 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
     known = status["instances"].get(settings.instance)
     if known is not None and known["machine"] != machine():
         sentence = (
-            f"A daemon runs as {settings.instance} on another machine ({known['machine']}), and was heard "
+            f"A daemon runs as {settings.instance} on another host ({known['machine']}), and was heard "
             f"{ago(known['heard_seconds_ago'])}: one that starts here waits for it to be gone."
         )
         yield Finding("instance", "error", sentence, "Set WATCHER_INSTANCE to another name for one of them.")

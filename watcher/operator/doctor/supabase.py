@@ -139,7 +139,7 @@ async def _schema(verbs: Verbs) -> tuple[Finding, bool]:
     try:
         version = await verbs.check_version()
     except Misconfigured as error:
-        upgrade = "upgrade the watcher" in str(error)
+        upgrade = "upgrade Watcher" in str(error)
         remedy = "Upgrade Watcher, then: watcher doctor" if upgrade else REPAIR
         return Finding("schema", "error", str(error), remedy), False
     except WatcherError as error:

@@ -87,7 +87,7 @@ class Confirmations:
     async def send(
         self, kind: str, user: User, issuer: str, redirect: str | None, challenge: Challenge | None
     ) -> None:
-        """Mail a link and a code of this kind (`signup`, `recovery`) to a user; the ones before end."""
+        """Mail a link and a code of this kind (`signup`, `recovery`) to a user; earlier ones become invalid."""
         columns, code = _KINDS[kind], f"{secrets.randbelow(1_000_000):06}"
         token = (_PKCE if challenge else "") + _hash(user["email"], code)
         statement = sql.SQL("update auth.users set {} = %s, {} = now() where id = %s").format(

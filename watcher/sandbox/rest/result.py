@@ -1,4 +1,4 @@
-"""What a statement returns, and the status and the range of rows that follow from it."""
+"""Runs statements; says what each returns, and the status and the range of rows that follow from it."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ def content_range_of(query: Query, result: Result) -> str:
 
 
 def read_status(query: Query, result: Result) -> int:
-    """Return the status of a read: 206 if there are more rows; raises RestError for an offset behind the last."""
+    """Return the status of a read: 206 if there are more rows; raises RestError for an offset beyond the last."""
     if result.total is None:
         return 200
     if query.offset > result.total:
