@@ -440,9 +440,9 @@ begin
   end
   $function$;
 
-  -- The things of p_gone were seen to be gone, or, those of p_foreign, not to be ours: the attempt is done. A repo that is to be looked at once
-  -- more keeps its line and its name until then; a photo keeps its line while it is in the bucket, and the attempt counts as
-  -- deferred. When nothing is left, a receipt stays. Returns 'done' or 'lost', as every write-back does.
+  -- The things of p_gone were seen to be gone, or, those of p_foreign, not to be ours: the attempt is done. A repo that is to
+  -- be looked at once more keeps its line and its name until then; a photo keeps its line while it is in the bucket, and the
+  -- attempt counts as deferred. When nothing is left, a receipt stays. Returns 'done' or 'lost', as every write-back does.
   create function public.watcher_erased(
     p_attempt bigint, p_gone bigint[], p_answered boolean default false, p_foreign bigint[] default '{}'
   ) returns text
@@ -486,7 +486,9 @@ begin
     update watcher.erasures e set
       repos = e.repos + counts.repos, photos = e.photos + counts.photos
     from (
-      select count(*) filter (where what = 'repo' and id <> all (p_foreign)) as repos, count(*) filter (where what = 'photo') as photos from gone
+      select count(*) filter (where what = 'repo' and id <> all (p_foreign)) as repos,
+        count(*) filter (where what = 'photo') as photos
+      from gone
     ) counts
     where e.identity_id = mine.identity_id;
 

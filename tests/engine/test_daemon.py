@@ -421,9 +421,8 @@ async def test_an_outage_ends_although_the_repos_that_are_asked_about_are_disabl
 ) -> None:
     monkeypatch.setattr(outages, "PAUSE_LONGEST", 0.2)
     async with running():
-        for _ in range(2):
-            row = await asyncio.to_thread(scene.insert)
-            await until(lambda: scene.database.status(row) == "published")  # noqa: B023
+        rows = [await asyncio.to_thread(scene.insert) for _ in range(2)]
+        await until(lambda: {scene.database.status(row) for row in rows} == {"published"})
     said.clear()
     for repo in [*scene.repos(), "sandbox/identity-zed-"]:
         scene.sandbox.faults.add(

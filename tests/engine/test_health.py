@@ -61,7 +61,8 @@ async def test_it_is_ready_while_supabase_has_answered_lately_and_nothing_is_awa
     outages.mark_reachable()
     outages.begin_refusal("The Hub refused the token.")
     assert health.why_not_ready() == "The Hub refused the token."
-    outages.end_refusal()
+    [refusal] = outages.of("publish")
+    assert outages.end_refusal(refusal)
     assert health.why_not_ready() is None
     health.stopping(5)
     assert health.why_not_ready() == "The daemon is stopping."

@@ -139,7 +139,8 @@ async def test_one_lost_row_does_not_cost_the_others_their_lease(
             async with held(leases, verbs) as lease:
                 await both.wait()
                 await deleted.wait()
-                await renewed(lease)
+                for _ in range(2):  # the first may have been answered before the deletion
+                    await renewed(lease)
         except LeaseLost:
             return False
         return True

@@ -25,6 +25,14 @@ def vanish(database: Database, *users: UUID) -> None:
     database.overwrite("delete from auth.users where id = any (%s)", [list(users)])
 
 
+def uploaders(database: Database, count: int) -> list[UUID]:
+    """Sign up so many users, each with one photo."""
+    users = [database.user() for _ in range(count)]
+    for user in users:
+        database.upload(user, 1)
+    return users
+
+
 def test_a_soft_deleted_user_is_gone_with_the_next_sweep(database: Database) -> None:
     user, other = database.user(), database.user()
     identity, name = published(database, user)
@@ -98,9 +106,7 @@ def test_much_that_looks_gone_at_once_is_left_alone_until_it_is_confirmed(
 
 
 def test_what_is_confirmed_is_not_more_than_was_shown(database: Database) -> None:
-    users = [database.user() for _ in range(6)]
-    for user in users:
-        database.upload(user, 1)
+    users = uploaders(database, 6)
     vanish(database, *users[:3])
     worker = Worker(database)
     assert worker.sweep()["held_users"] == 3
@@ -111,9 +117,7 @@ def test_what_is_confirmed_is_not_more_than_was_shown(database: Database) -> Non
 
 
 def test_accounts_that_come_back_are_held_no_more(database: Database) -> None:
-    users = [database.user() for _ in range(5)]
-    for user in users:
-        database.upload(user, 1)
+    users = uploaders(database, 5)
     vanish(database, *users)
     worker = Worker(database)
     assert worker.sweep()["held_users"] == 5
@@ -328,9 +332,7 @@ def test_what_soft_deleted_users_have_is_found_by_the_index(database: Database) 
 
 
 def test_all_that_was_confirmed_is_erased_in_batches_and_no_more(database: Database) -> None:
-    users = [database.user() for _ in range(60)]
-    for user in users:
-        database.upload(user, 1)
+    users = uploaders(database, 60)
     vanish(database, *users)
     worker = Worker(database)
     assert worker.sweep()["held_users"] == 60
@@ -338,9 +340,7 @@ def test_all_that_was_confirmed_is_erased_in_batches_and_no_more(database: Datab
     for listed in (50, 60):
         assert worker.sweep() == NOTHING_HELD
         assert len(photos_listed(database)) == listed
-    again = [database.user() for _ in range(2)]
-    for user in again:
-        database.upload(user, 1)
+    again = uploaders(database, 2)
     vanish(database, *again)
     assert worker.sweep()["held_users"] == 2, "What was confirmed is used up."
 

@@ -145,10 +145,15 @@ def test_05_files_are_copied_in_a_commit(api: HfApi) -> None:
     assert (refused.status_code, "pointed to a file that does not exist" in refused.text) == (400, True)
 
 
-def test_06_a_path_with_a_backslash_and_a_file_that_is_a_folder_are_refused(api: HfApi) -> None:
-    with pytest.raises(HfHubHTTPError) as backslash:
+def test_06_a_path_out_of_the_repo_and_a_file_that_is_a_folder_are_refused(api: HfApi) -> None:
+    with pytest.raises(HfHubHTTPError) as outside:
         commit(api, CommitOperationAdd("..\\ddd", b"x"))
-    assert backslash.value.response.status_code == 422
+    assert outside.value.response.status_code == 422
+    odd = "folder/..\\..\\..\\file"  # accepted: it is the client that refuses to write to such a path
+    commit(api, CommitOperationAdd(odd, b"x"))
+    assert odd in api.list_repo_files("alice/Probe")
+    with pytest.raises(ValueError, match="Invalid filename"):
+        api.hf_hub_download("alice/Probe", odd)
     commit(api, CommitOperationAdd("d/x.txt", b"x"))
     before = api.model_info("alice/Probe").sha
     for clash in ("d", "d/x.txt/y"):
@@ -156,6 +161,13 @@ def test_06_a_path_with_a_backslash_and_a_file_that_is_a_folder_are_refused(api:
             commit(api, CommitOperationAdd(clash, b"x"))
         assert refused.value.response.status_code == 400
     assert api.model_info("alice/Probe").sha == before
+
+
+def test_a_pull_request_is_not_imitated_also_of_who_may_only_read(api: HfApi, site: Site) -> None:
+    site.api("hf_bob").create_repo("bob/open", private=False)
+    for repo in ("alice/Probe", "bob/open"):
+        with pytest.raises(HfHubHTTPError, match="The sandbox does not imitate pull requests"):
+            commit(api, CommitOperationAdd("a.txt", b"a"), repo=repo, create_pr=True)
 
 
 def test_07_a_setting_that_is_not_imitated_is_refused_and_changes_nothing(api: HfApi) -> None:
@@ -222,6 +234,8 @@ def test_10_and_11_changed_rows_are_sorted_and_nulls_are_left_out(project: Proje
     assert changed.json() == [{"id": 2}, {"id": 1}]
     stripped = {"accept": "application/vnd.pgrst.array+json;nulls=stripped"}
     answer = rest.get("/channels?order=id", headers=stripped)
+    one = {"accept": "application/vnd.pgrst.object+json;nulls=stripped"}
+    assert rest.get("/channels?id=eq.3", headers=one).json() == {"id": 3}
     assert answer.json() == [
         {"id": 1, "slug": "public", "data": {}},
         {"id": 2, "slug": "random", "data": {}},

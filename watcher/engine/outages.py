@@ -119,16 +119,14 @@ class Outages:
         if refusal.until <= now:
             refusal.pause = min(refusal.pause * 2, PAUSE_LONGEST)
             # Jitter: many daemons see the same outage, and must not all probe at the same moment.
-            refusal.until = now + refusal.pause * random.uniform(0.75, 1)  # noqa: S311
+            refusal.until = now + refusal.pause * random.uniform(0.75, 1)  # noqa: S311  (not a secret)
 
-    def end_refusal(self, refusal: Refusal | None = None) -> bool:
-        """End a refusal, or that of every kind of work; returns whether it was in effect."""
-        kind = refusal.kind if refusal else None
-        ended = self._refused.get(kind)
-        if ended is None or refusal not in {ended, None}:
+    def end_refusal(self, refusal: Refusal) -> bool:
+        """End a refusal; returns whether it was still in effect."""
+        if self._refused.get(refusal.kind) is not refusal:
             return False
-        del self._refused[kind]
-        log.info("outage_over", seconds=round(_now() - ended.since, 1))
+        del self._refused[refusal.kind]
+        log.info("outage_over", seconds=round(_now() - refusal.since, 1))
         return True
 
     def mark_unreachable(self, reason: str) -> None:

@@ -30,9 +30,6 @@ class Caller:
         return cls(role, {**claims, "role": role})
 
 
-SERVICE = Caller.of({"role": "service_role"})
-
-
 @dataclass(frozen=True)
 class Keys:
     """The keys of a project, all derived from its JWT secret."""

@@ -158,8 +158,8 @@ def _read(hub: State, repo: Repo, draft: _Draft, line: bytes) -> None:
 
 def _path(path: object) -> str:
     parts = path.split("/") if isinstance(path, str) else [""]
-    if isinstance(path, str) and "\\" in path:
-        raise HubError(422, f"Invalid path, it has a backslash: {path}")
+    if parts[0].startswith("..\\"):  # further inside a path, a backslash is a character as any other
+        raise HubError(422, f"Invalid path: {path}")
     if not all(parts) or {".", "..", ".git"} & set(parts):
         raise bad_request(f"Invalid path: {path}")
     return "/".join(parts)

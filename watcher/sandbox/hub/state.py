@@ -45,6 +45,8 @@ def writable(request: Request, refusal: str = NO_WRITE) -> tuple[User, Repo]:
     user, repo = _find(request)
     if user is None:
         raise HubError(401, "Invalid username or password.")
+    if request.query_params.get("create_pr"):  # there, whoever can read a repo can open one
+        raise HubError(STATUS, Absent.HUB_PULL_REQUESTS.sentence)
     if not user.may_write(repo.namespace):
         raise HubError(403, refusal)
     return user, repo
@@ -70,9 +72,7 @@ def commit_of(request: Request, repo: Repo) -> Commit:
 
 
 def only_main(request: Request) -> None:
-    """Refuse other branches and pull requests."""
-    if request.query_params.get("create_pr"):
-        raise HubError(STATUS, Absent.HUB_PULL_REQUESTS.sentence)
+    """Refuse other branches."""
     if request.path_params["revision"] not in {"main", "refs/heads/main"}:
         raise revision_not_found(request.path_params["revision"])
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from watcher.sandbox.absent import Absent
 from watcher.sandbox.rest.errors import absent, out_of_range, unparsable
 
-_RESERVED = {"select", "order", "limit", "offset", "columns", "on_conflict", "and", "or", "not.and", "not.or"}
 OPERATORS = {
     "eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "like": "like", "ilike": "ilike",
     "match": "~", "imatch": "~*", "isdistinct": "is distinct from", "cs": "@>", "cd": "<@", "ov": "&&",
