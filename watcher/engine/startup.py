@@ -42,7 +42,8 @@ async def reach_services(
             outages.mark_unreachable(str(error))
         else:
             outages.mark_reachable()
-            outages.end_refusal()
+            for refusal in outages.refusals:
+                outages.end_refusal(refusal)
             return
         health.heartbeat()
         await sleep(pause)
