@@ -19,7 +19,9 @@ from watcher.engine.retry import Retry
 from watcher.engine.work import Work
 from watcher.erasing.eraser import Eraser
 from watcher.erasing.sweeper import Sweeper
+from watcher.hub.jobs import Jobs
 from watcher.hub.repos import Hub
+from watcher.hub.weights import Weights
 from watcher.operator.queries import Queries
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
@@ -33,7 +35,11 @@ from watcher.settings.settings import Settings, environment, notices
 from watcher.supabase import storage
 from watcher.supabase.client import TIMEOUT, UNLIMITED, supabase_client
 from watcher.supabase.rpc import Rpc
+from watcher.supabase.training_verbs import TrainingVerbs
 from watcher.supabase.verbs import Verbs
+from watcher.training.follower import Follower
+from watcher.training.recipe import project_digest
+from watcher.training.trainer import Trainer
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +48,8 @@ log = structlog.get_logger(__name__)
 _SWITCH_INTERVAL = 0.0005
 # Erasures at the same time, beside the rows that are being published.
 _ERASE_SLOTS = 2
+# Trainings that are started or looked at at the same time; none of them takes longer than a few requests.
+_TRAIN_SLOTS = 2
 # Batches uploaded at the same time at least: while one requests its upload URLs, another uses the link.
 _UPLOADS = 2
 # Seconds, beyond the poll interval, without a response from Supabase after which the daemon is not ready.
@@ -77,6 +85,7 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
             namespace=settings.hf_namespace,
         )
         stack.callback(hub.close)
+        jobs = Jobs(hub)
         bucket = storage.Storage(image_http, url=settings.supabase_url, key=key)
         photos = Photos(bucket, fetches=settings.fetches, retry=retry, clean=settings.metadata == "clean")
         leases = Leases(verbs, length=settings.lease, renewal=settings.renewal)
@@ -89,8 +98,9 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
                 retry=retry,
                 uploads=FairLimit(max(settings.slots, _UPLOADS)),
             ),
-            "erase": Eraser(verbs=verbs, hub=hub, storage=bucket, retry=retry),
+            "erase": Eraser(verbs=verbs, hub=hub, jobs=jobs, storage=bucket, retry=retry),
             "sweep": Sweeper(verbs),
+            **_training(settings, TrainingVerbs(rpc), hub, jobs, bucket, retry),
         }
         reach = Reach(
             {
@@ -98,7 +108,8 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
                 "storage": Checks(bucket.check),
             }
         )
-        slots = {"publish": settings.slots, "erase": _ERASE_SLOTS, "sweep": 1}
+        sizes = {"publish": settings.slots, "erase": _ERASE_SLOTS, "sweep": 1, "train": _TRAIN_SLOTS, "follow": 1}
+        slots = {kind: sizes[kind] for kind in works}
         outages = Outages()
         answer_within = settings.poll_alive + _ANSWER_WITHIN
         health = Health(ServiceManager(environment()), outages, answer_within=answer_within)
@@ -136,3 +147,27 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
         with handling_signals(daemon.stop):
             await daemon.run()
             stopped()
+
+
+def _training(
+    settings: Settings,
+    verbs: TrainingVerbs,
+    hub: Hub,
+    jobs: Jobs,
+    bucket: storage.Storage,
+    retry: Retry,
+) -> dict[str, Work]:
+    """Return the kinds of work that training takes; none without the token that its jobs need."""
+    if settings.training_token is None:
+        return {}
+    project = project_digest(settings.supabase_url)
+    trainer = Trainer(
+        verbs=verbs,
+        jobs=jobs,
+        weights=Weights(hub),
+        storage=bucket,
+        retry=retry,
+        project=project,
+        token=settings.training_token.get_secret_value(),
+    )
+    return {"train": trainer, "follow": Follower(verbs=verbs, jobs=jobs, retry=retry, project=project)}

@@ -1,4 +1,6 @@
-"""The kind of work `erase`: what is listed is deleted on the Hub and in the bucket, and seen to be gone.
+"""The kind of work `erase`: what is listed is deleted on the Hub and in the buckets, and seen to be gone.
+
+Jobs are cancelled first: a repo is not deleted while one may commit to it.
 
 The database lists what has to go, and when to look once more; see migrations/20261122100250_erasing.sql.
 """
@@ -13,15 +15,16 @@ from watcher.engine.lease import Lease
 from watcher.engine.retry import Retry
 from watcher.engine.work import Done
 from watcher.errors import Misconfigured, Outage, Permanent, Refused, Transient, WatcherError
+from watcher.hub.jobs import Jobs
 from watcher.hub.repos import Hub, RepoState
 from watcher.identity import Claim
-from watcher.supabase.storage import Storage
+from watcher.supabase.storage import BUCKET, SAMPLES, Storage
 from watcher.supabase.verbs import Verbs
 
 _ENOUGH = 3
 """Repos that could not be erased, after which the rest waits, too: the Hub may be down."""
 Line = Mapping[str, Any]
-"""One thing that has to go: `id`, `what` (repo or photo) and `name`.
+"""One thing that has to go: `id`, `what` (repo, photo, sample or job) and `name`.
 
 Of a repo also `ours`, whether it was found to be ours to delete, and `kept`, whether its row is still there.
 """
@@ -36,49 +39,79 @@ class Eraser:
 
     verbs: Verbs
     hub: Hub
+    jobs: Jobs
     storage: Storage
     retry: Retry
 
     def describe(self, claim: Claim) -> Mapping[str, object]:
-        """Return how many repos and photos are to go."""
-        repos, photos = _sorted(claim)
-        return {"repos": len(repos), "photos": len(photos)}
+        """Return how many repos, photos, samples and jobs are to go."""
+        return {f"{what}s": len(_lines(claim, what)) for what in ("repo", "photo", "sample", "job")}
 
     async def carry(self, claim: Claim, lease: Lease) -> Done:
         """Erase what the claim lists, and look whether it is gone.
 
         Raises at the end why a part of it cannot be: what can be is erased first.
         """
-        repos, photos = _sorted(claim)
+        repos, jobs = _lines(claim, "repo"), _lines(claim, "job")
+        objects = {bucket: _lines(claim, what) for bucket, what in ((BUCKET, "photo"), (SAMPLES, "sample"))}
         problems: list[WatcherError] = []
         foreign: list[int] = []
-        if photos:
+        for bucket, lines in objects.items():
             try:
-                await self._erase_photos(claim, photos, lease)
+                await self._erase_objects(claim, bucket, lines, lease)
             except (Transient, Refused, Outage) as error:
                 problems.append(error)
-        problems += await self._erase_repos(claim, repos, lease, foreign)
+        unended = await self._end_jobs(jobs)
+        problems += unended or await self._erase_repos(claim, repos, lease, foreign)
         if problems:
             raise min(problems, key=_urgency)
-        gone = [line["id"] for line in (*repos, *photos)]
         return Done(
             "erased",
-            {"repos": len(repos) - len(foreign), "photos": len(photos)},
-            partial(self.verbs.erased, claim.attempt, gone, answered=lease.answered, foreign=foreign),
+            {**self.describe(claim), "repos": len(repos) - len(foreign)},
+            partial(self.verbs.erased, claim.attempt, _ids(claim.details["lines"]), answered=lease.answered, foreign=foreign),
         )
 
-    async def _erase_photos(self, claim: Claim, lines: Sequence[Line], lease: Lease) -> None:
+    async def _erase_objects(self, claim: Claim, bucket: str, lines: Sequence[Line], lease: Lease) -> None:
         async def remove() -> None:
             lease.check()
             with lease.step("remove"), lease.mutating():
-                await self.storage.remove([line["name"] for line in lines])
+                await self.storage.remove([line["name"] for line in lines], bucket=bucket)
 
+        if not lines:
+            return
         await self.retry(remove)
         # Storage passes over what it does not find, and what it says is no proof.
-        if left := await self.retry(self.verbs.erase_left, claim.attempt, [line["id"] for line in lines]):
+        if left := await self.retry(self.verbs.erase_left, claim.attempt, _ids(lines)):
             raise Transient(
-                f"Supabase Storage still has {left} of {len(lines)} photos that it was told to delete."
+                f"Supabase Storage still has {left} of {len(lines)} pictures that it was told to delete."
             )
+
+    async def _end_jobs(self, lines: Sequence[Line]) -> list[WatcherError]:
+        """Cancel the jobs of trainings; returns why some of them have to be waited for."""
+        problems: list[WatcherError] = []
+        for line in lines:
+            try:
+                await self._end_job(line)
+            except (Transient, Refused) as error:
+                problems.append(error)
+            except Outage as error:
+                # Of jobs alone: other things can be erased.
+                problems.append(Transient(str(error)))
+        return problems
+
+    async def _end_job(self, line: Line) -> None:
+        namespace, _, label = str(line["name"]).partition("/")
+        if namespace != self.hub.namespace:
+            raise Transient(
+                f"A training's job is to be cancelled in the namespace {namespace}: set HF_NAMESPACE to it, or close the "
+                "erasure with `watcher erasures --close`."
+            )
+        listed = await self.retry(self.jobs.list_jobs, {"training": label})
+        running = [job for job in listed if not job.ended]
+        for job in running:
+            await self.retry(self.jobs.cancel, job.id)
+        if running:
+            raise Transient("The job of a training was told to end, and has not ended yet.")
 
     async def _erase_repos(
         self, claim: Claim, lines: Sequence[Line], lease: Lease, foreign: list[int]
@@ -156,9 +189,10 @@ def _namespace(line: Line) -> str:
     return str(line["name"]).partition("/")[0]
 
 
-def _sorted(claim: Claim) -> tuple[list[Line], list[Line]]:
-    """Return the repos and the photos that are to go."""
-    lines: Sequence[Line] = claim.details["lines"]
-    return [line for line in lines if line["what"] == "repo"], [
-        line for line in lines if line["what"] == "photo"
-    ]
+def _lines(claim: Claim, what: str) -> list[Line]:
+    """Return the things of one sort that are to go."""
+    return [line for line in claim.details["lines"] if line["what"] == what]
+
+
+def _ids(lines: Sequence[Line]) -> list[int]:
+    return [line["id"] for line in lines]

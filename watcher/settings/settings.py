@@ -75,6 +75,11 @@ class Settings(Services):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
         description="The user or organization that owns the repos",
     )
+    training_token: Annotated[Key | None, SettingDoc(default="no trainings")] = Field(
+        None,
+        validation_alias="WATCHER_TRAINING_TOKEN",
+        description="The token that a training's job gets: may read the base model and write to the namespace's repos",
+    )
     instance: Annotated[str, SettingDoc(range="1 to 64 of `A-Za-z0-9._-`", default="the host's name")] = (
         Field(
             default_factory=socket.gethostname,
@@ -189,7 +194,8 @@ class Settings(Services):
     @property
     def secrets(self) -> list[str]:
         """The values that must never be written anywhere."""
-        return [self.supabase_key.get_secret_value(), self.hf_token.get_secret_value()]
+        keys = (self.supabase_key, self.hf_token, self.training_token)
+        return [key.get_secret_value() for key in keys if key is not None]
 
 
 class DatabaseSettings(BaseSettings):

@@ -4,8 +4,10 @@ No lease is held while the job runs: an attempt starts it, or looks at it, and e
 due when its job is no longer listed as running; see `follower`.
 """
 
+import asyncio
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, NoReturn
@@ -16,7 +18,7 @@ from watcher.engine.lease import Lease
 from watcher.engine.retry import Retry
 from watcher.engine.work import Done
 from watcher.errors import Outage, Permanent, Transient, Wait
-from watcher.hub.jobs import Job, Jobs, JobSpec
+from watcher.hub.jobs import Job, Jobs, JobSpec, Machine
 from watcher.hub.weights import Weights
 from watcher.identity import Claim
 from watcher.supabase.storage import Storage
@@ -35,8 +37,18 @@ _QUEUE_LIMIT = 6 * 3600.0
 """Seconds that a job may wait for a machine."""
 _GRACE = 600.0
 """Seconds beyond its time-out that a job may run."""
+_BELIEVED = 600.0
+"""Seconds for which the list of machines and prices is believed."""
 _COMMIT_WITHIN = 60.0
 """Seconds from the end of a job within which its commit is shown."""
+
+
+@dataclass(slots=True)
+class _Machines:
+    """The machines that the Hub has listed last, believed until a loop time."""
+
+    machines: Mapping[str, Machine] = field(default_factory=dict)
+    until: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +65,22 @@ class Trainer:
     retry: Retry
     project: str
     """A digest of the project, by which its jobs are found."""
-    namespace: str
     token: str
     """Of the job."""
+    _listed: _Machines = field(default_factory=_Machines)
 
     def describe(self, claim: Claim) -> Mapping[str, object]:
         """Return the training's label and job, once it has them."""
         training = claim.details["training"] or {}
         return {"training": training.get("label"), "job": training.get("job")}
+
+    async def machines(self) -> Mapping[str, Machine]:
+        """Return the machines that jobs can run on, asked for every ten minutes: what a user asks for costs no request."""
+        now = asyncio.get_running_loop().time()
+        if now > self._listed.until:
+            self._listed.machines = await self.retry(self.jobs.hardware)
+            self._listed.until = now + _BELIEVED
+        return self._listed.machines
 
     async def carry(self, claim: Claim, lease: Lease) -> Done:
         """Start the training, or look how far it is; raises as `Work.carry` does."""
@@ -95,7 +115,7 @@ class _Attempt:
 
     async def _start(self) -> Done:
         started = await self._retry(
-            self._verbs.start, self._claim.attempt, self._trainer.namespace, await self._price()
+            self._verbs.start, self._claim.attempt, self._jobs.namespace, await self._price()
         )
         if started.obstacle == "never":
             raise Permanent("training_refused", "No trainings are offered to you at present.")
@@ -108,9 +128,9 @@ class _Attempt:
         await self._find_job(started.label, None)
 
     async def _price(self) -> Decimal:
-        """Return US dollars a minute."""
+        """Return US dollars a minute, as the Hub last said."""
         flavor = self._details["flavor"]
-        machine = (await self._retry(self._jobs.hardware)).get(flavor)
+        machine = (await self._trainer.machines()).get(flavor)
         if machine is None:
             raise Outage(
                 f"The Hub has no machine {flavor!r} for trainings: choose another one with `watcher training on --flavor`.",
@@ -161,7 +181,7 @@ class _Attempt:
             project=self._trainer.project,
             repo_id=details["model_id"],
             revision=details["commit_sha"],
-            namespace=self._trainer.namespace,
+            namespace=self._jobs.namespace,
             base=details["base"],
             flavor=details["flavor"],
             minutes=details["minutes"],
