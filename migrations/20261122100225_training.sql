@@ -180,7 +180,7 @@ begin
       'base', coalesce(n.base, s.base), 'flavor', coalesce(n.flavor, s.flavor), 'minutes', coalesce(n.minutes, s.minutes),
       'learning_rate', s.learning_rate, 'steps', s.steps, 'prompts', to_jsonb(s.prompts),
       'training', case when n.number is not null then jsonb_build_object(
-        'label', n.label, 'job', n.job, 'stage', n.stage,
+        'label', n.label, 'job', n.job, 'stage', n.stage, 'doubled', n.doubled,
         'age_seconds', extract(epoch from now() - n.started_at),
         'intent_age_seconds', extract(epoch from now() - n.intent_at),
         'running_seconds', extract(epoch from now() - n.running_since),
@@ -509,7 +509,7 @@ begin
         and not exists (select from public.trained_identities t
           where t.id = watcher.folder_user(split_part(o.name, '/', 2)) and t.user_id::text = split_part(o.name, '/', 1))
         and not exists (select from watcher.erase_lines l where l.object_id = o.id)
-      group by owner limit 20
+      group by 1 limit 20
     loop
       erasure := gen_random_uuid();
       perform watcher.open_erasure(erasure, 'folder', late.owner);
