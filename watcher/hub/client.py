@@ -3,6 +3,7 @@
 The library is made for scripts: it sleeps and retries by itself. This client turns that off for a daemon.
 """
 
+import re
 import time
 from typing import Any
 
@@ -16,6 +17,11 @@ from watcher.process.metrics import BYTES
 
 # The Hub itself ends a request after 60 to 120 s.
 _TIMEOUT = httpx2.Timeout(connect=10, read=130, write=60, pool=None)
+# With a pause for the rate limit a minute in all: only so much later, a job is looked for that this request may have made.
+_RUN_JOB = httpx2.Timeout(connect=10, read=30, write=10, pool=None)
+# A log does not end while its job runs: it is read until nothing comes.
+_LOG = httpx2.Timeout(connect=10, read=5, write=10, pool=None)
+_JOBS = re.compile(r"/api/jobs/[^/]+(?P<log>/[^/]+/logs)?")
 # A request that waits for a connection, for which httpx2 has a limit of 100, is sent long after its lease was checked.
 # Uploads are limited by the settings: 32 slots, each with 2 batches of 5 images.
 _UNLIMITED = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
@@ -30,7 +36,7 @@ class Client(httpx2.Client):
     - It sleeps after a 429, five times for up to five minutes, and cannot be cancelled: a 429 is raised at once.
     - create_repo retries without a pause while another creation is in progress: that response is raised at once.
     - It retries after a 5xx, for up to 23 s in each of our own tries: a 5xx is raised at once.
-    - repo_info turns the time-out off unless it is given one: every request has the client's time-out.
+    - repo_info turns the time-out off unless it is given one: every request has the time-out of its kind.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -48,7 +54,7 @@ class Client(httpx2.Client):
         at_hub = request.url.host == self._hub
         if at_hub and (pause := self.rate_limit.pause()):
             time.sleep(pause)
-        request.extensions["timeout"] = self.timeout.as_dict()
+        request.extensions["timeout"] = _timeout_of(request).as_dict()
         response = super().send(request, **options)
         if at_hub:
             self.rate_limit.update(response.headers)
@@ -66,6 +72,13 @@ class Client(httpx2.Client):
     def close_for_good(self) -> None:
         """Close all connections, also those that a thread waits on."""
         super().close()
+
+
+def _timeout_of(request: httpx2.Request) -> httpx2.Timeout:
+    path = _JOBS.fullmatch(request.url.path)
+    if path is not None and path["log"]:
+        return _LOG
+    return _RUN_JOB if path is not None and request.method == "POST" else _TIMEOUT
 
 
 def _raise_if_transient(response: httpx2.Response, *, at_hub: bool) -> None:

@@ -95,6 +95,10 @@ class Hub:
         """Return the URL of the repo's page."""
         return f"{self._endpoint}/{repo_id}"
 
+    def api(self, token: str) -> HfApi:
+        """Return the library's client for another token; its requests go through this hub's connections."""
+        return HfApi(endpoint=self._endpoint, token=token)
+
     async def check_token(self, namespace: str | None = None) -> None:
         """Check that the token may write to the namespace, or to another one; raises Misconfigured, Outage or Transient."""
         try:

@@ -12,11 +12,12 @@ import socket
 import threading
 import weakref
 from collections.abc import Coroutine, Mapping
+from email.utils import formatdate
 from typing import Any, TypeVar, cast
 
 import uvicorn
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -135,6 +136,7 @@ class _Site:
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                date_header=False,  # uvicorn's is up to a second old; the Hub's client compares it with its logs' times
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=UVICORN_GRACE,
             )
@@ -201,8 +203,17 @@ class _Site:
                 transport.abort()
 
         scope.setdefault("extensions", {}).update({CONNECTION: transport, DROP: drop})
+
+        async def dated_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {
+                    **message,
+                    "headers": [*message["headers"], (b"date", formatdate(usegmt=True).encode())],
+                }
+            await send(message)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, dated_send)
         except ClientDisconnect:
             return  # a client may disconnect at any time: that is no error of the app
         except asyncio.CancelledError:

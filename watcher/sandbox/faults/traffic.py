@@ -28,6 +28,8 @@ _ROUTES = [
         (r"^/api/(models|datasets)/[^/]+/[^/]+/([^/]+)/.*", r"/api/\1/{repo}/\2/{revision}"),
         (r"^/api/(models|datasets)/[^/]+/[^/]+/([^/]+)$", r"/api/\1/{repo}/\2"),
         (r"^/api/(models|datasets)/[^/]+/[^/]+$", r"/api/\1/{repo}"),
+        (r"^/api/jobs/(?!hardware$)[^/]+$", "/api/jobs/{namespace}"),
+        (r"^/api/jobs/[^/]+/[^/]+(/[a-z]+)?$", r"/api/jobs/{namespace}/{job}\1"),
         (r"^/.*\.git/info/lfs/objects/(batch|verify)$", r"/{repo}.git/info/lfs/objects/\1"),
         (r"^/_lfs/(put|get)/.*", r"/_lfs/\1/{oid}"),
         (r"^/.*/resolve/.*", "/{repo}/resolve/{revision}/{path}"),

@@ -35,6 +35,17 @@ class User:
             return False
         return namespace == self.name or self.orgs.get(namespace, "read") != "read"
 
+    def may_run_jobs(self, namespace: str) -> bool:
+        """Return whether jobs in the namespace may be run and cancelled."""
+        if self.role == "read" or (self.role == "fineGrained" and "job.write" not in self.permissions):
+            return False
+        return namespace == self.name or self.orgs.get(namespace, "read") != "read"
+
+    def may_see_jobs(self, namespace: str) -> bool:
+        """Return whether jobs in the namespace, with their environment and logs, are visible."""
+        scoped = self.role != "fineGrained" or "job.write" in self.permissions
+        return scoped and (namespace == self.name or namespace in self.orgs)
+
 
 class Access:
     """The valid tokens; safe from any thread."""
@@ -44,6 +55,7 @@ class Access:
         self._lock = threading.Lock()
         self._users = dict(users)
         self._restricted: dict[str, User | None] = {}
+        self._gated: set[str] = set()
 
     def add(self, token: str, user: User) -> None:
         """Accept one more token, of a user who may have others."""
@@ -61,6 +73,16 @@ class Access:
         with self._lock:
             self._restricted[token] = replace(self._known(token), role="read")
 
+    def gate(self, repo: str) -> None:
+        """Close the files of a repo to everybody but its owner, who has not accepted its conditions."""
+        with self._lock:
+            self._gated.add(repo.lower())
+
+    def is_gated(self, repo: str) -> bool:
+        """Return whether the files of a repo are closed."""
+        with self._lock:
+            return repo.lower() in self._gated
+
     def restore(self, token: str) -> None:
         """Restore a revoked or read-only token; LookupError for an unknown one."""
         with self._lock:
@@ -68,14 +90,20 @@ class Access:
             self._restricted.pop(token, None)
 
     def reset(self) -> None:
-        """Restore all tokens."""
+        """Restore all tokens, and open all repos."""
         with self._lock:
             self._restricted.clear()
+            self._gated.clear()
 
     @property
     def owner(self) -> User:
         """The user of the first token, as whom the pages for a browser are shown."""
         return next(iter(self._users.values()))
+
+    def is_namespace(self, name: str) -> bool:
+        """Return whether there is a user or an organisation of that name."""
+        with self._lock:
+            return any(name == user.name or name in user.orgs for user in self._users.values())
 
     def user(self, request: Request) -> User | None:
         """Return the caller; None without a token. An invalid token is refused, even where none is needed."""

@@ -51,6 +51,15 @@ def repo_not_found(*, anonymous: bool) -> HubError:
     return HubError(404, "Repository not found", code="RepoNotFound")
 
 
+def gated_repo(name: str) -> HubError:
+    """Return the refusal for a repo whose conditions the caller has not accepted."""
+    sentence = (
+        f"Access to model {name} is restricted and you are not in the authorized list. Visit "
+        f"https://huggingface.co/{name} to ask for access."
+    )
+    return HubError(403, sentence, code="GatedRepo")
+
+
 def revision_not_found(revision: str) -> HubError:
     """Return the refusal for an unknown branch or commit."""
     return HubError(404, f"Invalid rev id: {revision}", code="RevisionNotFound")

@@ -19,7 +19,7 @@ _FEATURES = {
     "/api/repos/(?:move|duplicate)$": Absent.HUB_MOVING,
     "/(?:api/)?(?:spaces|buckets|kernels)(?:/|$)": Absent.HUB_KINDS,
     "/v[12]/(?:chunks|xorbs|xorb-grants|shards|reconstructions)(?:/|$)": Absent.HUB_XET,
-    "/api/(?:scheduled-)?jobs(?:/|$)": Absent.HUB_JOBS,
+    "/api/scheduled-jobs(?:/|$)": Absent.HUB_SCHEDULED_JOBS,
     "/api/(?:collections|papers|daily_papers|posts|trending)(?:/|$)": Absent.HUB_SOCIAL,
     "/api/(?:users|organizations|settings|notifications|resolve-cache)(?:/|$)": Absent.HUB_ACCOUNTS,
 }

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from watcher.sandbox.absent import STATUS, Absent
 from watcher.sandbox.hub.errors import HubError, bad_request, entry_not_found, json_object
 from watcher.sandbox.hub.paths import REVISION
-from watcher.sandbox.hub.state import State, commit_of, page, readable, state, writable
+from watcher.sandbox.hub.state import State, commit_of, opened, page, state, writable
 from watcher.sandbox.hub.store import Repo
 
 _BATCH_TYPE = "application/vnd.git-lfs+json"
@@ -102,7 +102,7 @@ async def _verify(request: Request) -> Response:
 
 async def _resolve(request: Request) -> Response:
     hub = state(request)
-    repo = readable(request)
+    repo = opened(request)
     commit = commit_of(request, repo)
     file = hub.store.files(repo, commit.oid).get(request.path_params["path"])
     if file is None:

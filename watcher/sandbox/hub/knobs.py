@@ -68,10 +68,10 @@ class Knobs:
         """Add each LFS file of a commit to .gitattributes, even if a pattern matches it already."""
         self._add("edit_attributes", times)
 
-    def exceed(self, action: Literal["create", "commit"], times: int = 1) -> None:
+    def exceed(self, action: Literal["create", "commit", "job"], times: int = 1) -> None:
         """Refuse an action because of its hourly quota: a 429 without RateLimit headers."""
-        if action not in {"create", "commit"}:
-            raise ValueError(f"action must be create or commit, not {action!r}")
+        if action not in {"create", "commit", "job"}:
+            raise ValueError(f"action must be create, commit or job, not {action!r}")
         self._add(action, times)
 
     def hide_new_repo(self, reads: int = 1) -> None:

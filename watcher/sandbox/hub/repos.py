@@ -13,7 +13,7 @@ from watcher.sandbox.hub.access import User, whoami
 from watcher.sandbox.hub.card import metadata, validate
 from watcher.sandbox.hub.errors import HubError, bad_request, json_object
 from watcher.sandbox.hub.git import DEFAULT_ATTRIBUTES, File
-from watcher.sandbox.hub.state import commit_of, find, page, readable, repo_url, state, writable
+from watcher.sandbox.hub.state import commit_of, find, opened, page, readable, repo_url, state, writable
 from watcher.sandbox.hub.store import Commit, Kind, Repo, RepoExistsError
 
 _NAME = re.compile(r"(?!.*(--|\.\.|\.git$))(?![-.])[A-Za-z0-9._-]{1,96}(?<![-.])")
@@ -128,7 +128,7 @@ def _repo_json(request: Request, repo: Repo, commit: Commit, *, blobs: bool = Fa
     if "README.md" in files:
         card = metadata(store.bytes.content(repo.id, files["README.md"]).read_text("utf-8", "replace"))
     tags = card.get("tags", [])
-    shown = {
+    shown: dict[str, Any] = {
         "_id": repo.id,
         "id": repo.name,
         **({"modelId": repo.name} if repo.kind == "models" else {}),
@@ -136,7 +136,7 @@ def _repo_json(request: Request, repo: Repo, commit: Commit, *, blobs: bool = Fa
         "sha": commit.oid,
         "lastModified": commit.date,
         "private": repo.private,
-        "gated": False,
+        "gated": "auto" if state(request).access.is_gated(repo.name) else False,
         "disabled": False,
         "tags": [str(tag) for tag in tags] if isinstance(tags, list) else [],
         "downloads": 0,
@@ -175,7 +175,7 @@ async def _refs(request: Request) -> Response:
 
 
 async def _auth_check(request: Request) -> Response:
-    readable(request)
+    opened(request)
     return JSONResponse({})
 
 

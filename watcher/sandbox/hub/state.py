@@ -9,8 +9,16 @@ from starlette.requests import Request
 
 from watcher.sandbox.absent import STATUS, Absent
 from watcher.sandbox.hub.access import Access, User
-from watcher.sandbox.hub.errors import HubError, bad_request, repo_not_found, revision_not_found
+from watcher.sandbox.hub.bases import base
+from watcher.sandbox.hub.errors import (
+    HubError,
+    bad_request,
+    gated_repo,
+    repo_not_found,
+    revision_not_found,
+)
 from watcher.sandbox.hub.features import not_served
+from watcher.sandbox.hub.jobs import Jobs
 from watcher.sandbox.hub.knobs import Knobs
 from watcher.sandbox.hub.store import Commit, Kind, Repo, Store
 
@@ -24,6 +32,7 @@ class State:
     store: Store
     access: Access
     knobs: Knobs
+    jobs: Jobs
     secret: bytes
     """Signs the URLs of LFS objects."""
     page_size: int
@@ -55,10 +64,18 @@ def writable(request: Request, refusal: str = NO_WRITE) -> tuple[User, Repo]:
 def find(request: Request, user: User | None, kind: Kind, name: str) -> Repo:
     """Return the repo of that name, if it is visible to the user."""
     hub = state(request)
-    repo = hub.store.repo(kind, name)
+    repo = hub.store.repo(kind, name) or base(hub.store, kind, name)
     visible = repo is not None and (not repo.private or (user is not None and user.may_read(repo)))
     if repo is None or not visible or hub.knobs.hidden(repo.id):
         raise repo_not_found(anonymous=user is None)
+    return repo
+
+
+def opened(request: Request) -> Repo:
+    """Return the repo of the path, if its files are open to the caller: a gated repo is visible, and its files are not."""
+    user, repo = _find(request)
+    if state(request).access.is_gated(repo.name) and (user is None or user.name != repo.namespace):
+        raise gated_repo(repo.name)
     return repo
 
 

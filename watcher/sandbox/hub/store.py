@@ -102,6 +102,10 @@ class Store:
             row = self._db.execute("select value from settings where name = 'secret'").fetchone()
         return bytes.fromhex(row[0])
 
+    def now(self) -> str:
+        """Return the time, as the Hub writes it."""
+        return str(self._rows(f"select {_NOW}")[0][0])
+
     # Repos
 
     def create(self, kind: Kind, name: str, author: str, files: dict[str, bytes], *, private: bool) -> Repo:

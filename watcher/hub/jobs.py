@@ -1,0 +1,267 @@
+"""Jobs on the Hub: commands that it runs for us, and that cost money.
+
+A request to run a job is never repeated here: its answer can be lost with the job made, and the Hub has no key that would
+make one job of two requests. Who runs a job lists its labels first, and again after a request whose answer is not known.
+"""
+
+import math
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Final, TypeVar
+
+import httpx2
+from huggingface_hub import JobHardwareInfo, JobInfo, Volume
+from huggingface_hub.errors import HfHubHTTPError
+
+from watcher.errors import Outage, Rejected, Transient
+from watcher.hub.errors import reason_of
+from watcher.hub.repos import Hub
+from watcher.hub.threads import in_thread
+
+T = TypeVar("T")
+
+_ENDED: Final = frozenset({"COMPLETED", "ERROR", "CANCELED", "DELETED"})
+"""Every other stage is one of a job that costs money or will; the Hub has some that its client does not know."""
+_EXIT_CODE = re.compile(r"exit code:? (\d+)")
+_TIMED_OUT = re.compile(r"time(d )?-?out", re.IGNORECASE)
+_MINUTES: Final = {"second": 1 / 60, "minute": 1.0, "hour": 60.0}
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a job does, on which machine, and for how long."""
+
+    image: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    """Whoever may see the job can read it."""
+    secrets: Mapping[str, str] = field(repr=False)
+    """Environment variables that the Hub does not show again."""
+    flavor: str
+    """The kind of machine, one of `Jobs.hardware`."""
+    seconds: int
+    """The time-out, from its start."""
+    labels: Mapping[str, str]
+    """Names and values of at most 100 characters of `[A-Za-z0-9_-]`."""
+    repo_id: str
+    """The model repo that the job finds at `mount_path`, read-only and as of `revision`."""
+    revision: str
+    mount_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the Hub describes it."""
+
+    id: str
+    url: str
+    stage: str
+    message: str
+    """Why it is in that stage, in the Hub's words; often empty."""
+    created_at: datetime
+    labels: Mapping[str, str]
+    flavor: str
+    seconds: int | None
+    """How long it has run, or ran, in seconds: what is paid for. None if it has not started."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will never run again."""
+        return self.stage in _ENDED
+
+    @property
+    def completed(self) -> bool:
+        """Whether its command exited with 0, which does not show that it kept anything."""
+        return self.stage == "COMPLETED"
+
+    @property
+    def exit_code(self) -> int | None:
+        """What its command exited with, if the Hub's message says so; 137 if it was killed, mostly for want of memory."""
+        found = _EXIT_CODE.search(self.message)
+        return int(found[1]) if found else 0 if self.completed else None
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether its time-out ended it."""
+        return self.stage == "ERROR" and _TIMED_OUT.search(self.message) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A kind of machine that jobs run on, and its price."""
+
+    flavor: str
+    title: str
+    micro_usd_per_minute: int
+    """In millionths of a dollar, rounded up."""
+
+
+class Jobs:
+    """The jobs of the Hub's namespace, used with one token.
+
+    Requests run in threads; see `in_thread` about cancellation. They raise Outage, Rejected or Transient.
+    """
+
+    def __init__(self, hub: Hub, *, token: str) -> None:
+        """Sends no request. The namespace is the hub's, known after its `check_token`."""
+        self._hub = hub
+        self._api = hub.api(token)
+
+    async def run_job(self, spec: JobSpec) -> Job:
+        """Run a job, and return it.
+
+        Raises Outage without credit or the right to run jobs, Rejected for a spec that the Hub does not accept: there is no
+        job then. Whatever else it raises, there may be a job all the same, up to a minute later.
+        """
+        return await self._ask(partial(self._run, spec))
+
+    def _run(self, spec: JobSpec) -> Job:
+        volume = Volume(
+            type="model",
+            source=spec.repo_id,
+            revision=spec.revision,
+            mount_path=spec.mount_path,
+            read_only=True,
+        )
+        try:
+            made = self._api.run_job(
+                image=spec.image,
+                command=list(spec.command),
+                env=dict(spec.environment),
+                secrets=dict(spec.secrets),
+                flavor=spec.flavor,
+                timeout=spec.seconds,
+                labels=dict(spec.labels),
+                volumes=[volume],
+                namespace=self._hub.namespace,
+            )
+        except HfHubHTTPError as error:
+            if error.response.status_code in {httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT}:
+                raise _rejected(reason_of(error)) from error
+            raise
+        return _job(made)
+
+    async def list_jobs(self, labels: Mapping[str, str]) -> tuple[Job, ...]:
+        """Return all jobs with these labels, oldest first. A job that was just made may not be among them yet."""
+        return await self._ask(partial(self._list, labels))
+
+    def _list(self, labels: Mapping[str, str]) -> tuple[Job, ...]:
+        found = self._api.list_jobs(labels=dict(labels), namespace=self._hub.namespace)
+        return tuple(sorted(map(_job, found), key=lambda job: (job.created_at, job.id)))
+
+    async def inspect(self, job_id: str) -> Job | None:
+        """Return a job; None if there is none of that id."""
+        return await self._ask(partial(self._inspect, job_id))
+
+    def _inspect(self, job_id: str) -> Job | None:
+        try:
+            return _job(self._api.inspect_job(job_id=job_id, namespace=self._hub.namespace))
+        except HfHubHTTPError as error:
+            if error.response.status_code == httpx2.codes.NOT_FOUND:
+                return None
+            raise
+
+    async def cancel(self, job_id: str) -> None:
+        """Ask for a job's end, which may come later; nothing if it has ended or is gone."""
+        await self._ask(partial(self._cancel, job_id))
+
+    def _cancel(self, job_id: str) -> None:
+        try:
+            self._api.cancel_job(job_id=job_id, namespace=self._hub.namespace)
+        except HfHubHTTPError as error:
+            if error.response.status_code == httpx2.codes.NOT_FOUND:
+                return
+            if error.response.status_code not in {httpx2.codes.BAD_REQUEST, httpx2.codes.CONFLICT}:
+                raise
+            # How the Hub answers for a job that has ended is not documented: its stage is.
+            job = self._inspect(job_id)
+            if job is not None and not job.ended:
+                raise
+
+    async def last_lines(self, job_id: str, lines: int) -> tuple[str, ...]:
+        """Return the last lines that a job printed; none if it is gone. Takes 5 s for a job that runs."""
+        return await self._ask(partial(self._last_lines, job_id, lines))
+
+    def _last_lines(self, job_id: str, lines: int) -> tuple[str, ...]:
+        try:
+            printed = self._api.fetch_job_logs(job_id=job_id, namespace=self._hub.namespace, tail=lines)
+            return tuple(deque(printed, maxlen=lines))
+        except HfHubHTTPError as error:
+            if error.response.status_code == httpx2.codes.NOT_FOUND:
+                return ()
+            raise
+
+    async def hardware(self) -> dict[str, Machine]:
+        """Return the machines that jobs can run on, by flavor; one whose price has an unknown unit is left out."""
+        return await self._ask(lambda: _machines(self._api.list_jobs_hardware()))
+
+    async def _ask(self, operation: Callable[[], T]) -> T:
+        return await in_thread(partial(_understood, operation))
+
+
+def _understood(operation: Callable[[], T]) -> T:
+    """Return what a request to the Jobs API returns; raises Outage if the Hub refuses this token everything there."""
+    try:
+        return operation()
+    except HfHubHTTPError as error:
+        if (outage := _outage(error)) is not None:
+            raise outage from error
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Transient("The Hub's response about jobs is malformed.") from error
+
+
+def _outage(error: HfHubHTTPError) -> Outage | None:
+    """Return the outage that a refusal shows: nothing that it can depend on is one row's."""
+    reason = reason_of(error)
+    match error.response.status_code:
+        case httpx2.codes.UNAUTHORIZED:
+            what = f"The Hub refused the token for jobs: {reason}. Set a valid token that may run jobs."
+        case httpx2.codes.PAYMENT_REQUIRED:
+            what = f"The Hub runs no jobs for this account: {reason}. Add credits to it."
+        case httpx2.codes.FORBIDDEN:
+            what = f"The token may not run jobs: {reason}. Set a token that may run jobs in the namespace."
+        case httpx2.codes.NOT_FOUND:
+            what = f"The Hub knows no jobs of this namespace: {reason}. Check HF_NAMESPACE and the token's rights."
+        case _:
+            return None
+    return Outage(what, of_kind=True)
+
+
+def _rejected(reason: str) -> Rejected:
+    everybody = (
+        f"The Hub has refused the jobs of three identities and accepted none: {reason}. Check the flavor and the base "
+        "model, or upgrade Watcher."
+    )
+    return Rejected("training_refused", f"The Hub refused the job: {reason}", everybody=everybody)
+
+
+def _job(info: JobInfo) -> Job:
+    if info.created_at is None:
+        raise ValueError("a job without a time")
+    return Job(
+        id=info.id,
+        url=info.url,
+        stage=str(info.status.stage),
+        message=info.status.message or "",
+        created_at=info.created_at,
+        labels=dict(info.labels or {}),
+        flavor=str(info.flavor or ""),
+        seconds=info.durations.running_secs if info.durations else None,
+    )
+
+
+def _machines(listed: Iterable[JobHardwareInfo]) -> dict[str, Machine]:
+    return {
+        one.name: Machine(
+            flavor=one.name,
+            title=one.pretty_name,
+            micro_usd_per_minute=math.ceil(one.unit_cost_micro_usd / _MINUTES[one.unit_label]),
+        )
+        for one in listed
+        if one.unit_label in _MINUTES
+    }
