@@ -25,7 +25,7 @@ POST = "^/api/jobs/sandbox$"
 def jobs(scene: Scene, hub: Hub) -> Jobs:
     """Give the jobs of a Hub where none ends by itself."""
     scene.sandbox.hub.jobs.set_timing(running=None)
-    return Jobs(hub, token=scene.sandbox.hub_token)
+    return Jobs(hub)
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ async def test_a_namespace_without_jobs_is_an_outage_of_this_kind_of_work(
     try:
         with pytest.raises(Misconfigured):
             await hub.check_token()
-        jobs = Jobs(hub, token=scene.sandbox.hub_token)
+        jobs = Jobs(hub)
         with pytest.raises(Outage, match=r"knows no jobs of this namespace.*HTTP 404"):
             await jobs.list_jobs(LABELS)
     finally:

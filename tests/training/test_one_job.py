@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from watcher.training import one_job
 from watcher.training.one_job import next_step
 
 SCHEDULES = 20_000
@@ -38,7 +37,7 @@ class Hub:
         return sum(since <= now for since in self.listed_from)
 
 
-def jobs_made(dice: random.Random) -> int:
+def jobs_made(dice: random.Random, settled_after: float) -> int:
     """Play one training until its job is known; returns how many jobs were made."""
     hub, now, intent = Hub(dice), 0.0, 0.0
     first = True
@@ -50,7 +49,9 @@ def jobs_made(dice: random.Random) -> int:
         age = None if first else now - intent
         first = False
         now += dice.uniform(0, 2)
-        match next_step(jobs=0 if age is None else hub.listed(now), intent_age=age):
+        match next_step(
+            jobs=0 if age is None else hub.listed(now), intent_age=age, settled_after=settled_after
+        ):
             case "adopt":
                 return len(hub.made)
             case "request":
@@ -64,23 +65,20 @@ def jobs_made(dice: random.Random) -> int:
         now += dice.uniform(0, 60)
 
 
-def doubled(seed: int) -> int:
+def doubled(seed: int, settled_after: float) -> int:
     dice = random.Random(seed)
-    return sum(jobs_made(dice) > 1 for _ in range(SCHEDULES))
+    return sum(jobs_made(dice, settled_after) > 1 for _ in range(SCHEDULES))
 
 
 def test_no_schedule_makes_two_jobs() -> None:
-    assert doubled(1) == 0
+    assert doubled(1, LANDS_WITHIN + LISTED_WITHIN) == 0
 
 
 @pytest.mark.parametrize(("settled_after", "at_least"), [(0.0, 1000), (30.0, 300), (60.0, 100)])
-def test_believing_too_early_would(
-    monkeypatch: pytest.MonkeyPatch, settled_after: float, at_least: int
-) -> None:
-    monkeypatch.setattr(one_job, "SETTLED_AFTER", settled_after)
-    assert doubled(2) >= at_least
+def test_believing_too_early_would(settled_after: float, at_least: int) -> None:
+    assert doubled(2, settled_after) >= at_least
 
 
 def test_a_list_that_shows_a_job_is_believed_at_once() -> None:
-    assert next_step(jobs=1, intent_age=0.1) == "adopt"
-    assert next_step(jobs=2, intent_age=1e6) == "adopt"
+    assert next_step(jobs=1, intent_age=0.1, settled_after=150) == "adopt"
+    assert next_step(jobs=2, intent_age=1e6, settled_after=150) == "adopt"
