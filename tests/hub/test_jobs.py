@@ -6,19 +6,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.errors import Misconfigured, Outage, Rejected, Transient
+from watcher.hub import client
 from watcher.hub.jobs import Job, Jobs, JobSpec
 from watcher.hub.repos import Hub
-from watcher.sandbox.faults import Answer, Cut, Late, LoseAnswer
+from watcher.sandbox.faults import Answer, Cut, Hang, Late, LoseAnswer
 from watcher.sandbox.hub import User
 
 REPO = "sandbox/identity-ada-1"
 LABELS = {"watcher": "abc", "training": "7"}
 POST = "^/api/jobs/sandbox$"
+RUN_JOB = client._RUN_JOB
 
 
 @pytest.fixture
@@ -211,6 +214,17 @@ async def test_a_job_whose_answer_was_lost_is_asked_for_once_and_found_by_its_la
         await jobs.run_job(spec)
     assert len(await until(lambda: jobs.list_jobs(LABELS))) == 1
     assert len(scene.seen("POST", "/api/jobs/")) == 1
+
+
+async def test_a_request_to_run_a_job_has_a_time_out_of_its_own(
+    scene: Scene, jobs: Jobs, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_RUN_JOB", httpx2.Timeout(0.5))
+    scene.sandbox.faults.add(Hang(), method="POST", path=POST)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(Transient, match="could not be reached"):
+            await jobs.run_job(spec)
+    assert sum(value or 0 for value in RUN_JOB.as_dict().values()) + 10 <= 60, "With a pause before it."
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -54,7 +54,7 @@ class Client(httpx2.Client):
         at_hub = request.url.host == self._hub
         if at_hub and (pause := self.rate_limit.pause()):
             time.sleep(pause)
-        request.extensions["timeout"] = _timeout_of(request).as_dict()
+        request.extensions["timeout"] = (_timeout_of_jobs(request) or self.timeout).as_dict()
         response = super().send(request, **options)
         if at_hub:
             self.rate_limit.update(response.headers)
@@ -74,11 +74,12 @@ class Client(httpx2.Client):
         super().close()
 
 
-def _timeout_of(request: httpx2.Request) -> httpx2.Timeout:
+def _timeout_of_jobs(request: httpx2.Request) -> httpx2.Timeout | None:
+    """Return the time-out of a request to run a job, or for its log; None for any other."""
     path = _JOBS.fullmatch(request.url.path)
-    if path is not None and path["log"]:
-        return _LOG
-    return _RUN_JOB if path is not None and request.method == "POST" else _TIMEOUT
+    if path is None:
+        return None
+    return _LOG if path["log"] else _RUN_JOB if request.method == "POST" else None
 
 
 def _raise_if_transient(response: httpx2.Response, *, at_hub: bool) -> None:
