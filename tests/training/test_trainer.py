@@ -101,6 +101,23 @@ async def test_a_training_gives_a_row_its_weights_and_first_pictures(
     assert 0 <= spent <= 2 * PRICE
 
 
+async def test_a_ready_row_is_trained_again_on_top_of_what_it_has(
+    scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID
+) -> None:
+    scene.database.run("insert into watcher.limits (name, value) values ('trainings_per_day', 2)")
+    rows = []
+    for _training in ("the first", "the second"):
+        await carry(attempts, verbs, "train")
+        await ended(scene)
+        due_now(scene, identity)
+        await carry(attempts, verbs, "train")
+        rows.append(scene.database.row(identity))
+        assert (rows[-1]["status"], rows[-1]["training_error_message"]) == ("ready", None)
+        ask(scene, identity)
+    assert rows[0]["training_commit_sha"] != rows[1]["training_commit_sha"]
+    assert not {*rows[0]["sample_paths"]} & {*rows[1]["sample_paths"]}
+
+
 async def test_nobody_is_named_in_what_the_job_shows(
     scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID
 ) -> None:
