@@ -115,7 +115,7 @@ def test_a_user_may_only_try_a_failed_row_again(database: Database, old: str, ne
         assert database.run(STATUS_ALONE, {"status": new}, role="authenticated", user=user)
         before["updated_at"] = database.row(identity)["updated_at"]
     else:
-        refusal = psycopg.errors.InsufficientPrivilege
+        refusal: type[psycopg.Error] = psycopg.errors.InsufficientPrivilege
         if new in {
             "pending",
             "published",

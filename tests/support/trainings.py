@@ -45,11 +45,12 @@ class Trainer(Worker):
     """A worker that trains."""
 
     def take(self, identity: UUID | None = None, holding: list[int] | None = None) -> int:
-        """Claim a training, that of the row if one is given; the attempt's number."""
+        """Claim a training, that of the row if one is given, and leave the others; the attempt's number."""
         claims = self.claim({"train": 64 if identity else 1}, holding or [])
-        [attempt] = [
-            one["attempt"] for one in claims if identity is None or one["identity_id"] == str(identity)
-        ]
+        others = [one for one in claims if identity is not None and one["identity_id"] != str(identity)]
+        for other in others:
+            self.release(other["attempt"], cause="outage")
+        [attempt] = [one["attempt"] for one in claims if one not in others]
         assert isinstance(attempt, int)
         return attempt
 
