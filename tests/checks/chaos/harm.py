@@ -21,6 +21,7 @@ from watcher.sandbox import Postgres, Sandbox, faults
 from watcher.sandbox.faults import Answer, Delay, Late, Rule
 from watcher.sandbox.faults.passage import Gate, Passage
 from watcher.sandbox.hub.jobs.job import Job, Stage
+from watcher.sandbox.hub.store import Repo
 
 BY_HAND = "Edit .gitattributes by hand"
 
@@ -196,7 +197,7 @@ class Harm:
 
     def refuse_repo(self, *, lasts: float) -> None:
         """Refuse whatever is asked about the newest repo, as the Hub does with one that it has disabled."""
-        for repo in self._sandbox.hub.store.repos("models")[:1]:
+        for repo in self._newest_repo():
             self._service("hub", f"refuses one repo, {repo.name}, for {lasts:.1f} s")
             self._for(lasts, Answer(403, DISABLED), "hub", path=f"/{re.escape(repo.name)}")
 
@@ -248,7 +249,7 @@ class Harm:
     def edit_by_hand(self) -> None:
         """A person adds a commit to the newest repo."""
         store = self._sandbox.hub.store
-        for repo in store.repos("models")[:1]:
+        for repo in self._newest_repo():
             held = store.files(repo, store.head(repo).oid)[".gitattributes"]
             content = store.bytes.content(repo.id, held).read_bytes() + b"*.mine filter=lfs\n"
             file = store.bytes.put_blob(repo.id, ".gitattributes", content)
@@ -425,6 +426,11 @@ class Harm:
               where w.kind = 'sweep' and w.next_at > now() + interval '1 second' for update skip locked)
             """
         )
+
+    def _newest_repo(self) -> list[Repo]:
+        """The newest repo that is not a base model's, if there is one."""
+        own = f"{self._sandbox.hub_user}/"
+        return [repo for repo in self._sandbox.hub.store.repos("models") if repo.name.startswith(own)][:1]
 
     def _add(self, action: Any, place: str, *, times: int | None, skip: int, path: str | None = None) -> Rule:
         service, method, everywhere = PLACES[place]

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+LASTS = 11.0
+"""Seconds of faults in a run."""
 NAMES = ("John", "John", "Zoë", "李雷", "Ada `Countess` Lovelace")
 
 FETCHES = "/object/authenticated/"
@@ -131,7 +133,7 @@ class Schedule:
     """Of each user."""
 
 
-def draw(seed: int, lasts: float = 11.0) -> Schedule:
+def draw(seed: int, lasts: float = LASTS) -> Schedule:
     """Draw the schedule of a seed."""
     rnd = random.Random(seed)
     people = rnd.randint(2, 4)

@@ -178,8 +178,14 @@ class User:
     def _set_train(self, row: int, *, wanted: bool) -> None:
         identity = self._plans[row].id
         change = self._person.table.update({"train": wanted}).eq("id", identity)
-        changed = self._until_done(lambda: change.execute().data)
         word = "asks for" if wanted else "withdraws"
+        try:
+            changed = self._until_done(lambda: change.execute().data)
+        except APIError as error:
+            if error.code != "42501":  # the row has failed: it has to be tried again first
+                raise
+            self._notes.add(self.name, f"{word} a training of {identity}, which is refused")
+            return
         self._notes.add(self.name, f"{word} a training of {identity}: {[one['status'] for one in changed]}")
 
     def _delete_training(self, row: int) -> None:
