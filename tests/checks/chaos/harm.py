@@ -408,15 +408,6 @@ class Harm:
               for update skip locked)
             """
         )
-        # The follower has a training look at its own job once a minute.
-        self._sql(
-            """
-            update watcher.trainings set looked_at = looked_at - interval '1 minute' where number in (
-              select number from watcher.trainings
-              where ended_at is null and looked_at between now() - interval '1 minute' and now() - interval '2 seconds'
-              for update skip locked)
-            """
-        )
 
     def _hurry_sweep(self) -> None:
         self._sql(
