@@ -164,7 +164,7 @@ def draw(seed: int, lasts: float = LASTS) -> Schedule:
 
 def _with_trainings(rnd: random.Random, schedule: Schedule) -> Schedule:
     """Let users ask for trainings, and add what can go wrong with them."""
-    wish = rnd.choice((0.3, 0.6, 0.9))
+    wish = rnd.choice((0.5, 0.8, 1.0))
     rows = [replace(row, train=rnd.random() < wish) for row in schedule.rows]
     families = {family: rnd.choice((0, 1, 1, 2)) * share for family, share in _FAMILIES_OF_TRAININGS.items()}
     families[_lost_job] = 2
@@ -177,8 +177,8 @@ def _with_trainings(rnd: random.Random, schedule: Schedule) -> Schedule:
         rows=tuple(rows),
         acts=tuple(sorted([*schedule.acts, *acts], key=lambda act: act.at)),
         harms=tuple(sorted([*schedule.harms, *harms], key=lambda harm: harm.at)),
-        usd_a_day=rnd.choice((0.45, 0.6, 1.0, 1.5, 5.0)),
-        trainings_a_day=rnd.choice((1, 2, 3, 10)),
+        usd_a_day=rnd.choice((0.45, 0.6, 1.0, 2.0, 5.0, 5.0)),
+        trainings_a_day=rnd.choice((1, 3, 10, 10)),
     )
 
 
