@@ -622,7 +622,8 @@ begin
     for late in
       select owner, array_agg(object) as objects, count(*) over () as owners from (
         select watcher.folder_user(split_part(o.name, '/', 1)) as owner, o.id as object from storage.objects o
-        where o.bucket_id = 'identity-samples' and o.created_at < now() - interval '5 minutes'
+        where o.bucket_id = 'identity-samples'
+          and o.created_at < now() - make_interval(secs => 2.5 * watcher.late_seconds())
           and not exists (select from public.trained_identities t
             where t.id = watcher.folder_user(split_part(o.name, '/', 2)) and t.user_id::text = split_part(o.name, '/', 1))
           and not exists (select from watcher.erase_lines l where l.object_id = o.id)
