@@ -38,6 +38,8 @@ begin
     attempts integer not null default 0,
     -- Closed by the operator although something is left.
     closed_because text,
+    -- The operator was told that it is overdue.
+    told_overdue boolean not null default false,
     constraint receipts_name_nobody check (finished_at is null or owner_id is null)
   );
   create index erasures_open on watcher.erasures (requested_at) where finished_at is null;
@@ -931,6 +933,7 @@ begin
       state.next_scan_at := now() + 100 * (clock_timestamp() - began);
     end if;
     perform watcher.sweep_history();
+    perform watcher.notify_overdue_erasures();
     perform watcher.sweep_trainings(coalesce(state.held_users, state.held_names, state.held_uploads) is null);
     update watcher.sweep set
       held_users = state.held_users, held_names = state.held_names, held_uploads = state.held_uploads,
