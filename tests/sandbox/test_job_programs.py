@@ -1,5 +1,7 @@
 """What jobs of the sandbox's Hub run: the stand-in for the training script, and real commands where that is turned on."""
 
+import base64
+import gzip
 import json
 import struct
 import subprocess
@@ -24,6 +26,9 @@ from watcher.sandbox.hub.jobs.job import Job
 pytestmark = DEPRECATED
 
 REPO, BASE = "alice/identity-ada", "black-forest-labs/FLUX.2-klein-base-4B"
+TEMPLATE = (
+    f"---\nlicense: other\nbase_model: {BASE}\ninstance_prompt: ohwx\ntags:\n- lora\n---\n$name in $repo\n"
+)
 LABELS = {"watcher": "abc", "training": "7"}
 
 
@@ -62,6 +67,7 @@ def train(api: HfApi, revision: str, *, token: str = "hf_alice", **more: str) ->
             "WATCHER_PROMPTS": json.dumps(["a portrait of ohwx", "ohwx in a park"]),
             "WATCHER_STEPS": "20",
             "WATCHER_TRIGGER": "ohwx",
+            "WATCHER_CARD": base64.b64encode(gzip.compress(TEMPLATE.encode())).decode(),
             **more,
         },
         secrets={"HF_TOKEN": token},

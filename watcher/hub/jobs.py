@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 import httpx2
-from huggingface_hub import JobHardwareInfo, JobInfo, Volume
+from huggingface_hub import JobHardwareInfo, JobInfo, JobStage, Volume
 from huggingface_hub.errors import HfHubHTTPError
 
 from watcher.errors import Outage, Rejected, Transient
@@ -101,15 +101,20 @@ class Machine:
 
 
 class Jobs:
-    """The jobs of the Hub's namespace, used with one token.
+    """The jobs of the Hub's namespace, used with the Hub's token.
 
     Requests run in threads; see `in_thread` about cancellation. They raise Outage, Rejected or Transient.
     """
 
-    def __init__(self, hub: Hub, *, token: str) -> None:
-        """Sends no request. The namespace is the hub's, known after its `check_token`."""
+    def __init__(self, hub: Hub) -> None:
+        """Sends no request."""
         self._hub = hub
-        self._api = hub.api(token)
+        self._api = hub.api
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that pays for the jobs: the hub's, known after its `check_token`."""
+        return self._hub.namespace
 
     async def run_job(self, spec: JobSpec) -> Job:
         """Run a job, and return it.
@@ -137,7 +142,7 @@ class Jobs:
                 timeout=spec.seconds,
                 labels=dict(spec.labels),
                 volumes=[volume],
-                namespace=self._hub.namespace,
+                namespace=self.namespace,
             )
         except HfHubHTTPError as error:
             if error.response.status_code in {httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT}:
@@ -149,9 +154,13 @@ class Jobs:
         """Return all jobs with these labels, oldest first. A job that was just made may not be among them yet."""
         return await self._ask(partial(self._list, labels))
 
-    def _list(self, labels: Mapping[str, str]) -> tuple[Job, ...]:
-        found = self._api.list_jobs(labels=dict(labels), namespace=self._hub.namespace)
+    def _list(self, labels: Mapping[str, str], stages: list[JobStage | str] | None = None) -> tuple[Job, ...]:
+        found = self._api.list_jobs(labels=dict(labels), status=stages, namespace=self.namespace)
         return tuple(sorted(map(_job, found), key=lambda job: (job.created_at, job.id)))
+
+    async def list_running(self, labels: Mapping[str, str]) -> tuple[Job, ...]:
+        """Return the jobs with these labels that wait for a machine or run; other stages are left out."""
+        return await self._ask(partial(self._list, labels, [JobStage.SCHEDULING, JobStage.RUNNING]))
 
     async def inspect(self, job_id: str) -> Job | None:
         """Return a job; None if there is none of that id."""
@@ -159,7 +168,7 @@ class Jobs:
 
     def _inspect(self, job_id: str) -> Job | None:
         try:
-            return _job(self._api.inspect_job(job_id=job_id, namespace=self._hub.namespace))
+            return _job(self._api.inspect_job(job_id=job_id, namespace=self.namespace))
         except HfHubHTTPError as error:
             if error.response.status_code == httpx2.codes.NOT_FOUND:
                 return None
@@ -171,7 +180,7 @@ class Jobs:
 
     def _cancel(self, job_id: str) -> None:
         try:
-            self._api.cancel_job(job_id=job_id, namespace=self._hub.namespace)
+            self._api.cancel_job(job_id=job_id, namespace=self.namespace)
         except HfHubHTTPError as error:
             if error.response.status_code == httpx2.codes.NOT_FOUND:
                 return
@@ -188,7 +197,7 @@ class Jobs:
 
     def _last_lines(self, job_id: str, lines: int) -> tuple[str, ...]:
         try:
-            printed = self._api.fetch_job_logs(job_id=job_id, namespace=self._hub.namespace, tail=lines)
+            printed = self._api.fetch_job_logs(job_id=job_id, namespace=self.namespace, tail=lines)
             return tuple(deque(printed, maxlen=lines))
         except HfHubHTTPError as error:
             if error.response.status_code == httpx2.codes.NOT_FOUND:

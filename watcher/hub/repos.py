@@ -83,7 +83,7 @@ class Hub:
         self._client = Client(endpoint)
         self.rate_limit = self._client.rate_limit
         set_client_factory(lambda: self._client)
-        self._api = HfApi(endpoint=endpoint, token=token)
+        self.api = HfApi(endpoint=endpoint, token=token)
 
     @property
     def namespace(self) -> str:
@@ -95,14 +95,10 @@ class Hub:
         """Return the URL of the repo's page."""
         return f"{self._endpoint}/{repo_id}"
 
-    def api(self, token: str) -> HfApi:
-        """Return the library's client for another token; its requests go through this hub's connections."""
-        return HfApi(endpoint=self._endpoint, token=token)
-
     async def check_token(self, namespace: str | None = None) -> None:
         """Check that the token may write to the namespace, or to another one; raises Misconfigured, Outage or Transient."""
         try:
-            who = await in_thread(self._api.whoami)
+            who = await in_thread(self.api.whoami)
         except Refused as refusal:
             raise Outage(refusal.everybody) from refusal
         try:
@@ -124,11 +120,11 @@ class Hub:
     def _look(self, repo_id: str, identity_id: str) -> RepoState:
         try:
             # Newest first.
-            commits = self._api.list_repo_commits(repo_id)
+            commits = self.api.list_repo_commits(repo_id)
             if len(commits) > 1:
                 ours = is_commit_of(identity_id, commits[-2].message)
                 return RepoState("ours", _sha(commits[-2].commit_id)) if ours else RepoState("foreign")
-            info = self._api.repo_info(repo_id)
+            info = self.api.repo_info(repo_id)
         except HfHubHTTPError as error:
             if error.response.status_code == httpx2.codes.NOT_FOUND:
                 return RepoState("absent")
@@ -144,7 +140,7 @@ class Hub:
 
     def _create(self, repo_id: str) -> None:
         try:
-            self._api.create_repo(repo_id, private=True)
+            self.api.create_repo(repo_id, private=True)
         except HfHubHTTPError as error:
             if error.response.status_code == httpx2.codes.CONFLICT:
                 raise NameTaken from error
@@ -153,7 +149,7 @@ class Hub:
     async def upload(self, repo_id: str, operations: Sequence[File]) -> None:
         """Upload the images' content, before the commit that adds them to the repo, which does not read the files."""
         with stage("upload"):
-            await in_thread(partial(self._api.preupload_lfs_files, repo_id, operations))
+            await in_thread(partial(self.api.preupload_lfs_files, repo_id, operations))
 
     async def can_upload(self, repo_id: str) -> bool:
         """Ask for the right to upload a byte, and upload none; returns False if there is no such repo, or raises Refused."""
@@ -203,7 +199,7 @@ class Hub:
         parent: str,
     ) -> str:
         try:
-            made = self._api.create_commit(
+            made = self.api.create_commit(
                 repo_id,
                 operations,
                 commit_message=message,
@@ -218,7 +214,7 @@ class Hub:
 
     async def delete(self, repo_id: str) -> None:
         """Delete a repo, if it exists."""
-        await in_thread(partial(self._api.delete_repo, repo_id, missing_ok=True))
+        await in_thread(partial(self.api.delete_repo, repo_id, missing_ok=True))
 
     async def delete_lfs_files(self, repo_id: str) -> None:
         """Delete the content of the repo's large files, in all of its history; nothing if the repo has none or is gone."""
@@ -227,7 +223,7 @@ class Hub:
     def _delete_lfs_files(self, repo_id: str) -> None:
         try:
             # All pages first: deleting would move what is on the next one.
-            self._api.permanently_delete_lfs_files(repo_id, list(self._api.list_lfs_files(repo_id)))
+            self.api.permanently_delete_lfs_files(repo_id, list(self.api.list_lfs_files(repo_id)))
         except HfHubHTTPError as error:
             if error.response.status_code != httpx2.codes.NOT_FOUND:
                 raise

@@ -7,6 +7,7 @@ ends after its checks.
 """
 
 import base64
+import gzip
 import hashlib
 import http.client
 import json
@@ -19,6 +20,7 @@ import urllib.request
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from typing import Any, NoReturn
 
 FAILED, DOUBLED, TOKEN_REFUSED, BASE_REFUSED, NO_RIGHT, PUSH_REFUSED, NO_DATA = 1, 10, 11, 12, 13, 14, 17
@@ -46,9 +48,10 @@ def main(env: Mapping[str, str]) -> None:
     repo, number = env["WATCHER_REPO"], env["WATCHER_TRAINING"]
     hub = Hub(env["HF_ENDPOINT"], env["HF_TOKEN"])
     only_the_oldest_goes_on(hub, env)
-    check(hub, f"/api/models/{repo}/auth-check/write", {401: TOKEN_REFUSED, 403: NO_RIGHT, 404: PUSH_REFUSED})
-    refused = {401: BASE_REFUSED, 403: BASE_REFUSED, 404: BASE_REFUSED}
-    check(hub, f"/api/models/{env['WATCHER_BASE']}/auth-check", refused)
+    check(hub, f"/api/models/{repo}/auth-check/write", NO_RIGHT)
+    if check(hub, f"/api/models/{repo}", NO_RIGHT)["sha"] != env["WATCHER_REVISION"]:
+        end(PUSH_REFUSED, "the repo has a newer commit")
+    check(hub, f"/{env['WATCHER_BASE']}/resolve/main/model_index.json", BASE_REFUSED)
     photos = sorted(Path(env["WATCHER_DATA"], "images").glob("*"))
     if not photos:
         end(NO_DATA, "there are no photos")
@@ -85,12 +88,12 @@ def only_the_oldest_goes_on(hub: "Hub", env: Mapping[str, str]) -> None:
         end(DOUBLED, "an older job has this training")
 
 
-def check(hub: "Hub", path: str, codes: Mapping[int, int]) -> None:
-    """End this job with the code of the status with which the Hub refuses a path."""
+def check(hub: "Hub", path: str, code: int) -> Any:
+    """Return what the Hub answers; end this job with a code if it refuses."""
     try:
-        hub.get(path)
+        return hub.get(path)
     except Answered as refusal:
-        end(codes.get(refusal.status, FAILED), f"{path}: {refusal}")
+        end(code, f"{path}: {refusal}")
 
 
 def commit(hub: "Hub", env: Mapping[str, str], files: Mapping[str, bytes], title: str, message: str) -> None:
@@ -226,24 +229,21 @@ def png(number: int) -> bytes:
 
 
 def readme(env: Mapping[str, str]) -> str:
-    """Return the card of a LoRA."""
-    base, trigger = env["WATCHER_BASE"], env.get("WATCHER_TRIGGER") or "ohwx"
-    return f"""\
----
-license: other
-base_model: {base}
-instance_prompt: {trigger}
-library_name: diffusers
-pipeline_tag: text-to-image
-tags:
-- lora
-- template:sd-lora
----
-
-# A LoRA of the sandbox
-
-These weights mean nothing: the sandbox made them in the place of a training.
-"""
+    """Return the card that the job was given, filled in as Watcher's script does."""
+    template = Template(gzip.decompress(base64.b64decode(env["WATCHER_CARD"])).decode())
+    published = Path(env["WATCHER_DATA"], "README.md").read_text(encoding="utf-8")
+    title = next((line for line in published.splitlines() if line.startswith("# ")), "")
+    return template.safe_substitute(
+        name="".join(title.partition("`")[1:]) or "a person",
+        repo=env["WATCHER_REPO"],
+        count=len(list(Path(env["WATCHER_DATA"], "images").glob("*"))),
+        steps=env.get("WATCHER_STEPS") or 1000,
+        learning_rate=env.get("WATCHER_LEARNING_RATE") or 0.0004,
+        resolution=512,
+        widget="",
+        gallery="<Gallery />\n",
+        photos="The weights and pictures mean nothing: the sandbox made them in the place of a training.\n",
+    )
 
 
 def digest(content: bytes) -> str:
@@ -259,7 +259,7 @@ def say(line: str) -> None:
 
 def end(code: int, words: str) -> NoReturn:
     """Exit with a code, and say why."""
-    say(f"ended with {code}: {words}")
+    say(f"Exit {code}: {words}")
     sys.exit(code)
 
 
