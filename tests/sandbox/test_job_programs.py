@@ -298,6 +298,12 @@ def test_python_and_uv_are_the_interpreter_of_the_sandbox(real: Site, command: l
     assert lines(real, job)[1:] == [sys.prefix]
 
 
+def test_pip_installs_nothing_here(real: Site) -> None:
+    job = shell(real, "pip install torch")
+    assert outcome(real, job) == ("COMPLETED", None)
+    assert "the sandbox installs nothing" in lines(real, job)[1]
+
+
 @pytest.mark.parametrize("end", ["cancelled", "out of time", "deleted"])
 def test_a_job_ends_with_all_that_it_started(real: Site, end: str) -> None:
     script = "trap '' TERM; sleep 1000 & (sleep 1000; true) & echo started; wait"

@@ -28,6 +28,10 @@ _OURS = "WATCHER_TRAINING"
 """The variable by which the stand-in knows a job whose script it stands in for."""
 _FOR_EVER = 1e7
 _LONGEST_LINE = 64 * 1024
+_PIP = """\
+#!/bin/sh
+echo "pip: the sandbox installs nothing; what is needed has to be there already"
+"""
 _UV = """\
 #!/bin/sh
 # `uv run` with the interpreter of the sandbox: what it would install has to be there already.
@@ -82,6 +86,7 @@ class Programs:
             for name in ("python", "python3"):
                 _script(folder / "bin" / name, f'#!/bin/sh\nexec "{self._python}" "$@"\n')
             _script(folder / "bin/uv", _UV)
+            _script(folder / "bin/pip", _PIP)
         moved = {}
         for number, volume in enumerate(volumes):
             target = folder / f"volume-{number}"
