@@ -259,17 +259,18 @@ async def test_without_credit_it_is_an_outage_of_this_kind_of_work(
     ],
 )
 async def test_a_token_that_may_not_run_jobs_is_an_outage_of_this_kind_of_work(
-    scene: Scene, spec: JobSpec, user: User | None, sentence: str
+    scene: Scene, hub: Hub, spec: JobSpec, user: User | None, sentence: str
 ) -> None:
     if user is not None:
         scene.sandbox.hub.access.add("hf_other", user)
     token = "hf_other" if user else "hf_nobody"
-    hub = Hub(endpoint=scene.sandbox.hub_url, token=token, namespace="sandbox")
+    other = Hub(endpoint=scene.sandbox.hub_url, token=token, namespace=hub.namespace)
+    jobs = Jobs(other)
     try:
         with pytest.raises(Outage, match=sentence) as caught:
-            await Jobs(hub).run_job(spec)
+            await jobs.run_job(spec)
     finally:
-        hub.close()
+        other.close()
     assert caught.value.of_kind
 
 

@@ -26,9 +26,15 @@ from watcher.sandbox.hub.jobs.job import Job
 pytestmark = DEPRECATED
 
 REPO, BASE = "alice/identity-ada", "black-forest-labs/FLUX.2-klein-base-4B"
-TEMPLATE = (
-    f"---\nlicense: other\nbase_model: {BASE}\ninstance_prompt: ohwx\ntags:\n- lora\n---\n$name in $repo\n"
-)
+LORA_CARD = f"""\
+---
+base_model: {BASE}
+instance_prompt: ohwx
+tags:
+- lora
+$widget---
+# A LoRA of $name
+""".encode()
 LABELS = {"watcher": "abc", "training": "7"}
 
 
@@ -57,6 +63,7 @@ def train(api: HfApi, revision: str, *, token: str = "hf_alice", **more: str) ->
         image="python:3.12",
         command=["bash", "-c", "false"],
         env={
+            "WATCHER_CARD": base64.b64encode(gzip.compress(LORA_CARD)).decode(),
             "WATCHER_REPO": REPO,
             "WATCHER_REVISION": revision,
             "WATCHER_BASE": BASE,
@@ -67,7 +74,6 @@ def train(api: HfApi, revision: str, *, token: str = "hf_alice", **more: str) ->
             "WATCHER_PROMPTS": json.dumps(["a portrait of ohwx", "ohwx in a park"]),
             "WATCHER_STEPS": "20",
             "WATCHER_TRIGGER": "ohwx",
-            "WATCHER_CARD": base64.b64encode(gzip.compress(TEMPLATE.encode())).decode(),
             **more,
         },
         secrets={"HF_TOKEN": token},
@@ -208,11 +214,17 @@ def programs(site: Site, job: JobInfo) -> list[int]:
     while len(lines(site, job)) < 2:
         assert time.monotonic() < deadline, site.hub.jobs.find(job.id)
         time.sleep(0.01)
-    folder = site.folder / "jobs" / job.id / "tmp"
+    return processes_in(site.folder / "jobs" / job.id / "tmp")
+
+
+def processes_in(folder: Path) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if (path / "cwd").readlink() == folder and b"leash.py" not in (path / "cmdline").read_bytes():
+            if (
+                str((path / "cwd").readlink()).startswith(str(folder))
+                and b"leash.py" not in (path / "cmdline").read_bytes()
+            ):
                 found.append(int(path.name))
         except OSError:
             continue
@@ -317,6 +329,21 @@ def test_a_job_ends_with_all_that_it_started(real: Site, end: str) -> None:
     else:
         assert outcome(real, job) == ("ERROR", "Job timeout")
     wait_for_no_process(*started)
+
+
+@pytest.mark.parametrize("pause", [0, 0.01, 0.03, 0.06])
+def test_a_job_that_is_ended_as_it_starts_leaves_nothing(real: Site, pause: float) -> None:
+    publish(real.api(), "images/image_001.jpg")
+    volume = Volume(type="model", source=REPO, mount_path="/data")
+    job = shell(real, "sleep 1000", volumes=[volume])
+    time.sleep(pause)
+    real.hub.jobs.set_stage(job.id, "CANCELED")
+    real.hub.jobs.set_stage(job.id, "DELETED")
+    deadline = time.monotonic() + PATIENCE
+    while any((real.folder / "jobs").iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not processes_in(real.folder / "jobs" / job.id / "tmp")
 
 
 def test_what_a_command_leaves_in_the_background_ends_with_it(real: Site) -> None:

@@ -17,8 +17,8 @@ from watcher.process.metrics import BYTES
 
 # The Hub itself ends a request after 60 to 120 s.
 _TIMEOUT = httpx2.Timeout(connect=10, read=130, write=60, pool=None)
-# A minute in all: a job is looked for only so much later that this request cannot make it any more.
-_RUN_JOB = httpx2.Timeout(connect=10, read=40, write=10, pool=None)
+# Less than a minute in all, and no pause for the rate limit before: a job is looked for that this request may have made.
+_RUN_JOB = httpx2.Timeout(connect=10, read=30, write=10, pool=None)
 # A log does not end while its job runs: it is read until nothing comes.
 _LOG = httpx2.Timeout(connect=10, read=5, write=10, pool=None)
 _JOBS = re.compile(r"/api/jobs/[^/]+(?P<log>/[^/]+/logs)?")

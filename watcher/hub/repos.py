@@ -95,6 +95,10 @@ class Hub:
         """Return the URL of the repo's page."""
         return f"{self._endpoint}/{repo_id}"
 
+    def get(self, path: str) -> httpx2.Response:
+        """Request a path of the Hub, in the calling thread."""
+        return self._client.get(f"{self._endpoint}/{path}", headers=build_hf_headers(token=self._token))
+
     async def check_token(self, namespace: str | None = None) -> None:
         """Check that the token may write to the namespace, or to another one; raises Misconfigured, Outage or Transient."""
         try:

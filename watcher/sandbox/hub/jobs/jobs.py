@@ -197,7 +197,7 @@ class Jobs:
         """End all programs; to be called on the loop."""
         tasks = list(self._tasks.values())
         for task in tasks:
-            task.cancel()
+            _cancel(task)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # A job's life
@@ -257,12 +257,18 @@ class Jobs:
     def _end(self, job: Job) -> None:
         """End the program of a job that has ended."""
         if (task := self._tasks.get(job.id)) is not None:
-            self._call(task.cancel)
+            self._call(lambda: _cancel(task))
 
     def _call(self, function: Callable[[], Any]) -> None:
         """Call a function on the loop, from any thread."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task, once: a second time would interrupt how it ends its program."""
+    if not task.cancelling():
+        task.cancel()
 
 
 async def _first(waits: Sequence[asyncio.Future[Any]]) -> None:
