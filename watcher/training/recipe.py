@@ -39,7 +39,7 @@ _SCRIPT: Final = Path(__file__).with_name("script.py")
 _START: Final = (
     'script="${TMPDIR:-/tmp}/train.py"'
     ' && printf %s "$WATCHER_SCRIPT" | base64 -d | gunzip > "$script"'
-    " && pip install --quiet --root-user-action=ignore uv==0.13.9"
+    " && { command -v uv > /dev/null || pip install --quiet --root-user-action=ignore uv==0.13.9; }"
     # The checks first: they end what cannot work in seconds, before PyTorch is installed.
     ' && uv run --quiet --no-project --with huggingface_hub==2.4.0 python "$script" --check'
     ' && uv run --quiet "$script"'

@@ -37,7 +37,7 @@ from typing import Any, Final, TypeVar
 
 from httpx2 import TransportError
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 
 T = TypeVar("T")
 
@@ -192,7 +192,7 @@ def ask(request: Callable[[], T], code: Exit, refusal: str) -> T:
     for pause in PAUSES:
         try:
             return request()
-        except (HfHubHTTPError, TransportError, LocalEntryNotFoundError) as error:
+        except (OSError, TransportError) as error:
             refuse(error, code, refusal)
         time.sleep(pause)
     return request()
@@ -381,7 +381,11 @@ def load(base: Base, dtype: Any, *without: str) -> Any:
 
     pipeline = getattr(diffusers, base.pipeline)
     parts = dict.fromkeys(without)
-    pipe = pipeline.from_pretrained(base.model_id, revision=base.revision, torch_dtype=dtype, **parts)
+    pipe = ask(
+        lambda: pipeline.from_pretrained(base.model_id, revision=base.revision, torch_dtype=dtype, **parts),
+        Exit.BASE,
+        "The base model cannot be downloaded.",
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -547,7 +551,7 @@ def commit(settings: Settings, folder: Path, end: float) -> None:
                 commit_description=description(settings.training),
                 parent_commit=settings.revision,
             )
-        except (HfHubHTTPError, TransportError) as error:
+        except Exception as error:  # an upload by Xet raises more than its client's own errors
             say(f"The commit was not answered ({type(error).__name__}).")
             if not has_landed(api, settings):
                 refuse(error, Exit.MOVED, "The Hub does not accept the weights.")
