@@ -58,9 +58,9 @@ class Site:
 
 
 @contextmanager
-def served(folder: Path, page_size: int = 1000) -> Iterator[Site]:
+def served(folder: Path, page_size: int = 1000, job_python: Path | None = None) -> Iterator[Site]:
     """Serve a Hub with its state in the folder."""
-    faults, hub = Faults(), Hub(folder, USERS, page_size=page_size)
+    faults, hub = Faults(), Hub(folder, USERS, page_size=page_size, job_python=job_python)
     for name, action in hub.actions.items():
         faults.register(name, action)
     apps: dict[str, tuple[ASGIApp, int]] = {

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 WEIGHTS: Final = "pytorch_lora_weights.safetensors"
 RANK: Final = 16
-KEEP: Final = "**Keep this repo private.**"
+KEEP: Final = "\n**Keep this repo private.**"
 """From here on, the card of the published photos stays."""
 PAUSES: Final = (1, 4, 15, 30, 60)
 """Seconds before a request is tried again that the Hub has not answered."""
@@ -97,15 +97,14 @@ class Settings:
     job: str | None
     """Its id; None where it is run by hand."""
     token: str = field(repr=False)
+    endpoint: str | None = None
+    """The Hub's URL; None: the usual one."""
 
     @classmethod
     def read(cls, given: Mapping[str, str]) -> "Settings":
         """Read them; raises Stop where the repo's training_config.json cannot be read, and LookupError."""
         data = Path(given["WATCHER_DATA"])
-        try:
-            config = json.loads((data / "training_config.json").read_text())["training_params"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise Stop(Exit.DATA, "The repo's training_config.json cannot be read.") from error
+        steps, learning_rate, resolution = read_parameters(data / "training_config.json", given)
         return cls(
             repo=given["WATCHER_REPO"],
             revision=given["WATCHER_REVISION"],
@@ -116,14 +115,32 @@ class Settings:
             namespace=given["WATCHER_NAMESPACE"],
             prompts=tuple(json.loads(given["WATCHER_PROMPTS"])),
             trigger=given["WATCHER_TRIGGER"],
-            steps=int(given.get("WATCHER_STEPS") or config["steps"]),
-            learning_rate=float(given.get("WATCHER_LEARNING_RATE") or config["learning_rate"]),
-            resolution=int(given.get("WATCHER_RESOLUTION") or config["resolution"]),
+            steps=steps,
+            learning_rate=learning_rate,
+            resolution=resolution,
             seconds=float(given["WATCHER_SECONDS"]),
             card=decompress(b64decode(given["WATCHER_CARD"])).decode(),
             job=given.get("JOB_ID"),
             token=given["HF_TOKEN"],
+            endpoint=given.get("HF_ENDPOINT"),
         )
+
+    def hub(self) -> HfApi:
+        """Return the Hub, used with the job's token."""
+        return HfApi(endpoint=self.endpoint, token=self.token)
+
+
+def read_parameters(file: Path, given: Mapping[str, str]) -> tuple[int, float, int]:
+    """Return steps, learning rate and resolution: what was given, and the rest from the repo's own file; raises Stop."""
+    try:
+        config = json.loads(file.read_text())["training_params"]
+        return (
+            int(given.get("WATCHER_STEPS") or config["steps"]),
+            float(given.get("WATCHER_LEARNING_RATE") or config["learning_rate"]),
+            int(given.get("WATCHER_RESOLUTION") or config["resolution"]),
+        )
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise Stop(Exit.DATA, "The repo's training_config.json cannot be read.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +192,7 @@ def unexpected(error: Exception) -> Exit:
 
 def check(settings: Settings) -> Base:
     """Return the base model, if nothing stands in the way of this training; raises Stop."""
-    api = HfApi(token=settings.token)
+    api = settings.hub()
     ask(api.whoami, Exit.TOKEN, "The Hub refuses the token.")
     check_oldest(api, settings)
     ask(lambda: api.auth_check(settings.repo, write=True), Exit.PUSH, "The token may not write to the repo.")
@@ -516,7 +533,7 @@ def fill_card(
     template: Template, published: str, settings: Settings, *, count: int, pictures: Sequence[str]
 ) -> str:
     """Return the card of the trained repo. What the published card says of the photos stays, and so does the name."""
-    title = next((line for line in published.splitlines() if line.startswith("# ")), "")
+    title = next((line for line in published.split("\n") if line.startswith("# ")), "")
     widget = "".join(
         f"- text: {json.dumps(prompt, ensure_ascii=False)}\n  output:\n    url: samples/sample_{number}.jpg\n"
         for number, prompt in enumerate(pictures, 1)
@@ -530,7 +547,7 @@ def fill_card(
         resolution=settings.resolution,
         widget=f"widget:\n{widget}" if widget else "",
         gallery="<Gallery />\n" if widget else "",
-        photos="".join(published.partition(KEEP)[1:]),
+        photos="".join(published.partition(KEEP)[1:]).lstrip(),
     )
 
 
@@ -539,7 +556,7 @@ def commit(settings: Settings, folder: Path, end: float) -> None:
 
     They have been paid for, so it is tried as long as the job may run. `parent_commit` makes a second one impossible.
     """
-    api = HfApi(token=settings.token)
+    api = settings.hub()
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     pause = 2
     while True:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, JobInfo, ModelCard, Volume
+from huggingface_hub import CommitOperationAdd, JobInfo, Volume
 from PIL import Image
 
 from tests.acceptance.person import Person
@@ -15,6 +15,7 @@ from tests.acceptance.running import Watcher, environment
 from tests.acceptance.stage import Stage, opened
 from tests.checks.verdict import Wrong, expect
 from tests.support.pictures import photo, saved
+from watcher.sandbox.hub.card import metadata
 from watcher.training.recipe import Training, job_spec
 
 ROOT = Path(__file__).parents[3]
@@ -182,13 +183,14 @@ def _look(stage: Stage, repo: Repo, parent: str, number: int, base: str) -> None
             stage.api.hf_hub_download(repo.name, sample, local_dir=stage.folder / "seen")
         ) as image:
             expect(f"the size of {sample}", image.size, (2 * _RESOLUTION, 2 * _RESOLUTION))
-    card = ModelCard(Path(stage.api.hf_hub_download(repo.name, "README.md", revision="main")).read_text())
-    expect("the base model in the card", card.data.base_model, base)
-    expect(
-        "the pictures in the card", [one["output"]["url"] for one in card.data.to_dict()["widget"]], samples
-    )
-    if "# A LoRA of `` Zoë `Check` ``" not in card.text or card.text.count("## What is inside") != 1:
-        raise Wrong(f"The card does not name the person and the photos once:\n{card.text}")
+    card = Path(
+        stage.api.hf_hub_download(repo.name, "README.md", local_dir=stage.folder / "seen")
+    ).read_text()
+    fields = metadata(card)
+    expect("the base model in the card", fields["base_model"], base)
+    expect("the pictures in the card", [one["output"]["url"] for one in fields["widget"]], samples)
+    if "# A LoRA of `` Zoë `Check` ``" not in card or card.count("## What is inside") != 1:
+        raise Wrong(f"The card does not name the person and the photos once:\n{card}")
 
 
 def _reader(stage: Stage) -> dict[str, str]:
