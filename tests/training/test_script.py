@@ -11,15 +11,15 @@ from pathlib import Path
 from string import Template
 
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi, JobInfo, Volume
+from huggingface_hub import CommitOperationAdd, HfApi, JobInfo
 from hypothesis import example, given
 from hypothesis import settings as settings_of_hypothesis
 from PIL import Image
 
 from tests.publishing.test_documents import names, steady
 from tests.sandbox.hubs import DEPRECATED, Site, served
+from tests.support import jobs
 from tests.support.pictures import photo, saved
-from tests.support.waiting import PATIENCE
 from watcher.identity import Identity
 from watcher.publishing.documents import documents
 from watcher.sandbox.faults import Answer, LoseAnswer
@@ -37,6 +37,7 @@ from watcher.training.script import (
     has_landed,
     read_photo,
     read_photos,
+    unexpected,
 )
 
 pytestmark = DEPRECATED
@@ -414,6 +415,15 @@ def test_a_commit_without_an_answer_is_looked_for_and_made_once(
     assert titles.count("Train a LoRA (1000 steps)") == 1
 
 
+def test_a_hub_that_is_away_for_a_while_costs_no_weights(
+    site: Site, settings: Settings, folder: Path
+) -> None:
+    site.faults.add(LoseAnswer(), service="hub", path="/commit/main")
+    site.faults.add(Answer(503), service="hub", path="/commits/main")
+    commit(settings, folder, within(60))
+    assert site.api().list_repo_commits(REPO)[1].commit_id == settings.revision
+
+
 def test_a_repo_that_moved_on_while_it_was_trained_keeps_what_it_has(
     site: Site, settings: Settings, folder: Path
 ) -> None:
@@ -438,44 +448,46 @@ def test_a_commit_is_tried_until_the_job_ends_and_no_longer(
 # The program, as a job runs it
 
 
-def ran(site: Site, settings: Settings, **changed: str) -> tuple[JobInfo, str]:
+def ran(site: Site, settings: Settings, base: str = BASE) -> tuple[JobInfo, str]:
     """The job of a training, at its end, and its log."""
     training = Training(
         label=LABELS["training"],
         project=LABELS["watcher"],
         repo_id=REPO,
         revision=settings.revision,
-        base=changed.get("base", BASE),
+        base=base,
         flavor="cpu-basic",
         minutes=10,
     )
-    spec, api = job_spec(training, "hf_alice"), site.api()
     site.hub.jobs.run_as("real")
-    made = api.run_job(
-        image=spec.image,
-        command=list(spec.command),
-        env=dict(spec.environment),
-        secrets=dict(spec.secrets),
-        flavor=spec.flavor,
-        timeout=spec.seconds,
-        labels=dict(spec.labels),
-        volumes=[Volume(type="model", source=REPO, revision=spec.revision, mount_path=spec.mount_path)],
-        namespace="alice",
-    )
-    deadline = time.monotonic() + PATIENCE
-    while (made := api.inspect_job(job_id=made.id, namespace="alice")).status.stage in {
-        "SCHEDULING",
-        "RUNNING",
-    }:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return made, "\n".join(api.fetch_job_logs(job_id=made.id, namespace="alice"))
+    return jobs.run(site.api(), job_spec(training, "hf_alice"))
 
 
 def test_a_job_ends_with_the_code_of_the_check_that_failed(site: Site, settings: Settings) -> None:
     made, log = ran(site, settings, base="bob/none")
     assert made.status.message == f"Job failed with exit code: {Exit.BASE}."
     assert log.count("Exit 12:") == 1
+
+
+def test_what_an_error_says_is_logged_without_names(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"HF_TOKEN": "hf_alice", "WATCHER_REPO": REPO, "WATCHER_TRIGGER": "zoë"}.items():
+        monkeypatch.setenv(name, value)
+    text = f"403 for https://hub/{REPO}/x and identity-zoe-1 of zoë\n with hf_alice: the driver is old"
+    assert unexpected(RuntimeError(text)) == Exit.FAILED
+    said = capsys.readouterr().out
+    assert "RuntimeError: 403 for https://hub/…" in said
+    assert "the driver is old" in said
+    assert not any(name in said for name in ("zo", "hf_alice"))
+
+
+def test_no_memory_is_an_exit_code_of_its_own() -> None:
+    class OutOfMemoryError(RuntimeError):
+        """As PyTorch calls it."""
+
+    assert unexpected(OutOfMemoryError("CUDA out of memory")) == Exit.MEMORY
+    assert unexpected(MemoryError()) == Exit.MEMORY
 
 
 def test_an_error_that_nobody_foresaw_is_logged_without_names(site: Site, settings: Settings) -> None:
@@ -486,4 +498,4 @@ def test_an_error_that_nobody_foresaw_is_logged_without_names(site: Site, settin
     assert "ModuleNotFoundError" in log
     assert "train.py:" in log
     assert "zo" not in log.lower()
-    assert "hf_" not in log
+    assert "hf_alice" not in log

@@ -139,6 +139,11 @@ def _environment(training: Training) -> dict[str, str]:
         "WATCHER_NAMESPACE": training.repo_id.partition("/")[0],
         "WATCHER_SECONDS": str(training.minutes * 60),
         "WATCHER_SCRIPT": _packed(_SCRIPT.read_text()),
+        # Bars would be most of the log, and a warning may quote a prompt.
+        "DIFFUSERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
         **{name: str(value) for name, value in overrides.items() if value is not None},
     }
 

@@ -175,15 +175,15 @@ def say(text: str) -> None:
 
 
 def unexpected(error: Exception) -> Exit:
-    """Say where an error comes from, but not its text, which may have the repo's name in it."""
+    """Say what an error is and where it comes from, without what may name somebody."""
     for frame in traceback.extract_tb(error.__traceback__):
         say(f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}")
-    code = (
-        Exit.MEMORY
-        if "OutOfMemory" in type(error).__name__ or isinstance(error, MemoryError)
-        else Exit.FAILED
-    )
-    say(f"Exit {code}: {type(error).__name__}")
+    name, text = type(error).__name__, " ".join(str(error).split())[:300]
+    for variable in ("HF_TOKEN", "WATCHER_REPO", "WATCHER_TRIGGER"):
+        for part in reversed(os.environ.get(variable, "").partition("/")):
+            text = text.replace(part, "…") if len(part) > 1 else text
+    code = Exit.MEMORY if "OutOfMemory" in name or isinstance(error, MemoryError) else Exit.FAILED
+    say(f"Exit {code}: {name}: {text}")
     return code
 
 
@@ -368,20 +368,24 @@ FAMILIES: Final[dict[str, Family]] = {"FluxPipeline": Flux1, "Flux2KleinPipeline
 
 def make(settings: Settings, base: Base, images: Sequence[Any], folder: Path, end: float) -> list[str]:
     """Write the weights and pictures into the folder; returns the prompts of the pictures."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
     import torch
     from accelerate import Accelerator
     from accelerate.utils import set_seed
+    from diffusers.training_utils import free_memory
 
     set_seed(0)
     on_gpu = torch.cuda.is_available()
     accelerator = Accelerator(mixed_precision="bf16" if on_gpu else "no")
     family, dtype = FAMILIES[base.pipeline], torch.bfloat16 if on_gpu else torch.float32
-    say(
-        f"{len(images)} photos, {settings.steps} steps on {torch.cuda.get_device_name() if on_gpu else 'a CPU'}."
-    )
+    if not on_gpu and os.environ.get("ACCELERATOR", "none") != "none":
+        raise Stop(
+            Exit.FAILED, "PyTorch cannot use the GPU: its CUDA may be newer than the machine's driver."
+        )
+    device = torch.cuda.get_device_name() if on_gpu else "a CPU"
+    say(f"{len(images)} photos, {settings.steps} steps on {device}.")
     wanted = [instance_prompt(settings.trigger), *settings.prompts, ""]
     prompts = encode_prompts(load(base, dtype, "transformer", "vae").to(accelerator.device), family, wanted)
+    free_memory()
     pipe = load(base, dtype, *family.encoders).to(accelerator.device)
     photos = [encode_photo(pipe, family, image) for image in images]
     adapt(pipe.transformer, family)
@@ -399,7 +403,7 @@ def load(base: Base, dtype: Any, *without: str) -> Any:
     pipeline = getattr(diffusers, base.pipeline)
     parts = dict.fromkeys(without)
     pipe = ask(
-        lambda: pipeline.from_pretrained(base.model_id, revision=base.revision, torch_dtype=dtype, **parts),
+        lambda: pipeline.from_pretrained(base.model_id, revision=base.revision, dtype=dtype, **parts),
         Exit.BASE,
         "The base model cannot be downloaded.",
     )
@@ -556,9 +560,8 @@ def commit(settings: Settings, folder: Path, end: float) -> None:
 
     They have been paid for, so it is tried as long as the job may run. `parent_commit` makes a second one impossible.
     """
-    api = settings.hub()
+    api, pause = settings.hub(), 2
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    pause = 2
     while True:
         try:
             api.create_commit(
@@ -568,16 +571,18 @@ def commit(settings: Settings, folder: Path, end: float) -> None:
                 commit_description=description(settings.training),
                 parent_commit=settings.revision,
             )
+            return
         except Exception as error:  # an upload by Xet raises more than its client's own errors
             say(f"The commit was not answered ({type(error).__name__}).")
-            if not has_landed(api, settings):
+            landed = has_landed(api, settings)
+            if landed:
+                return
+            if landed is False:
                 refuse(error, Exit.MOVED, "The Hub does not accept the weights.")
-                if time.monotonic() + pause > end:
-                    raise
-                time.sleep(pause)
-                pause = min(2 * pause, 60)
-                continue
-        return
+            if time.monotonic() + pause > end:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 60)
 
 
 def description(training: str) -> str:
@@ -585,10 +590,13 @@ def description(training: str) -> str:
     return f"Watcher training: {training}"
 
 
-def has_landed(api: HfApi, settings: Settings) -> bool:
-    """Whether the repo has this training's commit."""
-    refusal = "The token may not read the repo any more."
-    commits = ask(lambda: api.list_repo_commits(settings.repo), Exit.MOVED, refusal)
+def has_landed(api: HfApi, settings: Settings) -> bool | None:
+    """Whether the repo has this training's commit; None where the Hub does not answer. Raises Stop if it refuses."""
+    try:
+        commits = api.list_repo_commits(settings.repo)
+    except (OSError, TransportError) as error:
+        refuse(error, Exit.MOVED, "The token may not read the repo any more.")
+        return None
     return any(description(settings.training) in one.message.splitlines() for one in commits)
 
 

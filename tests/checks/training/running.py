@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, JobInfo, Volume
+from huggingface_hub import CommitOperationAdd, JobInfo
 from PIL import Image
 
 from tests.acceptance.person import Person
 from tests.acceptance.running import Watcher, environment
 from tests.acceptance.stage import Stage, opened
 from tests.checks.verdict import Wrong, expect
+from tests.support import jobs
 from tests.support.pictures import photo, saved
 from watcher.sandbox.hub.card import metadata
 from watcher.training.recipe import Training, job_spec
@@ -87,13 +88,11 @@ def _train(stage: Stage, repo: Repo, number: int, family: str) -> Iterator[str]:
     base = f"{stage.namespace}/tiny-{family}"
     _push(stage, base, stage.folder / "bases" / family)
     parent, began = repo.revision, time.monotonic()
-    job = _finished(stage, _start(stage, repo, parent, number, base))
+    job, log = _job(stage, repo, parent, number, base)
     seconds = time.monotonic() - began
-    expect(
-        f"the stage of the job for {family}, which said:\n{_log(stage, job)}\n", job.status.stage, "COMPLETED"
-    )
+    expect(f"the stage of the job for {family}, which said:\n{log}\n", job.status.stage, "COMPLETED")
     _look(stage, repo, parent, number, base)
-    losses = [line.rpartition(" ")[2] for line in _log(stage, job).splitlines() if line.startswith("step ")]
+    losses = [line.rpartition(" ")[2] for line in log.splitlines() if line.startswith("step ")]
     yield f"{family}: {_STEPS} steps in {seconds:.0f} s, with all else; loss {losses[0]} at first, {losses[-1]} at last"
     began = time.monotonic()
     found = json.loads(_run(stage.folder, "compare", base, repo.name, **_reader(stage)).splitlines()[-1])
@@ -114,8 +113,8 @@ def _push(stage: Stage, repo: str, folder: Path) -> None:
     stage.api.create_commit(repo, added, commit_message="Add a tiny pipeline")
 
 
-def _start(stage: Stage, repo: Repo, revision: str, number: int, base: str) -> JobInfo:
-    """Run the job of a training."""
+def _job(stage: Stage, repo: Repo, revision: str, number: int, base: str) -> tuple[JobInfo, str]:
+    """Run the job of a training; returns it at its end, and its log."""
     training = Training(
         label=str(number),
         project=_PROJECT,
@@ -129,41 +128,7 @@ def _start(stage: Stage, repo: Repo, revision: str, number: int, base: str) -> J
         learning_rate=_RATE,
         resolution=_RESOLUTION,
     )
-    spec = job_spec(training, stage.token)
-    return stage.api.run_job(
-        image=spec.image,
-        command=list(spec.command),
-        env=dict(spec.environment),
-        secrets=dict(spec.secrets),
-        flavor=spec.flavor,
-        timeout=spec.seconds,
-        labels=dict(spec.labels),
-        volumes=[
-            Volume(
-                type="model",
-                source=spec.repo_id,
-                revision=revision,
-                mount_path=spec.mount_path,
-                read_only=True,
-            )
-        ],
-        namespace=stage.namespace,
-    )
-
-
-def _finished(stage: Stage, job: JobInfo) -> JobInfo:
-    """Wait for the end of a job."""
-    deadline = time.monotonic() + _WITHIN
-    while job.status.stage in {"SCHEDULING", "RUNNING"}:
-        if time.monotonic() > deadline:
-            raise Wrong(f"After {_WITHIN:.0f} s the job still runs:\n{_log(stage, job)}")
-        time.sleep(0.5)
-        job = stage.api.inspect_job(job_id=job.id, namespace=stage.namespace)
-    return job
-
-
-def _log(stage: Stage, job: JobInfo) -> str:
-    return "\n".join(stage.api.fetch_job_logs(job_id=job.id, namespace=stage.namespace))
+    return jobs.run(stage.api, job_spec(training, stage.token), _WITHIN)
 
 
 def _look(stage: Stage, repo: Repo, parent: str, number: int, base: str) -> None:
