@@ -22,11 +22,12 @@ from watcher.training.recipe import Training, job_spec
 ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".venv-training/bin/python"
 _TINY = Path(__file__).with_name("tiny.py")
-FAMILIES = {"flux1": "FluxPipeline", "klein": "Flux2KleinPipeline"}
-_STEPS = 30
+FAMILIES = {"klein": "Flux2KleinPipeline", "flux1": "FluxPipeline"}
+_STEPS = 20
 _RESOLUTION = 64
 _RATE = 1e-2
-_WITHIN = 600.0
+_WITHIN = 1800.0
+"""Seconds for a training on a busy machine; it is the job's time-out, too."""
 _VISIBLE = 1e-3
 """By how much a pixel has to change on average, from 0 to 1, for a picture to be another one."""
 _PROJECT = "check"
@@ -122,7 +123,7 @@ def _job(stage: Stage, repo: Repo, revision: str, number: int, base: str) -> tup
         revision=revision,
         base=base,
         flavor="cpu-basic",
-        minutes=30,
+        minutes=int(_WITHIN / 60),
         prompts=_PROMPTS,
         steps=_STEPS,
         learning_rate=_RATE,
