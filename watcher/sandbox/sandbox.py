@@ -29,8 +29,9 @@ class Sandbox:
 
     In the folder `data`, database, objects and repos are kept; without it they are deleted. `postgres`, if given, must be
     running and is not stopped; `database` is one of its databases, used as it is, or None for a new one that is dropped.
-    Ports are on loopback; 0 picks a free one. `timing` is Realtime's, by default that of the real one. With `job_python`,
-    the Hub's jobs run their real commands, with that interpreter. Migrations of the app are not applied.
+    Ports are on loopback; 0 picks a free one. `timing` is Realtime's, by default that of the real one. With
+    `job_python`, jobs on the Hub run their real commands, with that interpreter as `python`. Migrations of the app are not
+    applied.
     """
 
     auth: Auth

@@ -23,16 +23,15 @@ from watcher.hub.weights import Weights
 from watcher.identity import Claim
 from watcher.supabase.storage import Storage
 from watcher.supabase.training_verbs import TrainingVerbs
-from watcher.training.one_job import SETTLED_AFTER, next_step
+from watcher.training.one_job import next_step
 from watcher.training.outcomes import exit_code, failure
 from watcher.training.recipe import Training, job_spec, labels
 from watcher.training.script import Exit
 
 log = structlog.get_logger(__name__)
 
-_FIRST_LOOK = 10.0
-"""Seconds after the request: what its own checks refuse is known by then."""
 _NEXT_LOOK = 3600.0
+"""Seconds to a look that nothing has asked for."""
 _QUEUE_LIMIT = 6 * 3600.0
 """Seconds that a job may wait for a machine."""
 _GRACE = 600.0
@@ -144,7 +143,8 @@ class _Attempt:
         """Adopt the training's job, or request it; returns the wait for it."""
         new = intent_age is None
         listed = () if new else await self._retry(self._jobs.list_jobs, self._labels(label))
-        match next_step(jobs=len(listed), intent_age=intent_age):
+        settled_after = self._details["settled_after_seconds"]
+        match next_step(jobs=len(listed), intent_age=intent_age, settled_after=settled_after):
             case "adopt":
                 job, doubled = listed[0], len(listed) > 1
                 if doubled:
@@ -159,9 +159,9 @@ class _Attempt:
             case "wait":
                 return self._waiting(
                     "A request for the job was not answered; it may still land.",
-                    SETTLED_AFTER - (intent_age or 0) + 1,
+                    settled_after - (intent_age or 0) + 1,
                 )
-        return self._look_again(job, _FIRST_LOOK)
+        return self._look_again(job, self._details["first_look_seconds"])
 
     async def _request(self, label: str) -> Job:
         spec = self._spec(label)
