@@ -405,6 +405,21 @@ def test_all_is_in_one_commit_that_names_the_training(site: Site, settings: Sett
     assert has_landed(settings.hub(), settings)
 
 
+def test_the_pictures_of_an_earlier_training_do_not_stay(
+    site: Site, settings: Settings, folder: Path
+) -> None:
+    (settings.data / "samples").mkdir()
+    added = []
+    for number in (1, 2):
+        path = f"samples/sample_{number}.jpg"
+        (settings.data / path).write_bytes(b"an older one")
+        added.append(CommitOperationAdd(path, b"an older one"))
+    older = site.api().create_commit(REPO, added, commit_message="Train a LoRA (1 steps)").oid
+    commit(replace(settings, revision=older), folder, within(60))
+    files = [path for path in site.api().list_repo_files(REPO) if path.startswith("samples/")]
+    assert files == ["samples/sample_1.jpg"]
+
+
 @pytest.mark.parametrize("fault", [LoseAnswer(), Answer(503), Answer(429)])
 def test_a_commit_without_an_answer_is_looked_for_and_made_once(
     site: Site, settings: Settings, folder: Path, fault: Answer | LoseAnswer

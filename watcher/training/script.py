@@ -36,7 +36,7 @@ from string import Template
 from typing import Any, Final, TypeVar
 
 from httpx2 import TransportError
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 T = TypeVar("T")
@@ -464,6 +464,8 @@ def fit(
         optimizer.zero_grad()
         if step % 20 == 0 or step in {1, settings.steps}:
             yield step, loss.item()
+    if not all(bool(torch.isfinite(one).all()) for one in weights):
+        raise Stop(Exit.LOSS, "The weights are not finite.")
 
 
 def flow_loss(transformer: Any, latents: Any, ids: Any, text: Mapping[str, Any]) -> Any:
@@ -561,12 +563,11 @@ def commit(settings: Settings, folder: Path, end: float) -> None:
     They have been paid for, so it is tried as long as the job may run. `parent_commit` makes a second one impossible.
     """
     api, pause = settings.hub(), 2
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     while True:
         try:
             api.create_commit(
                 settings.repo,
-                [CommitOperationAdd(str(file.relative_to(folder)), file) for file in files],
+                operations(settings, folder),
                 commit_message=f"Train a LoRA ({settings.steps} steps)",
                 commit_description=description(settings.training),
                 parent_commit=settings.revision,
@@ -583,6 +584,16 @@ def commit(settings: Settings, folder: Path, end: float) -> None:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, 60)
+
+
+def operations(settings: Settings, folder: Path) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """Return what adds the folder's files, and removes the pictures of an earlier training that have no successor."""
+    new = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    old = {f"samples/{file.name}" for file in (settings.data / "samples").glob("*")}
+    return [
+        *(CommitOperationAdd(path, file) for path, file in new.items()),
+        *(CommitOperationDelete(path) for path in sorted(old - new.keys())),
+    ]
 
 
 def description(training: str) -> str:

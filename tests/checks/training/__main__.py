@@ -1,4 +1,4 @@
-"""Trains tiny FLUX models with the real training script, on a sandbox: `make check-training`.
+"""Trains tiny FLUX models through the daemon, with the real script, on a sandbox: `make check-training`.
 
 Prints a line per check, and exits with 1 at the first failure. Needs no GPU; the packages need a network the first time.
 """
