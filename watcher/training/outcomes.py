@@ -90,6 +90,6 @@ def failure(stage: str, message: str | None) -> Failure:
     """
     if (code := exit_code(message)) is not None:
         return _BY_EXIT.get(code, _FAILED)
-    if "timeout" in (message or "").lower().replace(" ", ""):
+    if re.search(r"time(d )?-?out", message or "", re.IGNORECASE):
         return _TIMED_OUT
     return _BY_STAGE.get(stage, _FAILED)
