@@ -77,8 +77,8 @@ CODES: Final = tuple(
 
 
 def exit_code(message: str | None) -> int | None:
-    """Return the exit code that a job's status message names, if any: the API has no field for it."""
-    found = re.search(r"exit code:? (\d+)", message or "", re.IGNORECASE)
+    """Return the exit code that a job's status message, or the last line of its log, names: the API has no field for it."""
+    found = re.search(r"\bexit(?: code:?)? (\d+)", message or "", re.IGNORECASE)
     return int(found[1]) if found else None
 
 
