@@ -59,6 +59,27 @@ class Services(SupabaseSettings):
     hf_endpoint: HttpUrl = Field(
         "https://huggingface.co", validation_alias="HF_ENDPOINT", description="The Hub's URL"
     )
+    training_token: Annotated[Key | None, SettingDoc(default="no trainings")] = Field(
+        None,
+        validation_alias="WATCHER_TRAINING_TOKEN",
+        description="The token that a training's job gets: may read the base model and write to the namespace's repos",
+    )
+
+    @property
+    def secrets(self) -> list[str]:
+        """The values that must never be written anywhere."""
+        keys = (self.supabase_key, self.hf_token, self.training_token)
+        return [key.get_secret_value() for key in keys if key is not None]
+
+
+class OperatorSettings(Services):
+    """The settings of the operator's commands that ask the Hub where they can."""
+
+    hf_token: Key | None = Field(  # type: ignore[assignment]  # it is only read
+        None,
+        validation_alias=AliasChoices("HF_TOKEN", "HUGGINGFACE_TOKEN"),
+        description="A Hugging Face token with write access to the namespace",
+    )
 
 
 class Settings(Services):
@@ -74,11 +95,6 @@ class Settings(Services):
         validation_alias="HF_NAMESPACE",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
         description="The user or organization that owns the repos",
-    )
-    training_token: Annotated[Key | None, SettingDoc(default="no trainings")] = Field(
-        None,
-        validation_alias="WATCHER_TRAINING_TOKEN",
-        description="The token that a training's job gets: may read the base model and write to the namespace's repos",
     )
     instance: Annotated[str, SettingDoc(range="1 to 64 of `A-Za-z0-9._-`", default="the host's name")] = (
         Field(
@@ -191,12 +207,6 @@ class Settings(Services):
         host, _, port = self.metrics_address.rpartition(":")
         return host.strip("[]"), int(port)
 
-    @property
-    def secrets(self) -> list[str]:
-        """The values that must never be written anywhere."""
-        keys = (self.supabase_key, self.hf_token, self.training_token)
-        return [key.get_secret_value() for key in keys if key is not None]
-
 
 class DatabaseSettings(BaseSettings):
     """The settings of `watcher migrate`."""
@@ -233,6 +243,13 @@ def load() -> Settings:
 def load_supabase() -> SupabaseSettings:
     """Read the settings of the operator's commands; raises Misconfigured."""
     settings = read(SupabaseSettings)
+    _check_key(settings)
+    return settings
+
+
+def load_operator() -> OperatorSettings:
+    """Read the settings of the operator's commands that ask the Hub where they can; raises Misconfigured."""
+    settings = read(OperatorSettings)
     _check_key(settings)
     return settings
 
