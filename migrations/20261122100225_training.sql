@@ -172,6 +172,19 @@ begin
 
   -- The functions that the engine calls; see 20261122100100_work.sql.
 
+  -- Seconds from the request for a job to the first look at it: what its own checks refuse is known by then.
+  create function watcher.first_look_seconds() returns integer
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select 10 $function$;
+
+  -- Seconds from an intent after which its job, if there is one, is listed: the Hub works on a request for up to
+  -- watcher.late_seconds(), and its lists are behind by watcher.list_lag_seconds().
+  create function watcher.settled_after_seconds() returns integer
+  language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
+  begin
+    return watcher.late_seconds() + watcher.list_lag_seconds();
+  end
+  $function$;
+
   -- What the training needs, and how far it has come: "training" is null where none has started.
   create function watcher.train_begin(p_identity_id uuid) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
@@ -179,8 +192,9 @@ begin
       'user_id', t.user_id, 'model_id', t.model_id, 'commit_sha', t.commit_sha, 'trigger_word', t.trigger_word,
       'base', coalesce(n.base, s.base), 'flavor', coalesce(n.flavor, s.flavor), 'minutes', coalesce(n.minutes, s.minutes),
       'learning_rate', s.learning_rate, 'steps', s.steps, 'prompts', to_jsonb(s.prompts),
+      'first_look_seconds', watcher.first_look_seconds(), 'settled_after_seconds', watcher.settled_after_seconds(),
       'training', case when n.number is not null then jsonb_build_object(
-        'label', n.label, 'job', n.job, 'stage', n.stage,
+        'label', n.label, 'job', n.job, 'stage', n.stage, 'doubled', n.doubled,
         'age_seconds', extract(epoch from now() - n.started_at),
         'intent_age_seconds', extract(epoch from now() - n.intent_at),
         'running_seconds', extract(epoch from now() - n.running_since),
@@ -453,7 +467,7 @@ begin
     insert into watcher.erase_lines (identity_id, what, name, due_at, look_again_at)
     values (p_training.identity_id, 'job', p_training.namespace || '/' || p_training.label, p_due_at,
       case when p_training.job is null
-        then greatest(now(), p_training.intent_at) + make_interval(secs => 1.25 * watcher.late_seconds()) end)
+        then greatest(now(), p_training.intent_at) + make_interval(secs => watcher.settled_after_seconds()) end)
     on conflict on constraint one_line_a_thing do nothing;
   end
   $function$;
@@ -509,7 +523,7 @@ begin
         and not exists (select from public.trained_identities t
           where t.id = watcher.folder_user(split_part(o.name, '/', 2)) and t.user_id::text = split_part(o.name, '/', 1))
         and not exists (select from watcher.erase_lines l where l.object_id = o.id)
-      group by owner limit 20
+      group by 1 limit 20
     loop
       erasure := gen_random_uuid();
       perform watcher.open_erasure(erasure, 'folder', late.owner);

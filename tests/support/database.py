@@ -74,10 +74,13 @@ class Database:
                 "used_names",
                 "instances",
                 "pauses",
+                "trainings",
+                "training_settings",
                 *BRAKES,
                 *ERASING,
             ):
                 connection.execute(f"delete from watcher.{table}".encode())
+            connection.execute("insert into watcher.training_settings default values")
             connection.execute(
                 "update watcher.sweep set held_users = null, held_names = null, held_uploads = null, held_since = null, "
                 "confirmed_users = 0, confirmed_names = 0, confirmed_uploads = 0, failed = 0, failed_because = null, "
@@ -222,11 +225,27 @@ class Database:
 def move_times(connection: Connection, seconds: float) -> None:
     """Move every stored time by so many seconds; with triggers off."""
     for table, columns in {
-        "public.trained_identities": ["next_attempt_at", "published_at", "created_at", "updated_at"],
+        "public.trained_identities": [
+            "next_attempt_at",
+            "published_at",
+            "training_requested_at",
+            "training_waits_until",
+            "created_at",
+            "updated_at",
+        ],
         "watcher.work": ["turn_at", "next_at", "created_at", "wait_until"],
         "watcher.attempts": ["started_at", "lease_expires_at", "ended_at"],
         "watcher.instances": ["seen_at"],
         "watcher.pauses": ["since", "until"],
+        "watcher.trainings": [
+            "started_at",
+            "intent_at",
+            "job_known_at",
+            "running_since",
+            "looked_at",
+            "job_ended_at",
+            "ended_at",
+        ],
         "watcher.rejections": ["first_at", "last_at"],
         "watcher.retries": ["retried_at", "waits_until"],
         "watcher.erase_lines": ["added_at", "due_at", "look_again_at", "gone_at"],

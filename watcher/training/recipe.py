@@ -5,20 +5,20 @@ What is in a job can be read by whoever may see it, and is kept: it names the re
 
 import base64
 import gzip
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from watcher.hub.jobs import JobSpec
 from watcher.training.bases import parse_base
 from watcher.training.card import card_template
 from watcher.training.script import instance_prompt
 
-IMAGE: Final = (
-    "ghcr.io/astral-sh/uv:0.9.30-python3.12-bookworm"
-    "@sha256:85d4cb1afa769a7338e095b927bee941cf5ec92266c7424b3f6c0f2748567248"
-)
-"""Python and uv, which installs what the script's header names; PyTorch brings its own CUDA."""
+IMAGE: Final = "python:3.12.12-bookworm"
+"""Of Docker's own library. uv installs what the script's header names; PyTorch brings its own CUDA."""
 
 TRIGGER: Final = "ohwx person"
 """How the person is called in prompts where the user has not said. Never the name: prompts end in logs."""
@@ -32,13 +32,14 @@ PROMPTS: Final = (
 """What the first pictures show, where the operator has not said."""
 
 TOKEN: Final = "HF_TOKEN"  # noqa: S105
-"""The name of the job's one secret."""
+"""The name of the secret that holds the job's token."""
 
 _DATA: Final = "/data"
 _SCRIPT: Final = Path(__file__).with_name("script.py")
 _START: Final = (
     'script="${TMPDIR:-/tmp}/train.py"'
     ' && printf %s "$WATCHER_SCRIPT" | base64 -d | gunzip > "$script"'
+    " && pip install --quiet --root-user-action=ignore uv==0.13.9"
     # The checks first: they end what cannot work in seconds, before PyTorch is installed.
     ' && uv run --quiet --no-project --with huggingface_hub==2.4.0 python "$script" --check'
     ' && uv run --quiet "$script"'
@@ -49,21 +50,20 @@ _START: Final = (
 class Training:
     """What is claimed, and what the operator has set for it."""
 
-    number: int
+    label: str
     """The training's; never used twice."""
     project: str
     """A digest of the project."""
     repo_id: str
     revision: str
     """The commit that the job trains on and commits on top of."""
-    namespace: str
-    """Who pays for the job."""
     base: str
     flavor: str
     minutes: int
     """The job's time-out."""
-    trigger: str = TRIGGER
-    prompts: tuple[str, ...] = PROMPTS
+    trigger: str | None = None
+    """None: the default one, here and for prompts."""
+    prompts: Sequence[str] | None = None
     """With `{trigger}` where the person is named."""
     steps: int | None = None
     """None, here and below: what training_config.json says."""
@@ -71,53 +71,39 @@ class Training:
     resolution: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """A repo whose files the job can read under `mount_path`."""
-
-    source: str
-    revision: str
-    mount_path: str
-    type: str = "model"
-    read_only: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class JobSpec:
-    """A job for `run_job`, but for the values of its secrets."""
-
-    namespace: str
-    image: str
-    command: tuple[str, ...]
-    environment: dict[str, str]
-    secrets: tuple[str, ...]
-    flavor: str
-    seconds: int
-    labels: dict[str, str]
-    volumes: tuple[Volume, ...]
-
-
-def job_spec(training: Training) -> JobSpec:
-    """Return the job of a training; raises ValueError for a base model that cannot be used."""
+def job_spec(training: Training, token: str) -> JobSpec:
+    """Return the job of a training, to which it gives a token; raises ValueError for a base model that cannot be used."""
     return JobSpec(
-        namespace=training.namespace,
         image=IMAGE,
         command=("sh", "-c", _START),
         environment=_environment(training),
-        secrets=(TOKEN,),
+        secrets={TOKEN: token, **_secrets(training)},
         flavor=training.flavor,
         seconds=training.minutes * 60,
-        labels=labels(training.project, training.number),
-        volumes=(Volume(training.repo_id, training.revision, _DATA),),
+        # With a name of its own: the library's, made of the image's, has characters that the Hub refuses in labels.
+        labels=labels(training.project, training.label) | {"name": "watcher-training"},
+        repo_id=training.repo_id,
+        revision=training.revision,
+        mount_path=_DATA,
     )
 
 
-def labels(project: str, number: int) -> dict[str, str]:
+def project_digest(supabase_url: str) -> str:
+    """Return what tells the jobs of this project from those of others in the same namespace."""
+    return hashlib.sha256(supabase_url.encode()).hexdigest()[:16]
+
+
+def project_label(project: str) -> dict[str, str]:
+    """Return what all jobs of a project are found by."""
+    return {"watcher": project}
+
+
+def labels(project: str, label: str) -> dict[str, str]:
     """Return what a training's jobs are found by."""
-    return {"watcher": project, "training": str(number)}
+    return project_label(project) | {"training": label}
 
 
-def prompts_of(trigger: str, prompts: tuple[str, ...]) -> list[str]:
+def prompts_of(trigger: str, prompts: Sequence[str]) -> list[str]:
     """Return the prompts with the trigger in them, before all else where none says where."""
     return [
         prompt.replace("{trigger}", trigger) if "{trigger}" in prompt else f"{trigger}, {prompt}"
@@ -125,10 +111,19 @@ def prompts_of(trigger: str, prompts: tuple[str, ...]) -> list[str]:
     ]
 
 
+def _secrets(training: Training) -> dict[str, str]:
+    """Return what the Hub does not show again: a trigger word or a prompt may name somebody after all."""
+    trigger = training.trigger or TRIGGER
+    prompts = prompts_of(trigger, training.prompts or PROMPTS)
+    card = card_template(parse_base(training.base), instance_prompt(trigger), prompts[0])
+    return {
+        "WATCHER_TRIGGER": trigger,
+        "WATCHER_PROMPTS": json.dumps(prompts),
+        "WATCHER_CARD": _packed(card),
+    }
+
+
 def _environment(training: Training) -> dict[str, str]:
-    base = parse_base(training.base)
-    prompts = prompts_of(training.trigger, training.prompts)
-    named = instance_prompt(training.trigger)
     overrides = {
         "WATCHER_STEPS": training.steps,
         "WATCHER_LEARNING_RATE": training.learning_rate,
@@ -137,15 +132,12 @@ def _environment(training: Training) -> dict[str, str]:
     return {
         "WATCHER_REPO": training.repo_id,
         "WATCHER_REVISION": training.revision,
-        "WATCHER_BASE": base.model_id,
+        "WATCHER_BASE": parse_base(training.base).model_id,
         "WATCHER_DATA": _DATA,
-        "WATCHER_TRAINING": str(training.number),
+        "WATCHER_TRAINING": training.label,
         "WATCHER_PROJECT": training.project,
-        "WATCHER_NAMESPACE": training.namespace,
-        "WATCHER_PROMPTS": json.dumps(prompts),
-        "WATCHER_TRIGGER": training.trigger,
+        "WATCHER_NAMESPACE": training.repo_id.partition("/")[0],
         "WATCHER_SECONDS": str(training.minutes * 60),
-        "WATCHER_CARD": _packed(card_template(base, named, prompts[0] if prompts else named)),
         "WATCHER_SCRIPT": _packed(_SCRIPT.read_text()),
         **{name: str(value) for name, value in overrides.items() if value is not None},
     }
