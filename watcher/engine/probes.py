@@ -113,7 +113,11 @@ def _set_rows(status: dict[str, Any]) -> None:
     for state in ("running", "waiting", "overdue", "doubled"):
         metrics.TRAININGS.labels(state).set(training[state])
     budget = training["usd_a_day"] if training["enabled"] else 0
-    for of, dollars in (("spent", training["spent_usd"]), ("reserved", training["reserved_usd"]), ("budget", budget)):
+    for of, dollars in (
+        ("spent", training["spent_usd"]),
+        ("reserved", training["reserved_usd"]),
+        ("budget", budget),
+    ):
         metrics.TRAINING_USD.labels(of).set(dollars)
     if numbers["pending"]:
         metrics.OLDEST.labels("pending").set(status["overdue_seconds"])

@@ -1,4 +1,4 @@
-"""Checks what trainings need: a daemon with a token for them, the right to run jobs, the base model, a machine, the money."""
+"""Checks what trainings need: a daemon with a token for them, the right to run jobs, a base model, a machine, money."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -50,7 +50,9 @@ async def findings(settings: Settings, *, hub_works: bool) -> AsyncIterator[Find
             yield finding
 
 
-def _progress(settings: Settings, training: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Finding]:
+def _progress(
+    settings: Settings, training: Mapping[str, Any], status: Mapping[str, Any]
+) -> Iterator[Finding]:
     """Check what the database knows: that trainings are taken, end, and have one job each."""
     if sentence := overdue(training):
         remedy = "watcher training; journalctl -u watcher -p warning -n 50"
@@ -76,7 +78,11 @@ def _taken(settings: Settings, training: Mapping[str, Any], status: Mapping[str,
     excused = outages(status) or any(pause["kind"] == "train" for pause in status["paused"])
     if waits > _UNHEARD and not excused:
         sentence = f"A training has been due for {duration(waits)}, and no daemon takes it"
-        sentence += "." if here else ": WATCHER_TRAINING_TOKEN is not set here, and without it a daemon does not train."
+        sentence += (
+            "."
+            if here
+            else ": WATCHER_TRAINING_TOKEN is not set here, and without it a daemon does not train."
+        )
         remedy = "systemctl status watcher; journalctl -u watcher -n 50" if here else _SET_TOKEN
         return Finding("training daemon", "error", sentence, remedy)
     if not here:
@@ -138,7 +144,9 @@ async def _token(settings: Settings, token: str, base: str) -> AsyncIterator[Fin
     yield Finding("training token", "ok", f"The token of trainings may write to {hub.namespace}.")
     page = f"{settings.hf_endpoint}/{base}"
     if access == "gated":
-        sentence = f"The licence of the base model {base} is not accepted by the user of WATCHER_TRAINING_TOKEN."
+        sentence = (
+            f"The licence of the base model {base} is not accepted by the user of WATCHER_TRAINING_TOKEN."
+        )
         remedy = f"As that user, accept it on {page}, and allow the token to read gated repos."
         yield Finding("training base", "error", sentence, remedy)
     elif access == "missing":
