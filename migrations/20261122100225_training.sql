@@ -595,7 +595,7 @@ begin
 
   -- Ends the attempt; the next list is due in watcher.follow_seconds() as long as there is a job. It leaves no entry in the
   -- history. p_running has the project's jobs that have not ended: [{"label": text, "job": text, "stage": text}]. A training
-  -- whose job is not among them looks at it itself, once a minute.
+  -- whose job is not among them looks at it itself.
   --
   -- Returns {"result": "done" or "lost", "cancel": the jobs that belong to no open training}.
   create function public.watcher_followed(p_attempt bigint, p_running jsonb) returns jsonb
@@ -618,7 +618,7 @@ begin
       and not exists (select from jsonb_to_recordset(p_running) r (job text) where r.job = n.job)
       and n.job_known_at < now() - make_interval(secs => case when n.running_since is null
         then watcher.list_lag_seconds() else 0 end)
-      and (n.looked_at < now() - interval '1 minute' or n.looked_at < n.job_known_at + interval '1 second')
+      and n.looked_at <= now() - make_interval(secs => watcher.follow_seconds())
       and w.kind = 'train' and w.identity_id = n.identity_id and w.next_at is not null;
     delete from watcher.attempts where number = p_attempt;
     update watcher.work set

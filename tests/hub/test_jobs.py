@@ -6,19 +6,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.errors import Misconfigured, Outage, Rejected, Transient
+from watcher.hub import client
 from watcher.hub.jobs import Job, Jobs, JobSpec
 from watcher.hub.repos import Hub
-from watcher.sandbox.faults import Answer, Cut, Late, LoseAnswer
+from watcher.sandbox.faults import Answer, Cut, Hang, Late, LoseAnswer
 from watcher.sandbox.hub import User
 
 REPO = "sandbox/identity-ada-1"
 LABELS = {"watcher": "abc", "training": "7"}
 POST = "^/api/jobs/sandbox$"
+RUN_JOB = client._RUN_JOB
 
 
 @pytest.fixture
@@ -213,6 +216,17 @@ async def test_a_job_whose_answer_was_lost_is_asked_for_once_and_found_by_its_la
     assert len(scene.seen("POST", "/api/jobs/")) == 1
 
 
+async def test_a_request_to_run_a_job_has_a_time_out_of_its_own(
+    scene: Scene, jobs: Jobs, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_RUN_JOB", httpx2.Timeout(0.5))
+    scene.sandbox.faults.add(Hang(), method="POST", path=POST)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(Transient, match="could not be reached"):
+            await jobs.run_job(spec)
+    assert sum(value or 0 for value in RUN_JOB.as_dict().values()) + 10 <= 60, "With a pause before it."
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_what_may_pass_is_not_asked_for_again_by_itself(
     scene: Scene, jobs: Jobs, spec: JobSpec, status: int
@@ -248,9 +262,14 @@ async def test_a_token_that_may_not_run_jobs_is_an_outage_of_this_kind_of_work(
 ) -> None:
     if user is not None:
         scene.sandbox.hub.access.add("hf_other", user)
-    jobs = Jobs(hub, token="hf_other" if user else "hf_nobody")
-    with pytest.raises(Outage, match=sentence) as caught:
-        await jobs.run_job(spec)
+    token = "hf_other" if user else "hf_nobody"
+    other = Hub(endpoint=scene.sandbox.hub_url, token=token, namespace=hub.namespace)
+    jobs = Jobs(other)
+    try:
+        with pytest.raises(Outage, match=sentence) as caught:
+            await jobs.run_job(spec)
+    finally:
+        other.close()
     assert caught.value.of_kind
 
 

@@ -1,5 +1,7 @@
 """What jobs of the sandbox's Hub run: the stand-in for the training script, and real commands where that is turned on."""
 
+import base64
+import gzip
 import json
 import struct
 import subprocess
@@ -24,6 +26,15 @@ from watcher.sandbox.hub.jobs.job import Job
 pytestmark = DEPRECATED
 
 REPO, BASE = "alice/identity-ada", "black-forest-labs/FLUX.2-klein-base-4B"
+LORA_CARD = f"""\
+---
+base_model: {BASE}
+instance_prompt: ohwx
+tags:
+- lora
+$widget---
+# A LoRA of $name
+""".encode()
 LABELS = {"watcher": "abc", "training": "7"}
 
 
@@ -52,6 +63,7 @@ def train(api: HfApi, revision: str, *, token: str = "hf_alice", **more: str) ->
         image="python:3.12",
         command=["bash", "-c", "false"],
         env={
+            "WATCHER_CARD": base64.b64encode(gzip.compress(LORA_CARD)).decode(),
             "WATCHER_REPO": REPO,
             "WATCHER_REVISION": revision,
             "WATCHER_BASE": BASE,

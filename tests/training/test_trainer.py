@@ -339,6 +339,7 @@ async def test_what_has_ended_is_found_by_one_list(
     assert training(scene, identity)["running_since"] is not None
     scene.sandbox.hub.jobs.release()
     await ended(scene)
+    scene.database.pass_time(20)
     scene.database.run("update watcher.work set turn_at = now(), next_at = null where kind = 'follow'")
     await carry(attempts, verbs, "follow")
     assert scene.database.work(identity, "train")["turn_at"] is not None
