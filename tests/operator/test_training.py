@@ -16,20 +16,10 @@ from watcher.operator.money import Price
 from watcher.sandbox.faults import Answer
 from watcher.training import outcomes
 
-ON = [
-    "training",
-    "on",
-    "--usd-a-day",
-    "5",
-    "--trainings-per-user-a-day",
-    "2",
-    "--flavor",
-    "l40sx1",
-    "--minutes",
-    "60",
-    "--base",
-    "black-forest-labs/FLUX.2-klein-base-4B",
-]
+ON = (
+    *("training", "on", "--usd-a-day", "5", "--trainings-per-user-a-day", "2", "--flavor", "l40sx1"),
+    *("--minutes", "60", "--base", "black-forest-labs/FLUX.2-klein-base-4B"),
+)
 
 
 def watcher(scene: Scene, *arguments: str, **given: str | None) -> Result:
@@ -314,7 +304,8 @@ def test_any_number_of_trainings_is_replayed_in_batches(scene: Scene) -> None:
     failed(scene)
     scene.database.overwrite(
         "insert into public.trained_identities "
-        "select (jsonb_populate_record(t, jsonb_build_object('id', gen_random_uuid()))).* from public.trained_identities t, generate_series(2, 1200)"
+        "select (jsonb_populate_record(t, jsonb_build_object('id', gen_random_uuid()))).* "
+        "from public.trained_identities t, generate_series(2, 1200)"
     )
     done = watcher(scene, "replay", "--trainings", "--yes")
     assert done.output == "Replayed 1,200 failed trainings: 1,200 training_out_of_memory.\n"
