@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from psycopg.types.json import Jsonb
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
+from psycopg.types.json import Jsonb
 
 from tests.support.database import Worker
 from tests.support.scene import PICTURES, Scene

@@ -16,6 +16,7 @@ from watcher.settings.types import (
     HttpUrl,
     Key,
     Loopback,
+    OptionalKey,
     ProjectUrl,
     Seconds,
     Secret,
@@ -59,7 +60,7 @@ class Services(SupabaseSettings):
     hf_endpoint: HttpUrl = Field(
         "https://huggingface.co", validation_alias="HF_ENDPOINT", description="The Hub's URL"
     )
-    training_token: Annotated[Key | None, SettingDoc(default="no trainings")] = Field(
+    training_token: Annotated[OptionalKey, SettingDoc(default="no trainings")] = Field(
         None,
         validation_alias="WATCHER_TRAINING_TOKEN",
         description="The token that a training's job gets: may read the base model and write to the namespace's repos",
@@ -75,7 +76,7 @@ class Services(SupabaseSettings):
 class OperatorSettings(Services):
     """The settings of the operator's commands that ask the Hub where they can."""
 
-    hf_token: Key | None = Field(  # type: ignore[assignment]  # it is only read
+    hf_token: OptionalKey = Field(  # type: ignore[assignment]  # it is only read
         None,
         validation_alias=AliasChoices("HF_TOKEN", "HUGGINGFACE_TOKEN"),
         description="A Hugging Face token with write access to the namespace",

@@ -61,6 +61,11 @@ def _key(value: object) -> object:
     return text
 
 
+def _none_if_blank(value: object) -> object:
+    """Return None for a credential of white space alone: systemd has such a one where there is no file."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 def public_role_of(key: str) -> str | None:
     """Return the role of a key that is no secret, as a legacy key (a JWT) names it, unverified; None for any other key."""
     if key.startswith("sb_publishable_"):
@@ -95,5 +100,6 @@ ProjectUrl = Annotated[str, BeforeValidator(_project_url), SettingDoc(range="`ht
 HttpUrl = Annotated[str, BeforeValidator(_http_url), SettingDoc(range="`https://…` or `http://…`")]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Key = Annotated[SecretStr, BeforeValidator(_key), SettingDoc(range="visible ASCII")]
+OptionalKey = Annotated[Key | None, BeforeValidator(_none_if_blank), SettingDoc(range="visible ASCII")]
 Loopback = Annotated[str, BeforeValidator(_loopback)]
 Seconds = Annotated[float, SettingDoc(unit="seconds")]
