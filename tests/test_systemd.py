@@ -107,6 +107,9 @@ def test_every_series_and_label_that_an_alert_names_exists() -> None:
             assert series in known | {"up"}, series
             for label, value in re.findall(r'(\w+)=~?"([^"]*)"', selector):
                 # A counter shows all its labels from the start; the table's rows are counted once somebody asks.
-                exposed = metrics.exposition().decode() + 'job="watcher" status="pending" state="overdue" state="doubled"'
+                exposed = (
+                    metrics.exposition().decode()
+                    + 'job="watcher" status="pending" state="overdue" state="doubled"'
+                )
                 exposed += ' of="spent" of="reserved" of="budget"'
                 assert all(f'{label}="{one}"' in exposed for one in value.split("|")), (label, value)

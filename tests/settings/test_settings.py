@@ -117,10 +117,11 @@ def test_an_empty_secret_is_not_set(given: pytest.MonkeyPatch, tmp_path: Path, e
 def test_without_a_file_for_the_token_of_trainings_there_are_none(
     given: pytest.MonkeyPatch, tmp_path: Path, empty: str
 ) -> None:
-    (tmp_path / "WATCHER_TRAINING_TOKEN").write_text(empty)  # systemd's default for a credential without a file
+    file = tmp_path / "WATCHER_TRAINING_TOKEN"
+    file.write_text(empty)  # systemd's default for a credential without a file
     given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert settings.load().training_token is None
-    (tmp_path / "WATCHER_TRAINING_TOKEN").write_text("hf_of_trainings\n")
+    file.write_text("hf_of_trainings\n")
     assert "hf_of_trainings" in settings.load().secrets
 
 

@@ -104,7 +104,7 @@ class Hub:
         return self._client.get(f"{self._endpoint}/{path}", headers=build_hf_headers(token=self._token))
 
     async def check_token(self, namespace: str | None = None, *, right: Right = "repo.write") -> None:
-        """Check that the token has a right in the namespace, or in another one; raises Misconfigured, Outage or Transient."""
+        """Check that the token has a right in the namespace, or another one; raises Misconfigured, Outage or Transient."""
         try:
             who = await in_thread(self.api.whoami)
         except Refused as refusal:

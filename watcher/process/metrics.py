@@ -60,9 +60,9 @@ OLDEST = Gauge(
 )
 ATTEMPTS = Counter(
     "watcher_attempts",
-    "Attempts that ended, by outcome: `published`, `erased`, `swept`, `trained`, `followed`, `training_postponed`, `failed`, "
-    "`deferred`, `waited`, `released` or `lease_lost`; `code` is the row's `error_code` or `training_error_code` if it failed, "
-    "and `unexpected` if a bug ended the attempt.",
+    "Attempts that ended, by outcome: `published`, `erased`, `swept`, `trained`, `followed`, `training_postponed`, "
+    "`failed`, `deferred`, `waited`, `released` or `lease_lost`; `code` is the row's `error_code` or `training_error_code` "
+    "if it failed, and `unexpected` if a bug ended the attempt.",
     ["outcome", "code"],
     registry=REGISTRY,
 )
