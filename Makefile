@@ -43,8 +43,8 @@ test: install  ## all tests, on Postgres 18, without a network (ONLY='engine hub
 	@echo "$(if $(ONLY),Of tests/: $(ONLY),All tests take about 8 minutes on two cores; those of one package: make test ONLY=engine)"
 	$(BIN)/pytest -n 2 --dist loadfile $(if $(ONLY),$(addprefix tests/,$(ONLY)),--cov)
 
-chaos: install  ## kill, freeze and cut off daemons at random, then compare all rows and repos (RUNS=20, SEED=1, JOBS=1)
-	@$(BIN)/python -m tests.checks.chaos --runs $(or $(RUNS),20) --seed $(or $(SEED),1) --jobs $(or $(JOBS),1)
+chaos: install  ## kill, freeze and cut off daemons at random, then compare all rows and repos (RUNS=20, SEED=1, JOBS=1, LASTS=11)
+	@$(BIN)/python -m tests.checks.chaos --runs $(or $(RUNS),20) --seed $(or $(SEED),1) --jobs $(or $(JOBS),1) --lasts $(or $(LASTS),11)
 
 figures: install  ## measure the promises about crashes, freezes and outages (ONLY='takeover sigterm')
 	@$(BIN)/python -m tests.checks.figures $(ONLY)

@@ -231,7 +231,7 @@ begin
   comment on column public.trained_identities.train is
     'Whether a LoRA is to be trained: set it at insert, or on a published or ready row; false withdraws it while it waits.';
   comment on column public.trained_identities.training_waits_until is
-    'While a training waits for a limit: when it is tried next.';
+    'While a training waits for a limit, or was asked for too often: when it is tried next.';
   comment on column public.trained_identities.sample_paths is
     'Where ready: the first pictures, in the bucket identity-samples.';
   comment on column public.trained_identities.error_image is
@@ -320,8 +320,7 @@ begin
   create index retries_by_user on watcher.retries (user_id, waits_until);
   alter table watcher.retries enable row level security;
 
-  -- Counts rows, retries and trainings of a user. Called under the user's lock, but for trainings, of which only one at a
-  -- time is started.
+  -- Counts rows, retries and trainings of a user. Called under the user's lock.
   create function watcher.count_usage(p_user uuid, p_rows integer, p_retries integer, p_trainings integer default 0)
   returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
@@ -515,6 +514,9 @@ begin
       new.training_requested_at := now();
       new.training_error_code := null;
       new.training_error_message := null;
+      if (select auth.uid()) is not null and new.status in ('published', 'ready') then
+        new.training_waits_until := watcher.count_retry(new.id, new.user_id);
+      end if;
     elsif not new.train then
       new.training_requested_at := null;
       new.training_waits_until := null;

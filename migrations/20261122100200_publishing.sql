@@ -520,6 +520,9 @@ begin
       insert into watcher.limits (name, user_id, value) values (p_name, p_user, p_value)
       on conflict (name, user_id) do update set value = excluded.value;
     end if;
+    if p_name = 'trainings_per_day' then
+      perform watcher.wake_trainings_of(p_user);
+    end if;
     return public.watcher_limits(p_user);
   end
   $function$;

@@ -908,6 +908,7 @@ begin
   declare
     mine record;
     state watcher.sweep;
+    confirmed_uploads integer;
     began timestamptz;
   begin
     select * into mine from watcher.lock_attempt(p_attempt);
@@ -924,14 +925,18 @@ begin
       began := clock_timestamp();
       state := watcher.sweep_missing_users(state);
       state := watcher.sweep_missing_rows(state);
+      confirmed_uploads := state.confirmed_uploads;
       state := watcher.sweep_unnamed(state);
+      state.held_uploads := greatest(state.held_uploads, watcher.sweep_samples(confirmed_uploads));
       state.held_since := case when coalesce(state.held_users, state.held_names, state.held_uploads) is not null
         then coalesce(state.held_since, now()) end;
       -- At most a hundredth of the time is spent on it.
       state.next_scan_at := now() + 100 * (clock_timestamp() - began);
     end if;
     perform watcher.sweep_history();
-    perform watcher.sweep_trainings(coalesce(state.held_users, state.held_names, state.held_uploads) is null);
+    if coalesce(state.held_users, state.held_names, state.held_uploads) is null then
+      perform watcher.sweep_trainings();
+    end if;
     update watcher.sweep set
       held_users = state.held_users, held_names = state.held_names, held_uploads = state.held_uploads,
       held_since = state.held_since, confirmed_users = state.confirmed_users, confirmed_names = state.confirmed_names,
@@ -1010,7 +1015,7 @@ begin
         (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.what = 'repo' and l.gone_at is null) as repos_left,
         (select count(*) from watcher.erase_lines l
-          where l.identity_id = e.identity_id and l.what = 'photo' and l.gone_at is null) as photos_left,
+          where l.identity_id = e.identity_id and l.what in ('photo', 'sample') and l.gone_at is null) as photos_left,
         (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.gone_at is not null) as to_look_again
       from watcher.open_erasures() o join watcher.erasures e on e.identity_id = o.identity_id
@@ -1055,6 +1060,9 @@ begin
     where identity_id = p_id and kind = 'erase' and ended_at is null;
     delete from watcher.names n using watcher.erase_lines l
     where l.identity_id = p_id and l.what = 'repo' and n.model_id = l.name;
+    -- A job that was not seen to have ended may cost all that was reserved for it.
+    update watcher.trainings n set spent_usd = n.reserved_usd from watcher.erase_lines l
+    where l.identity_id = p_id and l.what = 'job' and n.label = split_part(l.name, '/', 2) and n.spent_usd is null;
     perform watcher.finish_erasure(p_id, null, p_because);
     return true;
   end

@@ -20,8 +20,18 @@ export type Database = {
           next_attempt_at: string | null
           num_training_images: number
           published_at: string | null
-          status: 'pending' | 'publishing' | 'published' | 'failed'
+          sample_paths: string[] | null
+          status: 'pending' | 'publishing' | 'published' | 'training' | 'ready' | 'failed'
+          train: boolean
+          training_commit_sha: string | null
           training_config: Json | null
+          training_error_code: string | null
+          training_error_message: string | null
+          training_requested_at: string | null
+          training_seconds: number | null
+          training_url: string | null
+          training_waits_until: string | null
+          trigger_word: string | null
           updated_at: string
           user_id: string
         }
@@ -29,11 +39,14 @@ export type Database = {
           id?: string
           identity_name: string
           image_paths: string[]
-          status?: 'pending' | 'publishing' | 'published' | 'failed'
+          status?: 'pending' | 'publishing' | 'published' | 'training' | 'ready' | 'failed'
+          train?: boolean
+          trigger_word?: string | null
           user_id?: string
         }
         Update: {
-          status?: 'pending' | 'publishing' | 'published' | 'failed'
+          status?: 'pending' | 'publishing' | 'published' | 'training' | 'ready' | 'failed'
+          train?: boolean
         }
         Relationships: []
       }

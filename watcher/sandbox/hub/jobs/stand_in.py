@@ -48,6 +48,7 @@ def main(env: Mapping[str, str]) -> None:
     repo, number = env["WATCHER_REPO"], env["WATCHER_TRAINING"]
     hub = Hub(env["HF_ENDPOINT"], env["HF_TOKEN"])
     only_the_oldest_goes_on(hub, env)
+    say("the oldest job of this training")
     check(hub, f"/api/models/{repo}/auth-check/write", {401: TOKEN_REFUSED, 403: NO_RIGHT, 404: PUSH_REFUSED})
     refused = {401: BASE_REFUSED, 403: BASE_REFUSED, 404: BASE_REFUSED}
     check(hub, f"/api/models/{env['WATCHER_BASE']}/auth-check", refused)
