@@ -288,6 +288,7 @@ async def test_the_tables_rows_are_counted_and_absent_while_it_does_not_answer(
             0,
             5,
         ]
+        assert found[of("watcher_training_budget_used_up")] == 0
         scene.sandbox.faults.add(Hang(), service="rest", path="watcher_status$", times=None)
         monkeypatch.setattr(probes, "_ROWS_WITHIN", 0.3)
         found = await scraped(address)

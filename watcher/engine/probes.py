@@ -112,6 +112,7 @@ def _set_rows(status: dict[str, Any]) -> None:
     training = status["training"]
     for state in ("running", "waiting", "overdue", "doubled"):
         metrics.TRAININGS.labels(state).set(training[state])
+    metrics.TRAINING_BUDGET_USED_UP.set(training["waits_for_budget"])
     budget = training["usd_a_day"] if training["enabled"] else 0
     for of, dollars in (
         ("spent", training["spent_usd"]),

@@ -44,7 +44,7 @@ def _money_of_today(training: Mapping[str, Any]) -> bool:
 def money(training: Mapping[str, Any]) -> str:
     """Say what of today's dollars is spent and reserved."""
     spent, reserved, budget = (
-        usd(decimal(training[f"{of}"])) for of in ("spent_usd", "reserved_usd", "usd_a_day")
+        usd(decimal(training[of])) for of in ("spent_usd", "reserved_usd", "usd_a_day")
     )
     return f"{spent} spent and {reserved} reserved of today's {budget}"
 

@@ -108,6 +108,11 @@ TRAINING_USD = Gauge(
     ["of"],
     registry=REGISTRY,
 )
+TRAINING_BUDGET_USED_UP = Gauge(
+    "watcher_training_budget_used_up",
+    "1 while a training waits for tomorrow's dollars, in UTC, else 0.",
+    registry=REGISTRY,
+)
 FEED_ALIVE = Gauge(
     "watcher_feed_alive", "1 while Realtime is subscribed and delivers events.", registry=REGISTRY
 )
