@@ -529,7 +529,7 @@ begin
   $function$;
 
   -- One row with all its attempts and names, or null if there is no such row.
-  create function public.watcher_story(p_id uuid) returns jsonb
+  create function watcher.publish_story(p_id uuid) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select to_jsonb(t) || jsonb_build_object(
       'spent', w.spent,

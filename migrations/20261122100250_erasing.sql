@@ -1140,6 +1140,12 @@ begin
       'erasing', watcher.erasing_summary(), 'training', watcher.training_summary(), 'paused', watcher.pauses_now())
   $function$;
 
+  -- What `watcher show` shows, or null if there is no such row; see watcher.publish_story and watcher.training_story.
+  create function public.watcher_story(p_id uuid) returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select watcher.publish_story(p_id) || jsonb_build_object('training', watcher.training_story(p_id))
+  $function$;
+
 
   -- Everybody may execute a new function by default: revoke that in the same transaction.
   for verb in

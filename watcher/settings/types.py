@@ -89,6 +89,11 @@ def webhook_key(secret: str) -> bytes:
     return key
 
 
+def _none_if_blank(value: object) -> object:
+    """Return None for a credential of white space alone: systemd has such a one where there is no file."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 def public_role_of(key: str) -> str | None:
     """Return the role of a key that is no secret, as a legacy key (a JWT) names it, unverified; None for any other key."""
     if key.startswith("sb_publishable_"):
@@ -123,9 +128,14 @@ ProjectUrl = Annotated[str, BeforeValidator(_project_url), SettingDoc(range="`ht
 HttpUrl = Annotated[str, BeforeValidator(_http_url), SettingDoc(range="`https://…` or `http://…`")]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Key = Annotated[SecretStr, BeforeValidator(_key), SettingDoc(range="visible ASCII")]
-WebhookUrl = Annotated[SecretStr, BeforeValidator(_webhook_url)]
+_WebhookUrl = Annotated[SecretStr, BeforeValidator(_webhook_url)]
+_WebhookSecret = Annotated[SecretStr, BeforeValidator(_webhook_secret)]
+WebhookUrl = Annotated[_WebhookUrl | None, BeforeValidator(_none_if_blank), SettingDoc(range="a URL")]
 WebhookSecret = Annotated[
-    SecretStr, BeforeValidator(_webhook_secret), SettingDoc(range="`whsec_` and base64 of 24 to 64 bytes")
+    _WebhookSecret | None,
+    BeforeValidator(_none_if_blank),
+    SettingDoc(range="`whsec_` and base64 of 24 to 64 bytes"),
 ]
+OptionalKey = Annotated[Key | None, BeforeValidator(_none_if_blank), SettingDoc(range="visible ASCII")]
 Loopback = Annotated[str, BeforeValidator(_loopback)]
 Seconds = Annotated[float, SettingDoc(unit="seconds")]
