@@ -469,6 +469,23 @@ def test_more_money_wakes_who_waits_for_it_and_who_backs_off_goes_on_backing_off
     assert [claim["identity_id"] for claim in trainer.claim({"train": 4})] == [str(waits)]
 
 
+@pytest.mark.parametrize("because", ["user", "never"])
+def test_who_cannot_take_the_money_leaves_it_to_the_next(
+    database: Database, trainer: Trainer, because: str
+) -> None:
+    woken, waits = asked(database), asked(database)
+    for row in (woken, waits):
+        trainer.postpone(trainer.take(row), "budget")
+    switch_on(database, usd_a_day=6)
+    attempt = trainer.take()
+    assert trainer.claim({"train": 4}, [attempt]) == []
+    if because == "user":
+        trainer.postpone(attempt, because)
+    else:
+        trainer.fail(attempt, "training_refused", "No trainings are offered to you at present.")
+    assert [claim["identity_id"] for claim in trainer.claim({"train": 4})] == [str(waits)]
+
+
 @pytest.mark.parametrize("everybody", [False, True])
 def test_another_limit_of_a_user_is_tried_at_once(
     database: Database, trainer: Trainer, everybody: bool
