@@ -20,8 +20,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: install  ## publish one row on a local Supabase and Hub, or on SUPABASE_URL if that is set (PHOTOS=dir, JSON=1, KEEP=1, ERASE=1)
-	@$(BIN)/watcher demo $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(JSON),--json) $(if $(KEEP),--keep) $(if $(ERASE),--erase)
+demo: install  ## publish one row on a local Supabase and Hub, or on SUPABASE_URL if that is set (PHOTOS=dir, JSON=1, KEEP=1, ERASE=1, TRAIN=1)
+	@$(BIN)/watcher demo $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(JSON),--json) $(if $(KEEP),--keep) $(if $(ERASE),--erase) $(if $(TRAIN),--train)
 
 sandbox: install  ## a Supabase and a Hub on this machine, until Ctrl-C
 	@$(BIN)/watcher sandbox

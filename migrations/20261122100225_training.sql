@@ -219,6 +219,19 @@ begin
 
   -- The functions that the engine calls; see 20261122100100_work.sql.
 
+  -- Seconds from the request for a job to the first look at it: what its own checks refuse is known by then.
+  create function watcher.first_look_seconds() returns integer
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select 10 $function$;
+
+  -- Seconds from an intent after which its job, if there is one, is listed: the Hub works on a request for up to
+  -- watcher.late_seconds(), and its lists are behind by watcher.list_lag_seconds().
+  create function watcher.settled_after_seconds() returns integer
+  language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
+  begin
+    return watcher.late_seconds() + watcher.list_lag_seconds();
+  end
+  $function$;
+
   -- What the training needs, and how far it has come: "training" is null where none has started.
   create function watcher.train_begin(p_identity_id uuid) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
@@ -226,8 +239,9 @@ begin
       'user_id', t.user_id, 'model_id', t.model_id, 'commit_sha', t.commit_sha, 'trigger_word', t.trigger_word,
       'base', coalesce(n.base, s.base), 'flavor', coalesce(n.flavor, s.flavor), 'minutes', coalesce(n.minutes, s.minutes),
       'learning_rate', s.learning_rate, 'steps', s.steps, 'prompts', to_jsonb(s.prompts),
+      'first_look_seconds', watcher.first_look_seconds(), 'settled_after_seconds', watcher.settled_after_seconds(),
       'training', case when n.number is not null then jsonb_build_object(
-        'label', n.label, 'job', n.job, 'stage', n.stage,
+        'label', n.label, 'job', n.job, 'stage', n.stage, 'doubled', n.doubled,
         'age_seconds', extract(epoch from now() - n.started_at),
         'intent_age_seconds', extract(epoch from now() - n.intent_at),
         'running_seconds', extract(epoch from now() - n.running_since),
@@ -543,7 +557,7 @@ begin
     insert into watcher.erase_lines (identity_id, what, name, due_at, look_again_at)
     values (p_training.identity_id, 'job', p_training.namespace || '/' || p_training.label, p_due_at,
       case when p_training.job is null or p_training.job_known_at > now() - make_interval(secs => watcher.list_lag_seconds())
-        then greatest(now(), p_training.intent_at) + make_interval(secs => 1.25 * watcher.late_seconds()) end)
+        then greatest(now(), p_training.intent_at) + make_interval(secs => watcher.settled_after_seconds()) end)
     on conflict on constraint one_line_a_thing do nothing;
   end
   $function$;
@@ -695,7 +709,7 @@ begin
 
   -- Ends the attempt; the next list is due in watcher.follow_seconds() as long as there is a job. It leaves no entry in the
   -- history. p_running has the project's jobs that have not ended: [{"label": text, "job": text, "stage": text}]. A training
-  -- whose job is not among them looks at it itself, once a minute.
+  -- whose job is not among them looks at it itself.
   --
   -- Returns {"result": "done" or "lost", "cancel": the jobs that belong to no open training}.
   create function public.watcher_followed(p_attempt bigint, p_running jsonb) returns jsonb
@@ -728,7 +742,7 @@ begin
         and not exists (select from jsonb_to_recordset(p_running) r (job text) where r.job = n.job)
         and n.job_known_at < now() - make_interval(secs => case when n.running_since is null
           then watcher.list_lag_seconds() else 0 end)
-        and (n.looked_at < now() - interval '1 minute' or n.looked_at < n.job_known_at + interval '1 second')
+        and n.looked_at <= now() - make_interval(secs => watcher.follow_seconds())
         and w.next_at is not null and w.spent = w.wait_spent
       for update of n, w skip locked
     ), woken as (

@@ -27,7 +27,9 @@ from watcher.engine.reach import Checks, Reach
 from watcher.engine.retry import Retry
 from watcher.erasing.eraser import Eraser
 from watcher.erasing.sweeper import Sweeper
+from watcher.hub.jobs import Jobs
 from watcher.hub.repos import Hub
+from watcher.hub.weights import Weights
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
 from watcher.publishing.publisher import Publisher
@@ -36,7 +38,11 @@ from watcher.sandbox import Postgres, Sandbox
 from watcher.supabase.client import supabase_client
 from watcher.supabase.rpc import Rpc
 from watcher.supabase.storage import Storage
+from watcher.supabase.training_verbs import TrainingVerbs
 from watcher.supabase.verbs import Verbs
+from watcher.training.follower import Follower
+from watcher.training.recipe import project_digest
+from watcher.training.trainer import Trainer
 
 # A shell that starts tests in the background has SIGINT ignored, and programs that they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,6 +81,14 @@ def _storable(value: Any) -> Any:
 _LOGGERS = [
     logging.getLogger(name) for name in (None, "watcher", "realtime._async.client", "realtime", "websockets")
 ]
+
+
+@pytest.fixture
+def heeds_hangup() -> Iterator[None]:
+    """Let the processes that the test starts get SIGHUP as usual, also where all tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(autouse=True)
@@ -243,16 +257,37 @@ def publisher(verbs: Verbs, hub: Hub, photos: Photos, spool: Spool, quick: Retry
 
 @pytest.fixture
 def eraser(verbs: Verbs, hub: Hub, bucket: Storage, quick: Retry) -> Eraser:
-    return Eraser(verbs=verbs, hub=hub, storage=bucket, retry=quick)
+    return Eraser(verbs=verbs, hub=hub, jobs=Jobs(hub), storage=bucket, retry=quick)
 
 
 @pytest.fixture
-def attempts(verbs: Verbs, publisher: Publisher, eraser: Eraser, quick: Retry, reach: Reach) -> Attempts:
+def trainer(rpc: Rpc, hub: Hub, bucket: Storage, quick: Retry, sandbox: Sandbox) -> Trainer:
+    return Trainer(
+        verbs=TrainingVerbs(rpc),
+        jobs=Jobs(hub),
+        weights=Weights(hub),
+        storage=bucket,
+        retry=quick,
+        project=project_digest(sandbox.supabase_url),
+        token=sandbox.hub_token,
+    )
+
+
+@pytest.fixture
+def attempts(
+    verbs: Verbs, publisher: Publisher, eraser: Eraser, trainer: Trainer, quick: Retry, reach: Reach
+) -> Attempts:
     """Attempts at work of every kind."""
     return Attempts(
         verbs=verbs,
         leases=Leases(verbs, length=20, renewal=5),
-        works={"publish": publisher, "erase": eraser, "sweep": Sweeper(verbs)},
+        works={
+            "publish": publisher,
+            "erase": eraser,
+            "sweep": Sweeper(verbs),
+            "train": trainer,
+            "follow": Follower(trainer.verbs, trainer.jobs, quick, trainer.project),
+        },
         retry=quick,
         reach=reach,
     )

@@ -108,7 +108,13 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
                 "storage": Checks(bucket.check),
             }
         )
-        sizes = {"publish": settings.slots, "erase": _ERASE_SLOTS, "sweep": 1, "train": _TRAIN_SLOTS, "follow": 1}
+        sizes = {
+            "publish": settings.slots,
+            "erase": _ERASE_SLOTS,
+            "sweep": 1,
+            "train": _TRAIN_SLOTS,
+            "follow": 1,
+        }
         slots = {kind: sizes[kind] for kind in works}
         outages = Outages()
         answer_within = settings.poll_alive + _ANSWER_WITHIN

@@ -257,7 +257,12 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
 @click.option(
     "--erase", is_flag=True, help="At the end, delete the row as its user, and show that all of it is gone."
 )
-def demo(photos: Path | None, as_json: bool, keep: bool, erase: bool) -> None:
+@click.option(
+    "--train",
+    is_flag=True,
+    help="Have a LoRA trained on the repo: on a sandbox in a moment, elsewhere for money.",
+)
+def demo(photos: Path | None, as_json: bool, keep: bool, erase: bool, train: bool) -> None:
     """Watch a row become a repo.
 
     Acts as a frontend of a sandbox that it starts: a Supabase and a Hub on this machine. At a terminal, these keep running
@@ -273,7 +278,7 @@ def demo(photos: Path | None, as_json: bool, keep: bool, erase: bool) -> None:
 
     if keep and erase:
         raise click.UsageError("Either --keep or --erase.")
-    asyncio.run(play(folder=photos, as_json=as_json, keep=keep, erase=erase))
+    asyncio.run(play(folder=photos, as_json=as_json, keep=keep, erase=erase, train=train))
 
 
 for command in (

@@ -22,6 +22,7 @@ USERS = {
     "hf_alice_read": User("alice", role="read", orgs={"acme": "write"}),
     "hf_alice_fine": User("alice", role="fineGrained", permissions=("repo.content.read", "repo.write")),
     "hf_alice_narrow": User("alice", role="fineGrained", permissions=("repo.content.read",)),
+    "hf_alice_jobs": User("alice", role="fineGrained", permissions=("job.write",)),
     "hf_bob": User("bob"),
 }
 CARD = b"---\nlicense: mit\ntags:\n- lora\n---\n# A person\n"
@@ -45,6 +46,7 @@ class Site:
         """Delete all repos, end all faults, and make every token valid again."""
         self.faults.clear()
         self.hub.reset()
+        self.hub.jobs.clear()
         for repo in (*self.hub.store.repos("models"), *self.hub.store.repos("datasets")):
             self.hub.store.delete(repo)
         self.faults.reset()
@@ -58,9 +60,9 @@ class Site:
 
 
 @contextmanager
-def served(folder: Path, page_size: int = 1000) -> Iterator[Site]:
+def served(folder: Path, page_size: int = 1000, job_python: Path | None = None) -> Iterator[Site]:
     """Serve a Hub with its state in the folder."""
-    faults, hub = Faults(), Hub(folder, USERS, page_size=page_size)
+    faults, hub = Faults(), Hub(folder, USERS, page_size=page_size, job_python=job_python)
     for name, action in hub.actions.items():
         faults.register(name, action)
     apps: dict[str, tuple[ASGIApp, int]] = {

@@ -150,7 +150,7 @@ def test_the_hubs_client_raises_the_sentence(project: Project, hub_client: None)
         Absent.HUB_GATED: lambda: api.update_repo_settings("sandbox/a", gated="auto"),
         Absent.HUB_KINDS: lambda: api.create_repo("sandbox/s", repo_type="space", space_sdk="static"),
         Absent.HUB_MOVING: lambda: api.move_repo("sandbox/a", "sandbox/c"),
-        Absent.HUB_JOBS: lambda: list(api.list_jobs(namespace="sandbox")),
+        Absent.HUB_SCHEDULED_JOBS: lambda: list(api.list_scheduled_jobs(namespace="sandbox")),
     }
     for feature, call in calls.items():
         with pytest.raises(HfHubHTTPError) as caught:

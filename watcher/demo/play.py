@@ -24,7 +24,7 @@ from rich.tree import Tree
 from supabase import AsyncClient, AsyncClientOptions
 
 from watcher import migrate
-from watcher.demo import erasing, photos, processes
+from watcher.demo import erasing, photos, processes, training
 from watcher.demo.photos import Photo
 from watcher.errors import Transient
 from watcher.settings import settings
@@ -32,9 +32,12 @@ from watcher.settings.settings import FrontendSettings
 
 _PUBLISHED_WITHIN = 300.0
 """Seconds for the row to be published."""
+_DONE = {"published", "training", "ready"}
 
 
-async def play(*, folder: Path | None, as_json: bool, keep: bool, erase: bool = False) -> None:
+async def play(
+    *, folder: Path | None, as_json: bool, keep: bool, erase: bool = False, train: bool = False
+) -> None:
     """Publish one row from upload to repo; raises Misconfigured or Transient if that fails.
 
     The sandbox also keeps running where somebody sits at a terminal, who may want to open the repo's page.
@@ -55,13 +58,16 @@ async def play(*, folder: Path | None, as_json: bool, keep: bool, erase: bool = 
         console.print(f"[green]✓[/] Supabase at {frontend.supabase_url}, the Hub at {frontend.hf_endpoint}")
         spool = stack.enter_context(tempfile.TemporaryDirectory(prefix="watcher-demo-"))
         own = {
+            **({"WATCHER_TRAINING_TOKEN": environment["HF_TOKEN"]} if environment else {}),
             "WATCHER_SPOOL": spool,
             "WATCHER_INSTANCE": f"demo-{secrets.token_hex(3)}",
             "WATCHER_LOG_FORMAT": "json",
         }
         await stack.enter_async_context(processes.watcher({**environment, **own}))
         console.print("[green]✓[/] [bold]watcher run[/] is ready, in its own process")
-        result = await _as_a_user(console, frontend, pictures, keep=keep or not named, erase=erase)
+        result = await _as_a_user(
+            console, frontend, pictures, keep=keep or not named, erase=erase, train=train, sandbox=not named
+        )
         if as_json:
             click.echo(json.dumps(result, ensure_ascii=False))
         if erase:
@@ -76,11 +82,19 @@ async def play(*, folder: Path | None, as_json: bool, keep: bool, erase: bool = 
 
 
 async def _as_a_user(
-    console: Console, frontend: FrontendSettings, pictures: list[Photo], *, keep: bool, erase: bool
+    console: Console,
+    frontend: FrontendSettings,
+    pictures: list[Photo],
+    *,
+    keep: bool,
+    erase: bool,
+    train: bool,
+    sandbox: bool,
 ) -> dict[str, Any]:
     """Sign up, upload, insert, follow the row and show the repo; then delete everything unless `keep`.
 
-    With `erase`, the user deletes the row, and what is left of it is shown: nothing.
+    With `train`, a LoRA is trained on the repo before it is shown. With `erase`, the user deletes the row, and what is left
+    of it is shown: nothing.
     """
     async with httpx.AsyncClient(timeout=30) as http:
         admin = _client(frontend.supabase_url, frontend.supabase_key.get_secret_value(), http)
@@ -91,15 +105,21 @@ async def _as_a_user(
         paths: list[str] = []
         model_id: str | None = None
         try:
+            if train:
+                await training.switch_on(admin, sandbox=sandbox)
             async with httpx.AsyncClient(timeout=30) as user_http:
                 user = _client(frontend.supabase_url, frontend.publishable_key, user_http)
                 await user.auth.sign_in_with_password({"email": email, "password": password})
                 console.print(f"[green]✓[/] Signed in as {email}")
                 paths = await _upload(console, user, user_id, pictures)
-                row, seconds = await _insert_and_follow(console, user, paths)
+                row, seconds = await _insert_and_follow(console, user, paths, train=train)
                 await user.realtime.close()
                 model_id = row["model_id"]
-                result = await asyncio.to_thread(_show, console, frontend, row, seconds)
+                if train:
+                    row = await training.follow(console, user, row, sandbox=sandbox)
+                result, card = await asyncio.to_thread(_show, console, frontend, row, seconds)
+                if train:
+                    result |= await training.show(console, user, row, result["files"], card)
                 if erase:
                     result["erased"] = await erasing.show(console, frontend, admin, user, row)
             return result
@@ -127,7 +147,7 @@ async def _upload(console: Console, user: AsyncClient, user_id: str, pictures: l
 
 
 async def _insert_and_follow(
-    console: Console, user: AsyncClient, paths: list[str]
+    console: Console, user: AsyncClient, paths: list[str], *, train: bool
 ) -> tuple[dict[str, Any], float]:
     """Insert the row and follow it through Realtime, polling as well, as a frontend should."""
     loop = asyncio.get_running_loop()
@@ -146,7 +166,9 @@ async def _insert_and_follow(
 
     began = loop.time()
     row = await _one(
-        user.table("trained_identities").insert({"identity_name": "Zoë Demo", "image_paths": paths})
+        user.table("trained_identities").insert(
+            {"identity_name": "Zoë Demo", "image_paths": paths, "train": train}
+        )
     )
     console.print(f"[green]✓[/] Inserted the row {row['id']}")
     status, shown = "", row
@@ -157,14 +179,14 @@ async def _insert_and_follow(
                 status = shown["status"]
                 progress.console.print(f"  {loop.time() - began:5.2f} s  [bold]{status}[/]")
             progress.update(bar, description=status, completed=shown.get("images_published", 0))
-            if status in {"published", "failed"}:
+            if status in _DONE | {"failed"}:
                 break
             try:
                 shown = await asyncio.wait_for(changes.get(), 2)
             except TimeoutError:
                 shown = await _one(user.table("trained_identities").select("*").eq("id", row["id"]))
     row = await _one(user.table("trained_identities").select("*").eq("id", row["id"]))
-    if row["status"] != "published":
+    if row["status"] not in _DONE:
         raise Transient(
             f"The row is {row['status']}: {row['error_message'] or f'not published within {_PUBLISHED_WITHIN:.0f} s'}"
         )
@@ -177,8 +199,8 @@ async def _one(query: Any) -> dict[str, Any]:
 
 def _show(
     console: Console, frontend: FrontendSettings, row: dict[str, Any], seconds: float
-) -> dict[str, Any]:
-    """Download the repo with the real client, and show it."""
+) -> tuple[dict[str, Any], str]:
+    """Download the repo with the real client, and show it; returns its facts and its model card."""
     token, model_id = frontend.hf_token.get_secret_value(), row["model_id"]
     api = HfApi(endpoint=frontend.hf_endpoint, token=token)
     tree = Tree(f"[bold]{model_id}[/] (private)")
@@ -201,7 +223,7 @@ def _show(
         f"[green]✓[/] From insert to published in [bold]{seconds:.2f} s[/]: {row['huggingface_repo_url']}",
         soft_wrap=True,
     )
-    return {
+    facts = {
         "identity_id": row["id"],
         "status": row["status"],
         "model_id": model_id,
@@ -211,6 +233,7 @@ def _show(
         "seconds": round(seconds, 3),
         "hf_endpoint": frontend.hf_endpoint,
     }
+    return facts, card
 
 
 async def _remove(

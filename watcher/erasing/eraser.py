@@ -65,10 +65,11 @@ class Eraser:
         problems += unended or await self._erase_repos(claim, repos, lease, foreign)
         if problems:
             raise min(problems, key=_urgency)
+        gone = _ids(claim.details["lines"])
         return Done(
             "erased",
             {**self.describe(claim), "repos": len(repos) - len(foreign)},
-            partial(self.verbs.erased, claim.attempt, _ids(claim.details["lines"]), answered=lease.answered, foreign=foreign),
+            partial(self.verbs.erased, claim.attempt, gone, answered=lease.answered, foreign=foreign),
         )
 
     async def _erase_objects(self, claim: Claim, bucket: str, lines: Sequence[Line], lease: Lease) -> None:

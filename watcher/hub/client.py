@@ -17,7 +17,7 @@ from watcher.process.metrics import BYTES
 
 # The Hub itself ends a request after 60 to 120 s.
 _TIMEOUT = httpx2.Timeout(connect=10, read=130, write=60, pool=None)
-# With a pause for the rate limit a minute in all: only so much later, a job is looked for that this request may have made.
+# Less than a minute in all, and no pause for the rate limit before: a job is looked for that this request may have made.
 _RUN_JOB = httpx2.Timeout(connect=10, read=30, write=10, pool=None)
 # A log does not end while its job runs: it is read until nothing comes.
 _LOG = httpx2.Timeout(connect=10, read=5, write=10, pool=None)
@@ -55,7 +55,7 @@ class Client(httpx2.Client):
         # A job must not be requested long after it was written down that it is about to be: better a 429.
         if at_hub and not _runs_job(request) and (pause := self.rate_limit.pause()):
             time.sleep(pause)
-        request.extensions["timeout"] = _timeout_of(request).as_dict()
+        request.extensions["timeout"] = (_timeout_of_jobs(request) or self.timeout).as_dict()
         response = super().send(request, **options)
         if at_hub:
             self.rate_limit.update(response.headers)
@@ -79,11 +79,12 @@ def _runs_job(request: httpx2.Request) -> bool:
     return request.method == "POST" and _JOBS.fullmatch(request.url.path) is not None
 
 
-def _timeout_of(request: httpx2.Request) -> httpx2.Timeout:
+def _timeout_of_jobs(request: httpx2.Request) -> httpx2.Timeout | None:
+    """Return the time-out of a request to run a job, or for its log; None for any other."""
     path = _JOBS.fullmatch(request.url.path)
     if path is not None and path["log"]:
         return _LOG
-    return _RUN_JOB if _runs_job(request) else _TIMEOUT
+    return _RUN_JOB if _runs_job(request) else None
 
 
 def _raise_if_transient(response: httpx2.Response, *, at_hub: bool) -> None:

@@ -154,12 +154,12 @@ class Jobs:
         """Return all jobs with these labels, oldest first. A job that was just made may not be among them yet."""
         return await self._ask(partial(self._list, labels))
 
-    def _list(self, labels: Mapping[str, str], stages: list[JobStage] | None = None) -> tuple[Job, ...]:
+    def _list(self, labels: Mapping[str, str], stages: list[JobStage | str] | None = None) -> tuple[Job, ...]:
         found = self._api.list_jobs(labels=dict(labels), status=stages, namespace=self.namespace)
         return tuple(sorted(map(_job, found), key=lambda job: (job.created_at, job.id)))
 
     async def list_running(self, labels: Mapping[str, str]) -> tuple[Job, ...]:
-        """Return the jobs with these labels that wait for a machine or run; those in a stage of another name are left out."""
+        """Return the jobs with these labels that wait for a machine or run; other stages are left out."""
         return await self._ask(partial(self._list, labels, [JobStage.SCHEDULING, JobStage.RUNNING]))
 
     async def inspect(self, job_id: str) -> Job | None:

@@ -100,6 +100,9 @@ tags:
 
 {count} photos of one person, to train a FLUX LoRA with. There are no weights in here yet.
 
+The MIT licence is that of this card and of `training_config.json`. The photos, and the face in them, are licensed to
+nobody: they belong to the person.
+
 **Keep this repo private.** {inside}
 
 ## What is inside

@@ -29,8 +29,9 @@ class Sandbox:
 
     In the folder `data`, database, objects and repos are kept; without it they are deleted. `postgres`, if given, must be
     running and is not stopped; `database` is one of its databases, used as it is, or None for a new one that is dropped.
-    Ports are on loopback; 0 picks a free one. `timing` is Realtime's, by default that of the real one. Migrations of the
-    app are not applied.
+    Ports are on loopback; 0 picks a free one. `timing` is Realtime's, by default that of the real one. With
+    `job_python`, jobs on the Hub run their real commands, with that interpreter as `python`. Migrations of the app are not
+    applied.
     """
 
     auth: Auth
@@ -55,6 +56,7 @@ class Sandbox:
         hub_port: int = 0,
         control_port: int = 0,
         timing: Timing | None = None,
+        job_python: Path | None = None,
     ) -> None:
         self.keys = Keys()
         self.faults = Faults()
@@ -66,6 +68,7 @@ class Sandbox:
         self._folder: Path | None = None
         self._ports = {"supabase": supabase_port, "hub": hub_port, "control": control_port}
         self._timing = timing
+        self._job_python = job_python
         self._server: Server | None = None
 
     def start(self) -> None:
@@ -160,7 +163,8 @@ class Sandbox:
         self.auth = Auth(database, self.keys)
         self.realtime = Realtime(database, self.keys, self._timing)
         self.storage = Storage(database, self.keys, self._folder / "objects")
-        self.hub = Hub(self._folder / "hub", {self.hub_token: User(self.hub_user)})
+        users = {self.hub_token: User(self.hub_user)}
+        self.hub = Hub(self._folder / "hub", users, job_python=self._job_python)
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -1,16 +1,16 @@
 """The kind of work `train`: a LoRA is trained on a published repo, by a job on the Hub, and its first pictures are copied.
 
-No lease is held while the job runs: an attempt starts it, or looks at it, and ends with a wait. The database makes a training
-due when its job is no longer listed as running; see `follower`.
+No lease is held while the job runs: an attempt starts it, or looks at it, and ends with a wait. The database makes a
+training due when its job is no longer listed as running; see `follower`.
 """
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import structlog
 
@@ -23,16 +23,15 @@ from watcher.hub.weights import Weights
 from watcher.identity import Claim
 from watcher.supabase.storage import Storage
 from watcher.supabase.training_verbs import TrainingVerbs
-from watcher.training.one_job import SETTLED_AFTER, next_step
+from watcher.training.one_job import next_step
 from watcher.training.outcomes import exit_code, failure
 from watcher.training.recipe import Training, job_spec, labels
 from watcher.training.script import Exit
 
 log = structlog.get_logger(__name__)
 
-_FIRST_LOOK = 10.0
-"""Seconds after the request: what its own checks refuse is known by then."""
 _NEXT_LOOK = 3600.0
+"""Seconds to a look that nothing has asked for."""
 _QUEUE_LIMIT = 6 * 3600.0
 """Seconds that a job may wait for a machine."""
 _GRACE = 600.0
@@ -105,13 +104,15 @@ class _Attempt:
         if not self._training:
             return await self._start()
         if self._training["job"] is None:
-            await self._find_job(self._training["label"], self._training["intent_age_seconds"])
+            raise await self._find_job(self._training["label"], self._training["intent_age_seconds"])
         job = await self._retry(self._jobs.inspect, self._training["job"])
+        if job is not None and job.ended and job.exit_code == Exit.DOUBLED:
+            raise await self._follow_older(job)
         if job is None or job.ended:
             return await self._finish(job)
         await self._record(job)
         self._check_deadlines(job)
-        self._wait(job, _NEXT_LOOK)
+        raise self._look_again(job, _NEXT_LOOK)
 
     async def _start(self) -> Done:
         started = await self._retry(
@@ -125,7 +126,7 @@ class _Attempt:
                 {"because": started.obstacle},
                 partial(self._verbs.postpone, self._claim.attempt, started.obstacle),
             )
-        await self._find_job(started.label, None)
+        raise await self._find_job(started.label, None)
 
     async def _price(self) -> Decimal:
         """Return US dollars a minute, as the Hub last said."""
@@ -138,15 +139,16 @@ class _Attempt:
             )
         return Decimal(machine.micro_usd_per_minute) / 1_000_000
 
-    async def _find_job(self, label: str, intent_age: float | None) -> NoReturn:
-        """Adopt the training's job, or request it; ends with a wait."""
+    async def _find_job(self, label: str, intent_age: float | None) -> Wait:
+        """Adopt the training's job, or request it; returns the wait for it."""
         new = intent_age is None
-        listed = () if new else await self._retry(self._jobs.list_jobs, labels(self._trainer.project, label))
-        match next_step(jobs=len(listed), intent_age=intent_age):
+        listed = () if new else await self._retry(self._jobs.list_jobs, self._labels(label))
+        settled_after = self._details["settled_after_seconds"]
+        match next_step(jobs=len(listed), intent_age=intent_age, settled_after=settled_after):
             case "adopt":
                 job, doubled = listed[0], len(listed) > 1
                 if doubled:
-                    log.error("jobs_doubled", jobs=[one.id for one in listed])
+                    self._tell_doubled(listed)
                 await self._record(job, doubled=doubled)
             case "request":
                 if self._claim.look_only:
@@ -155,11 +157,11 @@ class _Attempt:
                     await self._retry(self._verbs.intend, self._claim.attempt)
                 job = await self._request(label)
             case "wait":
-                raise self._waiting(
+                return self._waiting(
                     "A request for the job was not answered; it may still land.",
-                    SETTLED_AFTER - (intent_age or 0) + 1,
+                    settled_after - (intent_age or 0) + 1,
                 )
-        self._wait(job, _FIRST_LOOK)
+        return self._look_again(job, self._details["first_look_seconds"])
 
     async def _request(self, label: str) -> Job:
         spec = self._spec(label)
@@ -181,7 +183,6 @@ class _Attempt:
             project=self._trainer.project,
             repo_id=details["model_id"],
             revision=details["commit_sha"],
-            namespace=self._jobs.namespace,
             base=details["base"],
             flavor=details["flavor"],
             minutes=details["minutes"],
@@ -194,6 +195,12 @@ class _Attempt:
             return job_spec(training, self._trainer.token)
         except ValueError as error:
             raise Permanent("training_base_refused", str(error)) from error
+
+    def _labels(self, label: str) -> dict[str, str]:
+        return labels(self._trainer.project, label)
+
+    def _tell_doubled(self, listed: Sequence[Job]) -> None:
+        log.error("jobs_doubled", jobs=[job.id for job in listed])
 
     async def _record(self, job: Job, *, doubled: bool = False) -> None:
         await self._retry(
@@ -210,10 +217,10 @@ class _Attempt:
         if (job.seconds or 0) > self._seconds + _GRACE:
             raise Permanent("training_timed_out", "The training took longer than it may.")
 
-    def _wait(self, job: Job, seconds: float) -> NoReturn:
+    def _look_again(self, job: Job, seconds: float) -> Wait:
         if job.seconds is None:
-            raise self._waiting("The job waits for a machine.", seconds)
-        raise self._waiting("The job runs.", min(seconds, self._seconds + _GRACE - job.seconds + 1))
+            return self._waiting("The job waits for a machine.", seconds)
+        return self._waiting("The job runs.", min(seconds, self._seconds + _GRACE - job.seconds + 1))
 
     def _waiting(self, sentence: str, seconds: float) -> Wait:
         return Wait(
@@ -233,7 +240,7 @@ class _Attempt:
                 self._verbs.ended,
                 self._claim.attempt,
                 stage,
-                billed=None if job is None else running,
+                billed=await self._billed(job),
                 running=running,
             )
         )
@@ -245,9 +252,7 @@ class _Attempt:
         return Done(
             "trained",
             {"commit": commit, "seconds_run": running, "samples": len(samples)},
-            partial(
-                self._verbs.trained, self._claim.attempt, commit, samples, answered=self._lease.answered
-            ),
+            partial(self._verbs.trained, self._claim.attempt, commit, samples, answered=self._lease.answered),
         )
 
     async def _without_weights(self, job: Job | None, stage: str) -> Permanent | Transient:
@@ -256,25 +261,27 @@ class _Attempt:
         if job is not None and stage == "ERROR" and code is None:
             # What the Hub says of an error is not documented; the script says it, too, as its last line.
             code = exit_code(" ".join(await self._retry(self._jobs.last_lines, job.id, 3)))
-        if code == Exit.DOUBLED:
-            return await self._with_older_job(job)
         ago = self._training["job_ended_seconds_ago"]
         if stage == "COMPLETED" and (ago is None or ago < _COMMIT_WITHIN) and not self._claim.look_only:
             return Transient("The job has ended, and the repo does not show its commit yet.", retry_after=10)
         failed = failure(stage, f"exit code {code}" if code is not None else message)
         return Permanent(failed.code, failed.sentence)
 
-    async def _with_older_job(self, job: Job | None) -> Permanent | Transient:
+    async def _billed(self, job: Job | None) -> float | None:
+        """Return the seconds that are paid for, of all jobs if there were several; None if the Hub does not say."""
+        if not self._training["doubled"]:
+            return None if job is None else float(job.seconds or 0)
+        listed = await self._retry(self._jobs.list_jobs, self._labels(self._training["label"]))
+        return sum(60.0 * math.ceil((one.seconds or 0) / 60) for one in listed)
+
+    async def _follow_older(self, job: Job) -> Transient:
         """The job gave way to an older one with the same label: that is the training's."""
-        listed = await self._retry(
-            self._jobs.list_jobs, labels(self._trainer.project, self._training["label"])
-        )
-        if listed and job is not None and listed[0].id != job.id:
-            log.error("jobs_doubled", jobs=[one.id for one in listed])
+        listed = await self._retry(self._jobs.list_jobs, self._labels(self._training["label"]))
+        if listed and listed[0].id != job.id:
+            self._tell_doubled(listed)
             await self._record(listed[0], doubled=True)
             return Transient("The training's job gave way to an older one, which is followed from now on.")
-        failed = failure("ERROR", f"exit code {Exit.DOUBLED}")
-        return Permanent(failed.code, failed.sentence)
+        return Transient("The training's job gave way to an older one, which the Hub does not list.")
 
     async def _copy_samples(self, repo_id: str, commit: str, label: str) -> list[str]:
         """Copy the pictures of the repo to where the user may see them; return their keys."""

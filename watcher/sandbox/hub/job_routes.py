@@ -26,6 +26,8 @@ _KEEP_ALIVE = 30.0
 async def _run(request: Request) -> Response:
     user, namespace = _allowed(request)
     hub = state(request)
+    if hub.jobs.mode == "real" and "origin" in request.headers:
+        raise HubError(403, "The sandbox does not run commands for a page in a browser.")
     hub.knobs.take_action("job")
     if not hub.jobs.has_credit:
         raise HubError(

@@ -1,9 +1,11 @@
 """Runs a job's command for as long as standard input stays open, so that it does not outlive the sandbox.
 
-A program of its own: `python leash.py COMMAND…`, started as the leader of a process group. When standard input ends (the
-sandbox closed it, or was killed), it kills the group, itself included. It exits as the command does; 137 for SIGKILL.
+A program of its own: `python leash.py COMMAND…`. When standard input ends (the sandbox closed it, or was killed), it kills
+the command with all of its process group; what of that is left when the command ends, too. It exits as the command does, as
+a shell would: 137 for one that was killed.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,22 +13,29 @@ import sys
 import threading
 
 
-def _kill_group_at_the_end() -> None:
-    sys.stdin.buffer.read()
-    os.killpg(0, signal.SIGKILL)
-
-
 def main(*command: str) -> int:
-    """Run the command, and return its exit code, as a shell does."""
-    threading.Thread(target=_kill_group_at_the_end, daemon=True).start()
+    """Run the command, and return its exit code."""
     try:
-        code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
+        sys.stderr.flush()
         return 127 if isinstance(error, FileNotFoundError) else 126
+    threading.Thread(target=_kill_at_the_end, args=(process.pid,), daemon=True).start()
+    code = process.wait()
+    _kill(process.pid)
     return 128 - code if code < 0 else code
 
 
+def _kill_at_the_end(group: int) -> None:
+    os.read(sys.stdin.fileno(), 1)
+    _kill(group)
+
+
+def _kill(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
 if __name__ == "__main__":
-    sys.stdout.flush()
-    os._exit(main(*sys.argv[1:]))  # the thread may hold standard input's lock
+    os._exit(main(*sys.argv[1:]))  # the thread still reads

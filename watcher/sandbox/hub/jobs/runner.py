@@ -5,11 +5,9 @@ volume has another path than the job asked for, and the path is replaced in its 
 """
 
 import asyncio
-import contextlib
 import os
 import re
 import shutil
-import signal
 import stat
 import sys
 from asyncio.subprocess import PIPE, STDOUT
@@ -145,19 +143,16 @@ async def _watched(
         env=environment,
         cwd=folder,
         limit=_LONGEST_LINE,
-        start_new_session=True,
     )
+    assert process.stdin is not None
     assert process.stdout is not None
     reading = asyncio.create_task(_read(process.stdout, log))
     try:
-        code = await process.wait()
+        return await process.wait()
     finally:
-        # Also what the command left behind in the background, which would keep its output open.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.stdin.close()
         await process.wait()
         await reading
-    return 128 - code if code < 0 else code
 
 
 async def _read(stream: asyncio.StreamReader, log: Callable[[str], None]) -> None:

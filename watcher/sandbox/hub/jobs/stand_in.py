@@ -7,6 +7,7 @@ ends after its checks.
 """
 
 import base64
+import gzip
 import hashlib
 import http.client
 import json
@@ -19,6 +20,7 @@ import urllib.request
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from typing import Any, NoReturn
 
 FAILED, DOUBLED, TOKEN_REFUSED, BASE_REFUSED, NO_RIGHT, PUSH_REFUSED, NO_DATA = 1, 10, 11, 12, 13, 14, 17
@@ -226,24 +228,21 @@ def png(number: int) -> bytes:
 
 
 def readme(env: Mapping[str, str]) -> str:
-    """Return the card of a LoRA."""
-    base, trigger = env["WATCHER_BASE"], env.get("WATCHER_TRIGGER") or "ohwx"
-    return f"""\
----
-license: other
-base_model: {base}
-instance_prompt: {trigger}
-library_name: diffusers
-pipeline_tag: text-to-image
-tags:
-- lora
-- template:sd-lora
----
-
-# A LoRA of the sandbox
-
-These weights mean nothing: the sandbox made them in the place of a training.
-"""
+    """Return the card that the job was given, filled in as Watcher's script does."""
+    template = Template(gzip.decompress(base64.b64decode(env["WATCHER_CARD"])).decode())
+    published = Path(env["WATCHER_DATA"], "README.md").read_text(encoding="utf-8")
+    title = next((line for line in published.splitlines() if line.startswith("# ")), "")
+    return template.safe_substitute(
+        name="".join(title.partition("`")[1:]) or "a person",
+        repo=env["WATCHER_REPO"],
+        count=len(list(Path(env["WATCHER_DATA"], "images").glob("*"))),
+        steps=env.get("WATCHER_STEPS") or 1000,
+        learning_rate=env.get("WATCHER_LEARNING_RATE") or 0.0004,
+        resolution=512,
+        widget="",
+        gallery="<Gallery />\n",
+        photos="The weights and pictures mean nothing: the sandbox made them in the place of a training.\n",
+    )
 
 
 def digest(content: bytes) -> str:
