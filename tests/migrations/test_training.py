@@ -1222,8 +1222,8 @@ def test_settings_change_one_by_one_and_are_shown(database: Database) -> None:
 
 def test_the_summary_says_what_runs_and_what_waits(database: Database, trainer: Trainer) -> None:
     identity = running(database)
-    trainer.postpone(trainer.take(asked(database)), "budget")
     failed_trainings(database, "training_failed")
+    trainer.postpone(trainer.take(asked(database)), "budget")
     status = trainer.call("status")["training"]
     assert status["reserved_usd"] == pytest.approx(WORST)
     assert (status["running"], status["waiting"], status["waits_for_budget"]) == (1, 1, True)
