@@ -79,6 +79,7 @@ def test_a_row_that_asks_at_insert_is_trained_once_it_is_published(
         "user_id": str(row["user_id"]), "model_id": row["model_id"], "commit_sha": "c0ffee",
         "trigger_word": "ohwx person", "base": "black-forest-labs/FLUX.2-klein-base-4B", "flavor": "l40sx1",
         "minutes": 60, "learning_rate": None, "steps": None, "prompts": None, "training": None,
+        "first_look_seconds": 10, "settled_after_seconds": 150,
     }  # fmt: skip
 
 
@@ -1023,20 +1024,14 @@ def test_a_list_whose_answer_was_lost_is_done(database: Database, trainer: Train
     assert trainer.followed(late)["result"] == "lost"
 
 
-def test_a_training_whose_job_is_no_longer_listed_looks_at_it_once_a_minute(
-    database: Database, trainer: Trainer
-) -> None:
+def test_a_training_whose_job_is_no_longer_listed_looks_at_it(database: Database, trainer: Trainer) -> None:
     identity, other = running(database), running(database, job="job2")
-    database.pass_time(60)
-
-    def follow() -> bool:
-        assert trainer.follow((training(database, other)["label"], "job2", "RUNNING"))["cancel"] == []
+    for _ in range(3):
+        answer = trainer.follow((training(database, other)["label"], "job2", "RUNNING"))
+        assert answer["cancel"] == []
         assert database.work(other, "train")["next_at"] is not None
-        return database.work(identity, "train")["turn_at"] is not None
-
-    assert follow()
-    trainer.look_later(trainer.take())
-    assert [follow() for _ in range(4)] == [False, False, False, True]
+        assert trainer.look_later(trainer.take(identity)) == "waited"
+    assert database.outcomes(identity, "train") == ["waited"], "The history does not grow."
 
 
 def test_a_new_job_may_be_missing_from_a_list(database: Database, trainer: Trainer) -> None:
