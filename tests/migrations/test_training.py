@@ -733,6 +733,8 @@ def test_the_job_of_a_training_that_failed_is_cancelled_and_then_it_is_known_wha
     due(database, identity)
     trainer.fail(trainer.take(), "training_timed_out", "Too long.")
     assert costs(database) == pytest.approx((0, WORST))
+    [shown] = trainer.call("erasures")["open"]
+    assert (shown["repos_left"], shown["photos_left"], shown["jobs_left"]) == (0, 0, 1)
     database.pass_time(300)
     [claim] = trainer.claim({"erase": 1})
     assert [(line["what"], line["name"]) for line in claim["details"]["lines"]] == [
