@@ -283,6 +283,7 @@ begin
       status = watcher.status_before_training(training_commit_sha),
       train = false, training_error_code = failed_code, training_error_message = p_message
     where id = p_identity_id;
+    perform watcher.notify('training.failed', p_identity_id, jsonb_build_object('code', failed_code));
   end
   $function$;
 
@@ -536,6 +537,7 @@ begin
       status = 'ready', train = false, training_commit_sha = p_commit_sha,
       training_seconds = coalesce(training.seconds, 0), sample_paths = p_sample_paths
     where id = mine.identity_id returning * into identity;
+    perform watcher.notify('training.ready', identity.id, jsonb_build_object('seconds', training.seconds));
     -- Pictures of an earlier training.
     if exists (select from watcher.samples_of(identity) o where o.name <> all (p_sample_paths)) then
       perform watcher.open_erasure(identity.id, 'name', identity.user_id);
@@ -628,7 +630,8 @@ begin
     for late in
       select owner, array_agg(object) as objects, count(*) over () as owners from (
         select watcher.folder_user(split_part(o.name, '/', 1)) as owner, o.id as object from storage.objects o
-        where o.bucket_id = 'identity-samples' and o.created_at < now() - interval '5 minutes'
+        where o.bucket_id = 'identity-samples'
+          and o.created_at < now() - make_interval(secs => 2.5 * watcher.late_seconds())
           and not exists (select from public.trained_identities t
             where t.id = watcher.folder_user(split_part(o.name, '/', 2)) and t.user_id::text = split_part(o.name, '/', 1))
           and not exists (select from watcher.erase_lines l where l.object_id = o.id)

@@ -20,6 +20,8 @@ from watcher.settings.types import (
     Seconds,
     Secret,
     SettingDoc,
+    WebhookSecret,
+    WebhookUrl,
     public_role_of,
 )
 
@@ -79,6 +81,16 @@ class Settings(Services):
         None,
         validation_alias="WATCHER_TRAINING_TOKEN",
         description="The token that a training's job gets: may read the base model and write to the namespace's repos",
+    )
+    notify_url: Annotated[WebhookUrl | None, SettingDoc(range="a URL", default="off")] = Field(
+        None,
+        validation_alias="WATCHER_NOTIFY_URL",
+        description="Where failures, outages and trainings are told with a POST; treated as a secret",
+    )
+    notify_secret: Annotated[WebhookSecret | None, SettingDoc(default="not signed")] = Field(
+        None,
+        validation_alias="WATCHER_NOTIFY_SECRET",
+        description="whsec_… as in Standard Webhooks, with which these are signed",
     )
     instance: Annotated[str, SettingDoc(range="1 to 64 of `A-Za-z0-9._-`", default="the host's name")] = (
         Field(
@@ -194,7 +206,7 @@ class Settings(Services):
     @property
     def secrets(self) -> list[str]:
         """The values that must never be written anywhere."""
-        keys = (self.supabase_key, self.hf_token, self.training_token)
+        keys = (self.supabase_key, self.hf_token, self.training_token, self.notify_url, self.notify_secret)
         return [key.get_secret_value() for key in keys if key is not None]
 
 

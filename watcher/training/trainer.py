@@ -164,7 +164,7 @@ class _Attempt:
         return self._look_again(job, self._details["first_look_seconds"])
 
     async def _request(self, label: str) -> Job:
-        spec = self._spec(label)
+        spec = self._spec(label, await self._revision())
         self._lease.check()
         try:
             with self._lease.mutating():
@@ -176,13 +176,24 @@ class _Attempt:
         await self._record(job)
         return job
 
-    def _spec(self, label: str) -> JobSpec:
+    async def _revision(self) -> str:
+        """Return the commit that the job trains on, and commits on top of; raises Permanent."""
+        repo_id, published = self._details["model_id"], self._details["commit_sha"]
+        revision = await self._retry(self._trainer.weights.head, repo_id, published)
+        if revision is None:
+            raise Permanent(
+                "training_refused",
+                "The repo is gone, or was changed by somebody else since the photos were published.",
+            )
+        return revision
+
+    def _spec(self, label: str, revision: str) -> JobSpec:
         details = self._details
         training = Training(
             label=label,
             project=self._trainer.project,
             repo_id=details["model_id"],
-            revision=details["commit_sha"],
+            revision=revision,
             base=details["base"],
             flavor=details["flavor"],
             minutes=details["minutes"],
