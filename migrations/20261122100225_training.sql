@@ -276,6 +276,8 @@ begin
     where identity_id = p_identity_id and ended_at is null returning * into training;
     if training.number is not null and training.job_ended_at is null then
       perform watcher.cancel_job(training);
+    elsif training.number is null then
+      perform watcher.wake_waiting_training();
     end if;
     update public.trained_identities set
       status = watcher.status_before_training(training_commit_sha),
@@ -406,6 +408,10 @@ begin
       turn_at = null, next_at = watcher.tomorrow() + random() * interval '1 minute', isolated_for = null,
       spent = greatest(spent - 1, 0), last_reason = reason
     where id = mine.work_id;
+    if p_because = 'user' then
+      -- What money there is may be for another one.
+      perform watcher.wake_waiting_training();
+    end if;
     return 'done';
   end
   $function$;
