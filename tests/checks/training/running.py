@@ -58,9 +58,11 @@ def check(folder: Path, families: Sequence[str]) -> Iterator[str]:
 
 
 def _python(folder: Path) -> Path:
-    """Return the interpreter of jobs: that of the script's environment, told to use small pictures."""
+    """Return the interpreter of jobs: that of the script's environment, told to use small pictures and one thread."""
     program = folder / "python"
-    program.write_text(f'#!/bin/sh\nexport WATCHER_RESOLUTION={_RESOLUTION}\nexec "{PYTHON}" "$@"\n')
+    program.write_text(
+        f'#!/bin/sh\nexport OMP_NUM_THREADS=1 WATCHER_RESOLUTION={_RESOLUTION}\nexec "{PYTHON}" "$@"\n'
+    )
     program.chmod(0o755)
     return program
 
@@ -163,7 +165,7 @@ def _run(folder: Path, *arguments: str, **settings: str) -> str:
     """Run tiny.py in the script's environment, and return what it printed."""
     done = subprocess.run(
         [PYTHON, _TINY, *arguments],
-        env=environment({"TQDM_DISABLE": "1", **settings}, folder),
+        env=environment({"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", **settings}, folder),
         capture_output=True,
         text=True,
         check=False,
