@@ -236,7 +236,8 @@ begin
   create function watcher.train_begin(p_identity_id uuid) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select jsonb_build_object(
-      'user_id', t.user_id, 'model_id', t.model_id, 'commit_sha', t.commit_sha, 'trigger_word', t.trigger_word,
+      'user_id', t.user_id, 'model_id', t.model_id, 'trigger_word', t.trigger_word,
+      'commit_sha', t.commit_sha,
       'base', coalesce(n.base, s.base), 'flavor', coalesce(n.flavor, s.flavor), 'minutes', coalesce(n.minutes, s.minutes),
       'learning_rate', s.learning_rate, 'steps', s.steps, 'prompts', to_jsonb(s.prompts),
       'first_look_seconds', watcher.first_look_seconds(), 'settled_after_seconds', watcher.settled_after_seconds(),
