@@ -170,6 +170,7 @@ COLUMNS: dict[str, dict[str, tuple[Any, bool]]] = {
         "error_code": ("x", False),
         "error_message": ("x", False),
         "error_image": (1, False),
+        "failed_at": ("2030-01-01", False),
         "created_at": ("2030-01-01", False),
         "updated_at": ("2030-01-01", False),
     },

@@ -39,11 +39,12 @@ COLUMNS = {
     "error_code": set[str](),
     "error_message": set[str](),
     "error_image": set[str](),
+    "failed_at": set[str](),
     "created_at": set[str](),
     "updated_at": set[str](),
 }
 PULSE = ("id", "beats", "beaten_at")
-PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "names", "used_names"}
+PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "searches", "names", "used_names"}
 PRIVATE_TABLES |= {"rejections", "limits", "usage", "retries"}
 PRIVATE_TABLES |= {"erase_lines", "erasures", "departures", "sweep", "unnamed_objects"}
 

@@ -74,6 +74,7 @@ class Database:
                 "confirmed_users = 0, confirmed_names = 0, confirmed_uploads = 0, failed = 0, failed_because = null, "
                 "after_object = '', next_scan_at = now(), swept_at = null"
             )
+            connection.execute("update watcher.searches set after_at = default, after_id = default")
             connection.execute("alter sequence watcher.attempts_number_seq restart")
 
     def dsn(self, user: str = "postgres") -> str:
@@ -213,7 +214,9 @@ class Database:
 def move_times(connection: Connection, seconds: float) -> None:
     """Move every stored time by so many seconds; with triggers off."""
     for table, columns in {
-        "public.trained_identities": ["next_attempt_at", "published_at", "created_at", "updated_at"],
+        "public.trained_identities": [
+            *("next_attempt_at", "published_at", "failed_at", "created_at", "updated_at"),
+        ],
         "watcher.work": ["turn_at", "next_at", "created_at", "wait_until"],
         "watcher.attempts": ["started_at", "lease_expires_at", "ended_at"],
         "watcher.instances": ["seen_at"],
@@ -224,6 +227,7 @@ def move_times(connection: Connection, seconds: float) -> None:
         "watcher.departures": ["departed_at"],
         "watcher.unnamed_objects": ["seen_at"],
         "watcher.used_names": ["used_at"],
+        "watcher.searches": ["after_at"],
         "watcher.sweep": ["held_since", "next_scan_at", "swept_at"],
     }.items():
         moved = ", ".join(f"{column} = {column} + make_interval(secs => %(by)s)" for column in columns)
