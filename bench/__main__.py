@@ -15,7 +15,22 @@ from rich.table import Table
 
 from bench.report import Bench, Found
 
-NAMES = (*("end_to_end", "overlap", "memory", "requests", "latency", "rate", "claim", "idle", "after_crash"),)
+NAMES = (
+    *(
+        "end_to_end",
+        "wire",
+        "overlap",
+        "memory",
+        "requests",
+        "budget",
+        "latency",
+        "rate",
+        "claim",
+        "size",
+        "idle",
+    ),
+    *("after_crash"),
+)
 _MARKS = {True: "✓", False: "✗", None: ""}
 
 

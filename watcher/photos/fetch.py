@@ -26,6 +26,9 @@ _MISSING_PAUSE, _MISSING_WITHIN = 2.0, 15.0
 _SEGMENT = r"(?![ .])[A-Za-z0-9 ._()+@=-]{1,200}(?<! )"
 _PATH = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{1,5}}")
 
+_BYTES_UNDER_WAY = 2**25
+"""Another fetch begins while those under way have fewer bytes: many small photos at the same time, and large ones in twos.
+All would arrive at the same time otherwise, and the way up would be idle until then."""
 _PARALLEL_STEPS = 2
 """Threads that unpack PNGs, over all rows: one row's forty can inflate to 24 GB."""
 
@@ -35,7 +38,7 @@ class Photos:
 
     def __init__(self, storage: Storage, *, fetches: int, retry: Retry, clean: bool = True) -> None:
         self._storage = storage
-        self._fetches = FairLimit(fetches)
+        self._fetches = FairLimit(fetches, weight=_BYTES_UNDER_WAY)
         self._steps = FairLimit(_PARALLEL_STEPS)
         self._retry = retry
         self.clean = clean
@@ -106,7 +109,7 @@ class Photos:
     async def _stream(self, wanted: "_Wanted", past_cache: str | None) -> Image:
         label = wanted.label
         try:
-            async with self._fetches.held(wanted.user, wanted.row):
+            async with self._fetches.held(wanted.user, wanted.row, wanted.stored.size or 0):
                 with stage("fetch"):
                     async with self._storage.stream(
                         wanted.path, label=label, past_cache=past_cache
