@@ -184,7 +184,7 @@ begin
       error_image is null or (status = 'failed' and error_image between 1 and num_training_images)
     )
     -- Room for new versions of rows beside the old ones; see the indexes.
-  ) with (fillfactor = 70);
+  ) with (fillfactor = 60);
   alter table public.trained_identities enable row level security;
 
   comment on table public.trained_identities is
