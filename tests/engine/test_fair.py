@@ -66,6 +66,24 @@ async def test_heavy_ones_hold_together_little_more_than_the_limit_and_light_one
     assert (limit._free, limit._unweighted) == (8, 32)
 
 
+async def test_who_becomes_lighter_lets_another_begin(no_waiting: None) -> None:
+    limit, begun = FairLimit(8, weight=10), asyncio.Event()
+
+    async def follow() -> None:
+        async with limit.held("ada", "second"):
+            begun.set()
+
+    async with limit.held("ada", "first", 15) as turn, asyncio.TaskGroup() as group:
+        group.create_task(follow())
+        limit.lighten(turn, 5)
+        await asyncio.sleep(0.01)
+        assert not begun.is_set()
+        limit.lighten(turn, 1)
+        await begun.wait()
+        limit.lighten(turn, 100)
+    assert (limit._free, limit._unweighted) == (8, 10)
+
+
 async def test_never_more_than_its_size_and_nothing_is_lost_whoever_is_cancelled() -> None:
     rnd, limit, holding, most = random.Random(1), FairLimit(3), 0, 0
 

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class FairLimit:
@@ -19,27 +19,27 @@ class FairLimit:
         """`weight`: another may begin while all holders together weigh less than that."""
         self._free = size
         self._unweighted = weight
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Turn] = []
         self._of_user: Counter[str] = Counter()
         self._of_row: Counter[str] = Counter()
         self._served: Counter[str] = Counter()
         """By row, while it holds or waits."""
 
     @asynccontextmanager
-    async def held(self, user: str, row: str, weight: float = 0.0) -> AsyncIterator[None]:
+    async def held(self, user: str, row: str, weight: float = 0.0) -> AsyncIterator["Turn"]:
         """Wait for a turn, and hold it while the body runs."""
-        waiting = _Waiting(user, row, weight, asyncio.get_running_loop().create_future())
+        waiting = Turn(user, row, weight)
         self._waiting.append(waiting)
         self._grant()
         try:
-            await waiting.turn
-            yield
+            await waiting.granted
+            yield waiting
         finally:
             self._end(waiting)
 
     def _grant(self) -> None:
         while self._free and self._unweighted > 0:
-            waiting = [one for one in self._waiting if not one.turn.cancelled()]
+            waiting = [one for one in self._waiting if not one.granted.cancelled()]
             if not waiting:
                 return
             first = min(waiting, key=self._rank)  # of equals, min returns the first
@@ -49,12 +49,19 @@ class FairLimit:
             self._of_user[first.user] += 1
             self._of_row[first.row] += 1
             self._served[first.row] += 1
-            first.turn.set_result(None)
+            first.granted.set_result(None)
 
-    def _rank(self, waiting: "_Waiting") -> tuple[int, int, int]:
+    def lighten(self, turn: "Turn", weight: float) -> None:
+        """Take some of a holder's weight from it, if it has that much left: another may begin sooner."""
+        less = min(weight, turn.weight)
+        turn.weight -= less
+        self._unweighted += less
+        self._grant()
+
+    def _rank(self, waiting: "Turn") -> tuple[int, int, int]:
         return self._of_user[waiting.user], self._of_row[waiting.row], self._served[waiting.row]
 
-    def _end(self, ended: "_Waiting") -> None:
+    def _end(self, ended: "Turn") -> None:
         """Give a turn back, or a place in the queue: the body has ended, or was cancelled while it waited."""
         if ended in self._waiting:
             self._waiting.remove(ended)
@@ -71,8 +78,10 @@ class FairLimit:
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
+class Turn:
+    """A turn that is waited for or held."""
+
     user: str
     row: str
     weight: float
-    turn: asyncio.Future[None]
+    granted: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
