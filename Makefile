@@ -5,8 +5,9 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 NODE := .venv/node
 RIVALS := .venv/rivals
+TRAINING := .venv-training/installed
 
-.PHONY: help install demo sandbox web check format test chaos figures bench truth test-postgres check-photos check-supabase check-web has-chromium clean
+.PHONY: help install demo sandbox web check format test chaos figures bench truth test-postgres check-photos check-supabase check-training check-web has-chromium clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,8 +44,8 @@ test: install  ## all tests, on Postgres 18, without a network (ONLY='engine hub
 	@echo "$(if $(ONLY),Of tests/: $(ONLY),All tests take about 8 minutes on two cores; those of one package: make test ONLY=engine)"
 	$(BIN)/pytest -n 2 --dist loadfile $(if $(ONLY),$(addprefix tests/,$(ONLY)),--cov)
 
-chaos: install  ## kill, freeze and cut off daemons at random, then compare all rows and repos (RUNS=20, SEED=1, JOBS=1)
-	@$(BIN)/python -m tests.checks.chaos --runs $(or $(RUNS),20) --seed $(or $(SEED),1) --jobs $(or $(JOBS),1)
+chaos: install  ## kill, freeze and cut off daemons at random, then compare all rows and repos (RUNS=20, SEED=1, JOBS=1, LASTS=11)
+	@$(BIN)/python -m tests.checks.chaos --runs $(or $(RUNS),20) --seed $(or $(SEED),1) --jobs $(or $(JOBS),1) --lasts $(or $(LASTS),11)
 
 figures: install  ## measure the promises about crashes, freezes and outages (ONLY='takeover sigterm')
 	@$(BIN)/python -m tests.checks.figures $(ONLY)
@@ -64,6 +65,9 @@ check-supabase: install $(NODE)  ## the migrations with the Supabase CLI (networ
 check-photos: install  ## damage photos at random: what passes opens, shows the same, tells nothing (RUNS=20000, SEED=1; exiftool)
 	@$(BIN)/python -m tests.checks.photos --runs $(or $(RUNS),20000) --seed $(or $(SEED),1)
 
+check-training: install $(TRAINING)  ## train tiny FLUX models with the script that jobs run, without a GPU (network the first time; ONLY='klein flux1')
+	@$(BIN)/python -m tests.checks.training $(ONLY)
+
 check-web: has-chromium install $(NODE)  ## examples/web and docs/frontend.md's program in Chromium (network; ONLY='1 10')
 	@$(BIN)/python -m tests.checks.web $(ONLY)
 
@@ -76,9 +80,16 @@ $(NODE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[node]'
 	@touch $@
 
+# An environment of its own, as a job has it: PyTorch and the rest at the versions in the script's header.
+$(TRAINING): watcher/training/script.py $(INSTALLED)
+	$(PYTHON) -m venv .venv-training
+	$(BIN)/python -m tests.checks.training.requirements > .venv-training/requirements.txt
+	.venv-training/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv-training/requirements.txt
+	@touch $@
+
 $(RIVALS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 clean:  ## remove what was installed
-	rm -rf .venv .cache examples/web/node_modules examples/web/dist
+	rm -rf .venv .venv-training .cache examples/web/node_modules examples/web/dist

@@ -59,7 +59,7 @@ begin
     -- What the Hub said of the job last.
     stage text,
     running_since timestamptz,
-    -- When its own attempt last looked at the job.
+    -- When its own attempt last looked at the job, or was told to.
     looked_at timestamptz,
     job_ended_at timestamptz,
     -- For which it ran.
@@ -108,14 +108,31 @@ begin
     end from watcher.training_settings s, watcher.training_costs() c
   $function$;
 
-  -- There is money again, or a different limit: the training that has waited longest is tried now.
+  -- Why a training waits for 'user' or 'budget', or why it does not: 'off'.
+  create function watcher.training_waits_for(p_because text) returns text
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
+    select case p_because
+      when 'user' then 'The user''s trainings of today are used up.'
+      when 'budget' then 'Today''s budget for trainings is used up.'
+      when 'off' then 'Trainings are switched off.' end
+  $function$;
+
+  -- There is money again, or more of it: of the trainings that wait for that, the one that was asked for first is tried now.
   create function watcher.wake_waiting_training() returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
     update watcher.work set turn_at = now(), next_at = null where id = (
-      select w.id from watcher.work w
-      where w.kind = 'train' and w.next_at > now()
-        and not exists (select from watcher.trainings n where n.identity_id = w.identity_id and n.ended_at is null)
-      order by w.created_at limit 1 for update skip locked)
+      select id from watcher.work
+      where kind = 'train' and next_at > now() and last_reason = watcher.training_waits_for('budget')
+      order by created_at limit 1 for update skip locked)
+  $function$;
+
+  -- A user's day (null: everybody's) has room for another number of trainings: those that wait for that are tried now.
+  create function watcher.wake_trainings_of(p_user uuid) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    update watcher.work set turn_at = now(), next_at = null where id in (
+      select id from watcher.work
+      where kind = 'train' and next_at > now() and last_reason = watcher.training_waits_for('user')
+        and owner = coalesce(p_user, owner) for update skip locked)
   $function$;
 
   -- The cost of a job that took so many seconds, which the Hub bills by the minute; null where that is not known: at most
@@ -142,31 +159,61 @@ begin
 
   -- The queue.
 
-  create function watcher.queue_training(p_identity_id uuid, p_owner uuid) returns void
+  -- p_next_at: not before; null for now.
+  create function watcher.queue_training(p_identity_id uuid, p_owner uuid, p_next_at timestamptz) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
-    insert into watcher.work (kind, identity_id, owner, turn_at)
-    select 'train', p_identity_id, p_owner, now() from watcher.training_settings where enabled
+    insert into watcher.work (kind, identity_id, owner, turn_at, next_at, last_reason)
+    select 'train', p_identity_id, p_owner, case when p_next_at is null then now() end, p_next_at, case
+      when p_next_at is not null then 'It was asked for several times within an hour, so it waits.' end
+    from watcher.training_settings where enabled
     on conflict (identity_id, kind) do nothing
   $function$;
 
-  -- Keeps the queue in step with what the user asks for. A training that has started is not withdrawn: one deletes the row.
-  create function watcher.on_train() returns trigger
+  -- Ends what is queued or runs of a row's training.
+  create function watcher.drop_training(p_identity_id uuid, p_reason text) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    delete from watcher.work where identity_id = p_identity_id and kind = 'train';
+    update watcher.attempts set ended_at = now(), outcome = 'revoked', reason = p_reason
+    where identity_id = p_identity_id and kind = 'train' and ended_at is null
+  $function$;
+
+  -- Cancels a training's job, which may run or land yet, as work of its own.
+  create function watcher.cancel_job(p_training watcher.trainings) returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
+    perform watcher.open_erasure(p_training.identity_id, 'name', null);
+    perform watcher.list_job(p_training, now());
+    perform watcher.queue_erasure(p_training.identity_id);
+  end
+  $function$;
+
+  -- Keeps the queue in step with what the user asks for. A training that has started is not withdrawn: one deletes the row.
+  -- A verb that changes the row has ended the attempt, and the training, before.
+  create function watcher.on_train() returns trigger
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    training watcher.trainings;
+  begin
+    if old.status = 'training' then
+      update watcher.trainings set ended_at = now(), outcome = 'cancelled'
+      where identity_id = new.id and ended_at is null returning * into training;
+      if found then
+        perform watcher.drop_training(new.id, 'The status was changed by hand.');
+        perform watcher.cancel_job(training);
+      end if;
+    elsif not new.train then
+      perform watcher.drop_training(new.id, 'The training was withdrawn.');
+    end if;
     if new.train and new.status in ('published', 'ready') then
-      perform watcher.queue_training(new.id, new.user_id);
-    elsif old.train and not new.train and old.status <> 'training' then
-      delete from watcher.work where identity_id = new.id and kind = 'train';
-      -- Not where the attempt itself has ended the training: that is no longer open.
-      update watcher.attempts set ended_at = now(), outcome = 'revoked', reason = 'The training was withdrawn.'
-      where identity_id = new.id and kind = 'train' and ended_at is null;
+      perform watcher.queue_training(new.id, new.user_id, new.training_waits_until);
     end if;
     return null;
   end
   $function$;
 
   create trigger c_queue_training after update of status, train on public.trained_identities
-    for each row when (old.train is distinct from new.train or old.status = 'publishing' and new.train)
+    for each row when (old.train <> new.train or old.status <> new.status and (
+      old.status = 'publishing' and new.train or old.status = 'training'))
     execute function watcher.on_train();
 
 
@@ -190,8 +237,7 @@ begin
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select jsonb_build_object(
       'user_id', t.user_id, 'model_id', t.model_id, 'trigger_word', t.trigger_word,
-      -- The newest: what is trained again is committed on top of what it has.
-      'commit_sha', coalesce(t.training_commit_sha, t.commit_sha),
+      'commit_sha', t.commit_sha,
       'base', coalesce(n.base, s.base), 'flavor', coalesce(n.flavor, s.flavor), 'minutes', coalesce(n.minutes, s.minutes),
       'learning_rate', s.learning_rate, 'steps', s.steps, 'prompts', to_jsonb(s.prompts),
       'first_look_seconds', watcher.first_look_seconds(), 'settled_after_seconds', watcher.settled_after_seconds(),
@@ -215,6 +261,11 @@ begin
   create function watcher.train_put_back(p_identity_id uuid, p_next_at timestamptz) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$ select $function$;
 
+  create function watcher.status_before_training(p_training_commit_sha text) returns text
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$
+    select case when p_training_commit_sha is null then 'published' else 'ready' end
+  $function$;
+
   -- The row is what it was before. A job that may still run is cancelled, as work of its own.
   create function watcher.train_fail(p_identity_id uuid, p_code text, p_message text, p_details jsonb) returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
@@ -225,14 +276,15 @@ begin
     update watcher.trainings set ended_at = now(), outcome = 'failed', code = failed_code
     where identity_id = p_identity_id and ended_at is null returning * into training;
     if training.number is not null and training.job_ended_at is null then
-      perform watcher.open_erasure(p_identity_id, 'name', null);
-      perform watcher.list_job(training, now());
-      perform watcher.queue_erasure(p_identity_id);
+      perform watcher.cancel_job(training);
+    elsif training.number is null then
+      perform watcher.wake_waiting_training();
     end if;
     update public.trained_identities set
-      status = case when status <> 'training' then status when training_commit_sha is null then 'published' else 'ready' end,
+      status = watcher.status_before_training(training_commit_sha),
       train = false, training_error_code = failed_code, training_error_message = p_message
     where id = p_identity_id;
+    perform watcher.notify('training.failed', p_identity_id, jsonb_build_object('code', failed_code));
   end
   $function$;
 
@@ -242,10 +294,17 @@ begin
     select exists (select from watcher.trainings where identity_id = p_identity_id and ended_at is null)
   $function$;
 
-  -- Those that were asked for before trainings were switched on, or whose work was deleted by hand.
+  -- Those that were asked for before trainings were switched on, or whose work was deleted by hand. A row that somebody has
+  -- called training although nothing was started is what it was before.
   create function watcher.train_find_unqueued() returns boolean
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
+    update public.trained_identities set status = watcher.status_before_training(training_commit_sha) where id in (
+      select t.id from public.trained_identities t
+      where t.train and t.status = 'training'
+        and not exists (select from watcher.trainings n where n.identity_id = t.id and n.ended_at is null)
+        and not exists (select from watcher.work w where w.identity_id = t.id and w.kind = 'train')
+      for update skip locked);
     insert into watcher.work (kind, identity_id, owner, turn_at)
     select 'train', t.id, t.user_id, now() from public.trained_identities t
     where t.train and t.status in ('published', 'training', 'ready')
@@ -260,6 +319,13 @@ begin
 
 
   -- The write-backs of a training. Each returns 'done' or 'lost', as every write-back does, or says more.
+
+  -- Locks the account and the user whose row an attempt is at, which has to come before the row.
+  create function watcher.lock_owner(p_attempt bigint) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    select watcher.lock_user(t.user_id)
+    from watcher.attempts a join public.trained_identities t on t.id = a.identity_id where a.number = p_attempt
+  $function$;
 
   -- Starts a training: reserves what it may cost, and writes down that its job is about to be requested. Returns
   -- {"result": "started", "label": text}, also when the same attempt repeats it; {"result": "lost"}; or why it cannot start
@@ -276,6 +342,7 @@ begin
       raise exception using errcode = 'invalid_parameter_value',
         message = format('A training needs a namespace, and a price from 0 to 100 dollars a minute, not %s.', p_usd_per_minute);
     end if;
+    perform watcher.lock_owner(p_attempt);
     select * into mine from watcher.lock_attempt(p_attempt);
     if not mine.held or mine.kind <> 'train' then
       return jsonb_build_object('result', 'lost');
@@ -300,6 +367,8 @@ begin
     update watcher.trainings set label = format('%s-%s', number, left(label, 8)) where number = training.number
     returning * into training;
     perform watcher.count_usage(owner, 0, 0, 1);
+    -- The deadline of an earlier training, which was undone, is none of this one's.
+    update watcher.work set wait_until = null, wait_spent = null where id = mine.work_id;
     update public.trained_identities set status = 'training', training_waits_until = null, training_url = null
     where id = mine.identity_id;
     perform watcher.wake_waiting_training();
@@ -313,19 +382,26 @@ begin
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
-    reason constant text := case p_because
-      when 'user' then 'The user''s trainings of today are used up.'
-      when 'budget' then 'Today''s budget for trainings is used up.'
-      else 'Trainings are switched off.' end;
+    reason constant text := watcher.training_waits_for(p_because);
   begin
+    if reason is null then
+      raise exception using errcode = 'invalid_parameter_value',
+        message = format('A training waits because of user, budget or off, not %L.', p_because);
+    end if;
     select * into mine from watcher.lock_attempt(p_attempt);
     if not mine.held or mine.kind <> 'train' then
       return case when mine.outcome = 'waited' then 'done' else 'lost' end;
     end if;
+    if exists (select from watcher.trainings where identity_id = mine.identity_id and ended_at is null) then
+      return 'lost';
+    end if;
     perform watcher.end_attempt(p_attempt, 'waited', null, reason, true);
-    if p_because not in ('user', 'budget') then
+    -- It may have been called training by hand.
+    update public.trained_identities set status = watcher.status_before_training(training_commit_sha),
+      training_waits_until = case when p_because <> 'off' then watcher.tomorrow() end
+    where id = mine.identity_id;
+    if p_because = 'off' then
       delete from watcher.work where id = mine.work_id;
-      update public.trained_identities set training_waits_until = null where id = mine.identity_id;
       return 'done';
     end if;
     -- All wake at the same time: within a minute.
@@ -333,7 +409,10 @@ begin
       turn_at = null, next_at = watcher.tomorrow() + random() * interval '1 minute', isolated_for = null,
       spent = greatest(spent - 1, 0), last_reason = reason
     where id = mine.work_id;
-    update public.trained_identities set training_waits_until = watcher.tomorrow() where id = mine.identity_id;
+    if p_because = 'user' then
+      -- What money there is may be for another one.
+      perform watcher.wake_waiting_training();
+    end if;
     return 'done';
   end
   $function$;
@@ -360,6 +439,7 @@ begin
     mine record;
     training watcher.trainings;
   begin
+    perform watcher.lock_owner(p_attempt);
     select * into mine from watcher.lock_attempt(p_attempt);
     if not mine.held or mine.kind <> 'train' then
       return 'lost';
@@ -372,7 +452,7 @@ begin
     -- The hour in which it was counted.
     update watcher.usage u set trainings = greatest(u.trainings - 1, 0) from public.trained_identities t
     where t.id = mine.identity_id and u.user_id = t.user_id and u.hour = date_trunc('hour', training.started_at, 'UTC');
-    update public.trained_identities set status = case when training_commit_sha is null then 'published' else 'ready' end
+    update public.trained_identities set status = watcher.status_before_training(training_commit_sha)
     where id = mine.identity_id and status = 'training';
     return 'done';
   end
@@ -392,6 +472,8 @@ begin
     end if;
     update watcher.trainings set
       job = p_job, job_known_at = case when job is distinct from p_job then now() else job_known_at end,
+      -- Where it gave way to an older one with its label, it is that one's end and cost that count.
+      job_ended_at = case when job = p_job then job_ended_at end, spent_usd = case when job = p_job then spent_usd end,
       stage = p_stage, doubled = doubled or p_doubled, looked_at = now(),
       running_since = case when p_stage = 'SCHEDULING' then null else coalesce(running_since, now()) end
     where identity_id = mine.identity_id and ended_at is null;
@@ -422,6 +504,9 @@ begin
       stage = p_stage, job_ended_at = coalesce(job_ended_at, now()), looked_at = now(),
       seconds = least(greatest(p_running_seconds, 0), 1e6)
     where identity_id = mine.identity_id and ended_at is null returning * into training;
+    if not found then
+      return 'lost';
+    end if;
     perform watcher.settle_training(training.number, p_billed_seconds);
     return 'done';
   end
@@ -441,14 +526,19 @@ begin
     if not mine.held or mine.kind <> 'train' then
       return case when mine.outcome = 'trained' then 'done' else 'lost' end;
     end if;
-    perform watcher.end_attempt(p_attempt, 'trained', null, null, p_answered);
-    delete from watcher.work where id = mine.work_id;
     update watcher.trainings set ended_at = now(), outcome = 'ready'
     where identity_id = mine.identity_id and ended_at is null returning * into training;
+    if not found then
+      return 'lost';
+    end if;
+    perform watcher.end_attempt(p_attempt, 'trained', null, null, p_answered);
+    delete from watcher.work where id = mine.work_id;
+    perform watcher.settle_training(training.number);
     update public.trained_identities set
       status = 'ready', train = false, training_commit_sha = p_commit_sha,
       training_seconds = coalesce(training.seconds, 0), sample_paths = p_sample_paths
     where id = mine.identity_id returning * into identity;
+    perform watcher.notify('training.ready', identity.id, jsonb_build_object('seconds', training.seconds));
     -- Pictures of an earlier training.
     if exists (select from watcher.samples_of(identity) o where o.name <> all (p_sample_paths)) then
       perform watcher.open_erasure(identity.id, 'name', identity.user_id);
@@ -462,13 +552,14 @@ begin
 
   -- What a training leaves; see 20261122100250_erasing.sql.
 
-  -- Lists a training's job, which may have been requested, and land yet.
+  -- Lists a training's job. Where that may have been requested, and land yet, or is too new for the Hub's lists, it is looked
+  -- for once more.
   create function watcher.list_job(p_training watcher.trainings, p_due_at timestamptz) returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
     insert into watcher.erase_lines (identity_id, what, name, due_at, look_again_at)
     values (p_training.identity_id, 'job', p_training.namespace || '/' || p_training.label, p_due_at,
-      case when p_training.job is null
+      case when p_training.job is null or p_training.job_known_at > now() - make_interval(secs => watcher.list_lag_seconds())
         then greatest(now(), p_training.intent_at) + make_interval(secs => watcher.settled_after_seconds()) end)
     on conflict on constraint one_line_a_thing do nothing;
   end
@@ -506,33 +597,58 @@ begin
   end
   $function$;
 
-  -- Pictures whose row is gone, of an upload that landed late; trainings are kept for 90 days. p_erase: nothing is held back.
-  create function watcher.sweep_trainings(p_erase boolean) returns void
+  -- Trainings whose row is gone although no deletion has listed them; trainings are kept for 90 days.
+  create function watcher.sweep_trainings() returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
-    late record;
-    erasure uuid;
+    gone watcher.trainings;
   begin
     delete from watcher.trainings where number in (
       select number from watcher.trainings where ended_at < now() - interval '90 days' and spent_usd is not null limit 1000);
-    if not p_erase then
-      return;
-    end if;
-    for late in
-      select watcher.folder_user(split_part(o.name, '/', 1)) as owner, array_agg(o.id) as objects
-      from storage.objects o
-      where o.bucket_id = 'identity-samples' and o.created_at < now() - interval '5 minutes'
-        and not exists (select from public.trained_identities t
-          where t.id = watcher.folder_user(split_part(o.name, '/', 2)) and t.user_id::text = split_part(o.name, '/', 1))
-        and not exists (select from watcher.erase_lines l where l.object_id = o.id)
-      group by 1 limit 20
+    for gone in
+      update watcher.trainings set ended_at = now(), outcome = 'cancelled' where number in (
+        select n.number from watcher.trainings n
+        where n.ended_at is null and not exists (select from public.trained_identities t where t.id = n.identity_id)
+        limit 100 for update skip locked)
+      returning *
     loop
+      if gone.job_ended_at is null then
+        perform watcher.cancel_job(gone);
+      end if;
+    end loop;
+  end
+  $function$;
+
+  -- Pictures whose row is gone, of an upload that landed late. Those of many users at once look as if the rows were missing:
+  -- where they are more than were confirmed, they are left alone, and their number is returned.
+  create function watcher.sweep_samples(p_confirmed integer) returns integer
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    at_once constant integer := 100;
+    late record;
+    erasure uuid;
+  begin
+    for late in
+      select owner, array_agg(object) as objects, count(*) over () as owners from (
+        select watcher.folder_user(split_part(o.name, '/', 1)) as owner, o.id as object from storage.objects o
+        where o.bucket_id = 'identity-samples'
+          and o.created_at < now() - make_interval(secs => 2.5 * watcher.late_seconds())
+          and not exists (select from public.trained_identities t
+            where t.id = watcher.folder_user(split_part(o.name, '/', 2)) and t.user_id::text = split_part(o.name, '/', 1))
+          and not exists (select from watcher.erase_lines l where l.object_id = o.id)
+      ) samples
+      where owner is not null group by owner limit at_once
+    loop
+      if late.owners > p_confirmed and watcher.looks_like_a_restore(late.owners, (select count(*) from auth.users)) then
+        return late.owners;
+      end if;
       erasure := gen_random_uuid();
       perform watcher.open_erasure(erasure, 'folder', late.owner);
       insert into watcher.erase_lines (identity_id, what, name, object_id)
       select erasure, 'sample', o.name, o.id from storage.objects o where o.id = any (late.objects);
       perform watcher.queue_erasure(erasure);
     end loop;
+    return null;
   end
   $function$;
 
@@ -597,7 +713,7 @@ begin
 
   -- Ends the attempt; the next list is due in watcher.follow_seconds() as long as there is a job. It leaves no entry in the
   -- history. p_running has the project's jobs that have not ended: [{"label": text, "job": text, "stage": text}]. A training
-  -- whose job is not among them looks at it itself, once a minute.
+  -- whose job is not among them looks at it itself.
   --
   -- Returns {"result": "done" or "lost", "cancel": the jobs that belong to no open training}.
   create function public.watcher_followed(p_attempt bigint, p_running jsonb) returns jsonb
@@ -605,23 +721,38 @@ begin
   declare
     mine record;
   begin
+    if jsonb_typeof(p_running) is distinct from 'array' then
+      raise exception using errcode = 'invalid_parameter_value', message = 'The jobs that run must be given as a list.';
+    end if;
     select * into mine from watcher.lock_attempt(p_attempt);
     if not mine.held or mine.kind <> 'follow' then
       return jsonb_build_object('cancel', '[]'::jsonb, 'result', case when exists (
         select from watcher.work w where w.kind = 'follow' and w.waited = p_attempt) then 'done' else 'lost' end);
     end if;
+    -- What is locked is passed over, since the trainings' own attempts lock in another order: the next list has it.
+    with told as (
+      select n.number, r.stage from jsonb_to_recordset(p_running) r (job text, stage text)
+      join watcher.trainings n on n.job = r.job and n.ended_at is null and n.stage is distinct from r.stage
+      for update of n skip locked
+    )
     update watcher.trainings n set
-      stage = r.stage, running_since = case when r.stage <> 'SCHEDULING' then coalesce(n.running_since, now()) end
-    from jsonb_to_recordset(p_running) r (label text, job text, stage text)
-    where n.ended_at is null and n.job = r.job and n.stage is distinct from r.stage;
-    update watcher.work w set turn_at = now(), next_at = null
-    from watcher.trainings n
-    where n.ended_at is null and n.job is not null and n.job_ended_at is null
-      and not exists (select from jsonb_to_recordset(p_running) r (job text) where r.job = n.job)
-      and n.job_known_at < now() - make_interval(secs => case when n.running_since is null
-        then watcher.list_lag_seconds() else 0 end)
-      and (n.looked_at < now() - interval '1 minute' or n.looked_at < n.job_known_at + interval '1 second')
-      and w.kind = 'train' and w.identity_id = n.identity_id and w.next_at is not null;
+      stage = t.stage, running_since = case when t.stage <> 'SCHEDULING' then coalesce(n.running_since, now()) end
+    from told t where n.number = t.number;
+    -- Those that wait, and not those that back off after a failed look.
+    with missing as (
+      select n.number, w.id from watcher.trainings n
+      join watcher.work w on w.kind = 'train' and w.identity_id = n.identity_id
+      where n.ended_at is null and n.job is not null and n.job_ended_at is null
+        and not exists (select from jsonb_to_recordset(p_running) r (job text) where r.job = n.job)
+        and n.job_known_at < now() - make_interval(secs => case when n.running_since is null
+          then watcher.list_lag_seconds() else 0 end)
+        and n.looked_at <= now() - make_interval(secs => watcher.follow_seconds())
+        and w.next_at is not null and w.spent = w.wait_spent
+      for update of n, w skip locked
+    ), woken as (
+      update watcher.work w set turn_at = now(), next_at = null from missing m where w.id = m.id
+    )
+    update watcher.trainings n set looked_at = now() from missing m where n.number = m.number;
     delete from watcher.attempts where number = p_attempt;
     update watcher.work set
       turn_at = null, next_at = now() + make_interval(secs => watcher.follow_seconds()), isolated_for = null,
@@ -638,7 +769,8 @@ begin
 
   -- For the operator.
 
-  -- Trainings for `watcher status`: "overdue" have gone on for longer than they can.
+  -- Trainings for `watcher status`: "overdue" have gone on for longer than they can; "due_seconds" is for how long the one
+  -- that has waited longest for a daemon has been due.
   create function watcher.training_summary() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select jsonb_build_object(
@@ -646,13 +778,35 @@ begin
       'running', (select count(*) from watcher.trainings where ended_at is null),
       'waiting', (select count(*) from public.trained_identities where train and status in ('published', 'ready')),
       'waits_for_budget', exists (select from watcher.work
-        where kind = 'train' and last_reason = 'Today''s budget for trainings is used up.' and next_at > now()),
+        where kind = 'train' and last_reason = watcher.training_waits_for('budget') and next_at > now()),
       'overdue', (select count(*) from watcher.trainings
         where ended_at is null and started_at < now() - make_interval(mins => minutes + 7 * 60)),
       'doubled', (select count(*) from watcher.trainings where doubled and started_at > now() - interval '1 day'),
       'failed_24h', (select count(*) from watcher.trainings
-        where outcome = 'failed' and ended_at > now() - interval '1 day')
+        where outcome = 'failed' and ended_at > now() - interval '1 day'),
+      'ready_24h', (select count(*) from watcher.trainings
+        where outcome = 'ready' and ended_at > now() - interval '1 day'),
+      'due_seconds', (select greatest(extract(epoch from max(now() - coalesce(turn_at, next_at))), 0)
+        from watcher.work where kind = 'train')
     ) from watcher.training_settings s, watcher.training_costs() c
+  $function$;
+
+  -- A row's trainings for `watcher show`: the last one that was started, null if there is none of the last 90 days, and its
+  -- place in the queue, null if none waits or runs.
+  create function watcher.training_story(p_id uuid) returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select jsonb_build_object(
+      'last', (select jsonb_build_object(
+          'label', n.label, 'namespace', n.namespace, 'job', n.job, 'stage', n.stage, 'base', n.base, 'flavor', n.flavor,
+          'outcome', n.outcome, 'code', n.code, 'doubled', n.doubled,
+          'reserved_usd', n.reserved_usd, 'spent_usd', n.spent_usd,
+          'started_seconds_ago', extract(epoch from now() - n.started_at),
+          'running_seconds', coalesce(n.seconds, extract(epoch from coalesce(n.job_ended_at, now()) - n.running_since)))
+        from watcher.trainings n where n.identity_id = p_id order by n.number desc limit 1),
+      'queued', (select jsonb_build_object(
+          'spent', w.spent, 'last_reason', w.last_reason,
+          'due_in_seconds', greatest(extract(epoch from coalesce(w.turn_at, w.next_at) - now()), 0))
+        from watcher.work w where w.identity_id = p_id and w.kind = 'train'))
   $function$;
 
   -- The settings, and trainings in full: those that run, and the last that ended.
@@ -696,8 +850,15 @@ begin
       perform watcher.wake_waiting_training();
     else
       -- What has started goes on.
-      delete from watcher.work w where w.kind = 'train' and (w.turn_at is not null or w.next_at is not null)
-        and not exists (select from watcher.trainings n where n.identity_id = w.identity_id and n.ended_at is null);
+      update public.trained_identities set training_waits_until = null where id in (
+        select id from public.trained_identities
+        where train and status in ('published', 'ready') and training_waits_until is not null
+        order by id for update skip locked);
+      delete from watcher.work where id in (
+        select w.id from watcher.work w
+        where w.kind = 'train' and (w.turn_at is not null or w.next_at is not null)
+          and not exists (select from watcher.trainings n where n.identity_id = w.identity_id and n.ended_at is null)
+        for update skip locked);
     end if;
     return public.watcher_training();
   end
@@ -726,11 +887,17 @@ begin
     if not p_dry_run and cardinality(batch) = wanted then
       last := batch[wanted];
     end if;
+    if not p_dry_run then
+      batch := array(
+        select t.id from public.trained_identities t
+        where t.id = any (batch) and t.training_error_code is not null order by t.id for update skip locked
+      );
+    end if;
     select coalesce(jsonb_object_agg(code, n), '{}') into codes from (
       select t.training_error_code as code, count(*) as n from public.trained_identities t where t.id = any (batch) group by 1
     ) by_code;
     if not p_dry_run then
-      update public.trained_identities set train = true where id = any (batch) and training_error_code is not null;
+      update public.trained_identities set train = true where id = any (batch);
     end if;
     return jsonb_build_object('replayed', cardinality(batch), 'codes', codes, 'last', last);
   end

@@ -38,9 +38,11 @@ begin
     attempts integer not null default 0,
     -- Closed by the operator although something is left.
     closed_because text,
+    -- The operator was told that it is overdue.
+    told_overdue boolean not null default false,
     constraint receipts_name_nobody check (finished_at is null or owner_id is null)
   );
-  create index erasures_open on watcher.erasures (requested_at) where finished_at is null;
+  create index erasures_open on watcher.erasures (requested_at, identity_id) where finished_at is null;
   create index erasures_finished on watcher.erasures (finished_at) where finished_at is not null;
   create index erasures_by_owner on watcher.erasures (owner_id) where owner_id is not null;
   alter table watcher.erasures enable row level security;
@@ -408,10 +410,23 @@ begin
   -- Erasures without work: their work was deleted by hand.
   create function watcher.erase_find_unqueued() returns boolean
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    search watcher.searches;
+    page uuid[];
   begin
-    perform watcher.queue_erasure(e.identity_id) from watcher.erasures e
-    where e.finished_at is null
-      and not exists (select from watcher.work w where w.identity_id = e.identity_id and w.kind = 'erase');
+    select * into search from watcher.searches where kind = 'erase' for update skip locked;
+    if not found then
+      return false;
+    end if;
+    page := array(
+      select e.identity_id from watcher.erasures e
+      where e.finished_at is null and (e.requested_at, e.identity_id) > (search.after_at, search.after_id)
+      order by e.requested_at, e.identity_id limit watcher.search_page()
+    );
+    perform watcher.note_search('erase', page,
+      (select e.requested_at from watcher.erasures e where e.identity_id = page[cardinality(page)]));
+    perform watcher.queue_erasure(open_id) from unnest(page) open_id
+    where (select w.id from watcher.work w where w.identity_id = open_id and w.kind = 'erase') is null;
     return found;
   end
   $function$;
@@ -908,6 +923,7 @@ begin
   declare
     mine record;
     state watcher.sweep;
+    confirmed_uploads integer;
     began timestamptz;
   begin
     select * into mine from watcher.lock_attempt(p_attempt);
@@ -924,14 +940,19 @@ begin
       began := clock_timestamp();
       state := watcher.sweep_missing_users(state);
       state := watcher.sweep_missing_rows(state);
+      confirmed_uploads := state.confirmed_uploads;
       state := watcher.sweep_unnamed(state);
+      state.held_uploads := greatest(state.held_uploads, watcher.sweep_samples(confirmed_uploads));
       state.held_since := case when coalesce(state.held_users, state.held_names, state.held_uploads) is not null
         then coalesce(state.held_since, now()) end;
       -- At most a hundredth of the time is spent on it.
       state.next_scan_at := now() + 100 * (clock_timestamp() - began);
     end if;
     perform watcher.sweep_history();
-    perform watcher.sweep_trainings(coalesce(state.held_users, state.held_names, state.held_uploads) is null);
+    if coalesce(state.held_users, state.held_names, state.held_uploads) is null then
+      perform watcher.sweep_trainings();
+    end if;
+    perform watcher.notify_overdue_erasures();
     update watcher.sweep set
       held_users = state.held_users, held_names = state.held_names, held_uploads = state.held_uploads,
       held_since = state.held_since, confirmed_users = state.confirmed_users, confirmed_names = state.confirmed_names,
@@ -1010,7 +1031,9 @@ begin
         (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.what = 'repo' and l.gone_at is null) as repos_left,
         (select count(*) from watcher.erase_lines l
-          where l.identity_id = e.identity_id and l.what = 'photo' and l.gone_at is null) as photos_left,
+          where l.identity_id = e.identity_id and l.what in ('photo', 'sample') and l.gone_at is null) as photos_left,
+        (select count(*) from watcher.erase_lines l
+          where l.identity_id = e.identity_id and l.what = 'job' and l.gone_at is null) as jobs_left,
         (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.gone_at is not null) as to_look_again
       from watcher.open_erasures() o join watcher.erasures e on e.identity_id = o.identity_id
@@ -1020,7 +1043,7 @@ begin
     select jsonb_build_object(
       'open', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', s.identity_id, 'cause', s.cause, 'age_seconds', s.age_seconds, 'repos_left', s.repos_left,
-          'photos_left', s.photos_left, 'to_look_again', s.to_look_again, 'spent', s.spent, 'last_reason', s.last_reason,
+          'photos_left', s.photos_left, 'jobs_left', s.jobs_left, 'to_look_again', s.to_look_again, 'spent', s.spent, 'last_reason', s.last_reason,
           'due_in_seconds', s.due_in_seconds) order by s.due_since), '[]') from shown s),
       'receipts', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', r.identity_id, 'cause', r.cause, 'requested_at', r.requested_at, 'finished_at', r.finished_at,
@@ -1055,6 +1078,9 @@ begin
     where identity_id = p_id and kind = 'erase' and ended_at is null;
     delete from watcher.names n using watcher.erase_lines l
     where l.identity_id = p_id and l.what = 'repo' and n.model_id = l.name;
+    -- A job that was not seen to have ended may cost all that was reserved for it.
+    update watcher.trainings n set spent_usd = n.reserved_usd from watcher.erase_lines l
+    where l.identity_id = p_id and l.what = 'job' and n.label = split_part(l.name, '/', 2) and n.spent_usd is null;
     perform watcher.finish_erasure(p_id, null, p_because);
     return true;
   end
@@ -1127,6 +1153,12 @@ begin
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select watcher.publish_status() || jsonb_build_object(
       'erasing', watcher.erasing_summary(), 'training', watcher.training_summary(), 'paused', watcher.pauses_now())
+  $function$;
+
+  -- What `watcher show` shows, or null if there is no such row; see watcher.publish_story and watcher.training_story.
+  create function public.watcher_story(p_id uuid) returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select watcher.publish_story(p_id) || jsonb_build_object('training', watcher.training_story(p_id))
   $function$;
 
 

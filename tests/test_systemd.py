@@ -11,7 +11,7 @@ import yaml
 
 from tests.support.waiting import PATIENCE
 from watcher.process import metrics
-from watcher.publishing import batching, publisher
+from watcher.publishing import publisher
 from watcher.settings.settings import Settings
 
 FOLDER = Path(__file__).parent.parent / "systemd"
@@ -72,6 +72,8 @@ def test_the_unit_speaks_the_daemons_language() -> None:
         "SetCredential=SUPABASE_SECRET_KEY:\\n",
         "LoadCredential=SUPABASE_SECRET_KEY:/etc/watcher/SUPABASE_SECRET_KEY",
         "LoadCredential=HF_TOKEN:/etc/watcher/HF_TOKEN",
+        "LoadCredential=WATCHER_TRAINING_TOKEN:/etc/watcher/WATCHER_TRAINING_TOKEN",
+        "SetCredential=WATCHER_TRAINING_TOKEN:\\n",
     ):
         assert line in lines
 
@@ -82,14 +84,14 @@ def test_the_unit_has_room_for_the_threads_files_and_connections_of_the_largest_
         next(rule.le for rule in Settings.model_fields[name].metadata if hasattr(rule, "le"))
         for name in ("slots", "fetches")
     )
-    batches = slots * publisher._PARALLEL_UPLOADS
+    batches = slots  # see the limit `uploads` in watcher/app.py
     # Twice, since a thread whose row was released goes on until the Hub answers.
-    assert 2 * batches * (1 + batching.MAX_IMAGES) + 100 < int(limits["TasksMax"])
-    assert 2 * (2 * batches * batching.MAX_IMAGES + fetches) + 500 < int(limits["LimitNOFILE"])
+    assert 2 * batches * (1 + publisher._MOST_PARALLEL) + 100 < int(limits["TasksMax"])
+    assert 2 * (2 * batches * publisher._MOST_PARALLEL + fetches) + 500 < int(limits["LimitNOFILE"])
 
 
-def test_there_are_six_alerts_and_each_says_what_happened_and_what_to_do() -> None:
-    assert len({rule["alert"] for rule in RULES}) == 6
+def test_there_are_ten_alerts_and_each_says_what_happened_and_what_to_do() -> None:
+    assert len({rule["alert"] for rule in RULES}) == 10
     for rule in RULES:
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["annotations"]["summary"].endswith((".", "instead."))
@@ -105,5 +107,8 @@ def test_every_series_and_label_that_an_alert_names_exists() -> None:
             assert series in known | {"up"}, series
             for label, value in re.findall(r'(\w+)=~?"([^"]*)"', selector):
                 # A counter shows all its labels from the start; the table's rows are counted once somebody asks.
-                exposed = metrics.exposition().decode() + 'job="watcher" status="pending"'
+                exposed = (
+                    metrics.exposition().decode()
+                    + 'job="watcher" status="pending" state="overdue" state="doubled"'
+                )
                 assert all(f'{label}="{one}"' in exposed for one in value.split("|")), (label, value)

@@ -16,6 +16,7 @@ from tests.checks.chaos.run import play
 from tests.checks.chaos.schedule import Schedule, draw
 from tests.checks.chaos.users import Register
 from tests.support.database import migrate
+from tests.support.pictures import png
 from watcher.sandbox import Postgres
 
 _TEMPLATE = "template_of_chaos"
@@ -92,6 +93,61 @@ def test_the_audit_finds_what_is_lost_doubled_or_nobodys(own_postgres: Postgres)
     assert told["seed_of_first_failure"] == run.seed
 
 
+def test_the_audit_finds_trainings_that_are_doubled_without_weights_stuck_or_over_the_budget(
+    own_postgres: Postgres,
+) -> None:
+    damaged: dict[str, str] = {}
+
+    def damage(stage: Stage, register: Register) -> None:
+        assert stage.sandbox is not None
+        rows: Any = stage.admin.table("trained_identities").select("*").order("created_at").execute().data
+        first, second, third = rows
+        damaged.update(weights=first["id"], sample=second["sample_paths"][2])
+        stage.sql(
+            "update public.trained_identities set training_commit_sha = commit_sha where id = %s", first["id"]
+        )
+        stage.admin.storage.from_("identity-samples").remove([damaged["sample"]])
+        nobodys = f"{third['user_id']}/{damaged['weights'][::-1]}/1-a/sample_1.png"
+        stage.admin.storage.from_("identity-samples").upload(nobodys, png(1), {"content-type": "image/png"})
+        # Three jobs of one training: one went on beside another, and one gave way.
+        one, beside, gave_way = stage.sandbox.hub.jobs.all()
+        beside.spec = gave_way.spec = one.spec
+        gave_way.logs.clear()
+        one.stage = "RUNNING"
+        damaged["label"] = one.spec.labels["training"]
+        stage.sql("update watcher.trainings set spent_usd = null where identity_id = %s", third["id"])
+        stage.sql("update watcher.training_settings set usd_a_day = 0.08")
+
+    calm = _calm(3)
+    trained = dataclasses.replace(
+        calm, rows=tuple(dataclasses.replace(row, train=True) for row in calm.rows), trainings_a_day=10
+    )
+    run = play(trained, own_postgres, _TEMPLATE, before_audit=damage)
+    found = run.verdict.trainings
+    assert found.ended == {"ready": 3}
+    assert found.jobs == 3
+    [doubled] = found.doubled
+    assert f"training {damaged['label']} went on in 2 jobs" in doubled
+    assert [wrong.partition(" ")[0] for wrong in found.without_weights].count(damaged["weights"]) == 1
+    assert any(damaged["sample"] in wrong for wrong in found.without_weights)
+    stuck = "\n".join(found.stuck)
+    assert "is still RUNNING" in stuck
+    assert "is not settled" in stuck
+    assert len(found.overspent) == 2
+    assert len(found.unerased) == 1
+    told = json.loads(figures([run]))
+    assert {name: told[name] for name in _TRAINING_FIGURES} == {
+        "jobs_doubled": 1,
+        "ready_without_weights": 2,
+        "training_stuck": 2,
+        "overspent": 2,
+    }
+    assert told["seed_of_first_failure"] == run.seed
+
+
+_TRAINING_FIGURES = ("jobs_doubled", "ready_without_weights", "training_stuck", "overspent")
+
+
 def test_a_schedule_is_a_function_of_its_seed() -> None:
     assert draw(7) == draw(7)
     assert draw(7) != draw(8)
@@ -119,6 +175,10 @@ def _claim(began: float, attempt: int, instance: str, kind: str = "publish") -> 
         ("complete", "done", {"attempt": 1}),
         ("fail", "done", {"attempt": 1}),
         ("defer", "done", {"attempt": 1}),
+        ("trained", "done", {"attempt": 1}),
+        ("training_start", {"result": "started", "label": "1-a"}, {"attempt": 1}),
+        ("training_job", "done", {"attempt": 1}),
+        ("training_postpone", "done", {"attempt": 1}),
         ("reserve", "me/identity-ada-1", {"attempt": 1}),
         ("renew", {"held": [1], "busy": []}, {"progress": {"1": {}}}),
     ],
@@ -155,7 +215,7 @@ def _calm(rows: int) -> Schedule:
     """A run in which nothing goes wrong."""
     drawn = draw(1, lasts=1.0)
     fit = tuple(
-        dataclasses.replace(row, at=0.1, pictures=(("jpeg", 1), ("png", 2), ("jpeg", 3)))
+        dataclasses.replace(row, at=0.1, train=False, pictures=(("jpeg", 1), ("png", 2), ("jpeg", 3)))
         for row in drawn.rows[:rows]
     )
     return dataclasses.replace(drawn, rows=fit, acts=(), harms=(), latency=0.0, slots=(4,))

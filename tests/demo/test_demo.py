@@ -201,6 +201,7 @@ def test_a_demo_that_is_kept_says_how_to_look_around_and_stops_on_ctrl_c(home: P
 
 
 @pytest.mark.faults
+@pytest.mark.usefixtures("heeds_hangup")
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent died")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_a_demo_that_dies_takes_all_with_it(home: Path, number: signal.Signals) -> None:

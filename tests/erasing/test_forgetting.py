@@ -124,7 +124,7 @@ async def test_storage_that_says_yes_and_does_nothing_is_not_believed(
     await carry(attempts, verbs, "erase")
     assert scene.database.outcomes(identity, "erase") == ["deferred"]
     reason = scene.database.work(identity, "erase")["last_reason"]
-    assert reason == "Supabase Storage still has 3 of 3 photos that it was told to delete."
+    assert reason == "Supabase Storage still has 3 of 3 pictures that it was told to delete."
     scene.database.pass_time(30)
     await carry(attempts, verbs, "erase")
     assert left(scene) == {}

@@ -170,6 +170,17 @@ COLUMNS: dict[str, dict[str, tuple[Any, bool]]] = {
         "error_code": ("x", False),
         "error_message": ("x", False),
         "error_image": (1, False),
+        "train": (True, True),
+        "trigger_word": ("ohwx person", True),
+        "training_requested_at": ("2030-01-01", False),
+        "training_waits_until": ("2030-01-01", False),
+        "training_url": ("https://example.com", False),
+        "training_commit_sha": ("0", False),
+        "training_seconds": (1, False),
+        "sample_paths": ([], False),
+        "training_error_code": ("x", False),
+        "training_error_message": ("x", False),
+        "failed_at": ("2030-01-01", False),
         "created_at": ("2030-01-01", False),
         "updated_at": ("2030-01-01", False),
     },
@@ -196,6 +207,24 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "watcher_erase_left": {"p_attempt": 0, "p_lines": []},
     "watcher_settle_repo": {"p_attempt": 0, "p_line": 1},
     "watcher_sweep": {"p_attempt": 0},
+    "watcher_training_start": {"p_attempt": 0, "p_namespace": "x", "p_usd_per_minute": 0.03},
+    "watcher_training_postpone": {"p_attempt": 0, "p_because": "off"},
+    "watcher_training_intend": {"p_attempt": 0},
+    "watcher_training_undo": {"p_attempt": 0},
+    "watcher_training_job": {"p_attempt": 0, "p_job": "x", "p_url": "x", "p_stage": "x"},
+    "watcher_training_ended": {
+        "p_attempt": 0,
+        "p_stage": "x",
+        "p_billed_seconds": 1,
+        "p_running_seconds": 1,
+    },
+    "watcher_trained": {"p_attempt": 0, "p_commit_sha": "x"},
+    "watcher_followed": {"p_attempt": 0, "p_running": []},
+    "watcher_training": {},
+    "watcher_set_training": {"p_settings": {}},
+    "watcher_notify_from_now": {},
+    "watcher_notified": {"p_attempt": 0},
+    "watcher_replay_trainings": {"p_ids": [], "p_dry_run": True},
     "watcher_forget": {"p_user": "{new}", "p_dry_run": True},
     "watcher_export": {"p_user": "{new}"},
     "watcher_erasures": {},
@@ -250,7 +279,7 @@ def of_the_tables() -> dict[str, Door]:
             _BACK,
         ),
         "call a failed row published": Door(
-            "PATCH", f"{_ROWS}?id=eq.{{failed}}", "no", "no", "nothing", "no", {"status": "published"}, _BACK
+            "PATCH", f"{_ROWS}?id=eq.{{failed}}", "no", "law", "nothing", "no", {"status": "published"}, _BACK
         ),
         "delete a row": Door(
             "DELETE", f"{_ROWS}?id=eq.{{pending}}", "no", "yes", "nothing", "no", headers=_BACK
@@ -295,12 +324,13 @@ def of_the_tables() -> dict[str, Door]:
         doors[f"insert with {column}"] = Door(
             "POST", _ROWS, "no", "yes" if may_insert else "no", strangers, "no", insert, _BACK
         )
-        writable = column == "status"
+        # Of the failed row that the house has, a user may change the status: whether to train is for a published one.
+        writable = column in {"status", "train"}
         doors[f"change {column}"] = Door(
             "PATCH",
             f"{_ROWS}?id=eq.{{failed}}",
             "no",
-            "yes" if writable else "no",
+            "yes" if column == "status" else "no",
             "nothing" if writable else "no",
             "no",
             change,
@@ -345,6 +375,10 @@ def of_the_private_schemas() -> dict[str, Door]:
             "departures",
             "sweep",
             "unnamed_objects",
+            "trainings",
+            "training_settings",
+            "notifications",
+            "notifying",
             "migrations",
         ),
         "storage": ("objects", "buckets"),

@@ -39,13 +39,25 @@ COLUMNS = {
     "error_code": set[str](),
     "error_message": set[str](),
     "error_image": set[str](),
+    "train": {"INSERT", "UPDATE"},
+    "trigger_word": {"INSERT"},
+    "training_requested_at": set[str](),
+    "training_waits_until": set[str](),
+    "training_url": set[str](),
+    "training_commit_sha": set[str](),
+    "training_seconds": set[str](),
+    "sample_paths": set[str](),
+    "training_error_code": set[str](),
+    "training_error_message": set[str](),
+    "failed_at": set[str](),
     "created_at": set[str](),
     "updated_at": set[str](),
 }
 PULSE = ("id", "beats", "beaten_at")
-PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "names", "used_names"}
+PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "searches", "names", "used_names"}
 PRIVATE_TABLES |= {"rejections", "limits", "usage", "retries", "pauses"}
 PRIVATE_TABLES |= {"erase_lines", "erasures", "departures", "sweep", "unnamed_objects"}
+PRIVATE_TABLES |= {"trainings", "training_settings", "notifications", "notifying"}
 
 # Every verb with a call of it.
 VERBS = {
@@ -66,6 +78,19 @@ VERBS = {
     "watcher_erase_left": "public.watcher_erase_left(1, '{}')",
     "watcher_settle_repo": "public.watcher_settle_repo(1, 1)",
     "watcher_sweep": "public.watcher_sweep(1)",
+    "watcher_training_start": "public.watcher_training_start(1, 'acme', 0.03)",
+    "watcher_training_postpone": "public.watcher_training_postpone(1, 'off')",
+    "watcher_training_intend": "public.watcher_training_intend(1)",
+    "watcher_training_undo": "public.watcher_training_undo(1)",
+    "watcher_training_job": "public.watcher_training_job(1, 'j', 'u', 'RUNNING')",
+    "watcher_training_ended": "public.watcher_training_ended(1, 'COMPLETED', 1, 1)",
+    "watcher_trained": "public.watcher_trained(1, 'c')",
+    "watcher_followed": "public.watcher_followed(1, '[]')",
+    "watcher_training": "public.watcher_training()",
+    "watcher_set_training": "public.watcher_set_training('{}')",
+    "watcher_replay_trainings": "public.watcher_replay_trainings()",
+    "watcher_notify_from_now": "public.watcher_notify_from_now()",
+    "watcher_notified": "public.watcher_notified(1)",
     "watcher_forget": "public.watcher_forget(gen_random_uuid())",
     "watcher_export": "public.watcher_export(gen_random_uuid())",
     "watcher_erasures": "public.watcher_erasures()",
@@ -87,6 +112,7 @@ CHECKS = {
     "watcher.name_error(text)",
     "watcher.paths_error(uuid,text[])",
     "watcher.image_label(bigint,text)",
+    "watcher.trigger_word_error(text)",
     "watcher.may_upload(uuid)",
 }
 
@@ -234,6 +260,7 @@ def test_everybody_has_row_security_and_the_policies_named_here(database: Databa
         ("objects", "DELETE", ["authenticated"]),
         ("objects", "INSERT", ["authenticated"]),
         ("objects", "SELECT", ["authenticated"]),
+        ("objects", "SELECT", ["authenticated"]),
         ("trained_identities", "DELETE", ["authenticated"]),
         ("trained_identities", "INSERT", ["authenticated"]),
         ("trained_identities", "SELECT", ["authenticated"]),
@@ -317,14 +344,16 @@ def test_the_pulse_is_for_the_watcher_alone(database: Database) -> None:
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_a_user_changes_no_column_but_the_status(database: Database, column: str) -> None:
+def test_a_user_changes_no_column_but_the_status_and_whether_to_train(
+    database: Database, column: str
+) -> None:
     user = database.user()
     database.insert(user)
     worker = Worker(database)
     worker.fail(worker.claim_one())
-    value = "'pending'" if column == "status" else "default"
+    value = {"status": "'pending'", "train": "true, status = 'pending'"}.get(column, "default")
     query = f"update public.trained_identities set {column} = {value} returning id"
-    if column == "status":
+    if column in {"status", "train"}:
         assert len(database.run(query, role="authenticated", user=user)) == 1
     else:
         refused(database, query, role="authenticated", user=user)
@@ -516,7 +545,7 @@ def test_doctor_is_told_of_everything_that_matters(database: Database) -> None:
     assert "function watcher.max_attempts()" in answer["definitions"]
     assert answer["row_security"] == {"trained_identities": True, "watcher_pulse": True, "objects": True}
     assert answer["published_tables"] == ["trained_identities", "watcher_pulse"]
-    assert len(answer["policies"]) == 8
+    assert len(answer["policies"]) == 9
     assert answer["bucket"] == {
         "public": False,
         "file_size_limit": 20971520,
@@ -529,8 +558,12 @@ def test_doctor_is_told_of_everything_that_matters(database: Database) -> None:
     expected |= {f"authenticated {right} on public.trained_identities" for right in ("SELECT", "DELETE")}
     for column, rights in COLUMNS.items():
         expected |= {f"authenticated {right} ({column}) on public.trained_identities" for right in rights}
-    helpers = ("name_error(text)", "paths_error(uuid,text[])", "image_label(bigint,text)", "may_upload(uuid)")
-    expected |= {f"authenticated EXECUTE on watcher.{helper}" for helper in helpers}
+    assert answer["samples_bucket"] == {
+        "public": False,
+        "file_size_limit": 10485760,
+        "allowed_mime_types": ["image/jpeg", "image/png"],
+    }
+    expected |= {f"authenticated EXECUTE on {helper}" for helper in CHECKS}
     assert set(answer["grants"]) == expected
 
 

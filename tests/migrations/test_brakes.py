@@ -265,7 +265,7 @@ def test_what_a_user_has_used_is_shown(database: Database) -> None:
     used = {one["name"]: one["used"] for one in Worker(database).call("limits", user=user)}
     assert used == {
         "open_rows": 1, "rows_per_day": 2, "retries_per_row_per_hour": None, "retries_per_hour": 1, "objects": 6,
-        "erase_repos": None, "erase_photos": None, "erase_after_hours": None,
+        "erase_repos": None, "erase_photos": None, "erase_after_hours": None, "trainings_per_day": 0,
     }  # fmt: skip
 
 

@@ -176,13 +176,16 @@ def test_a_publication_of_the_schema_public_is_added_to(project: Database) -> No
 @in_each_project
 def test_a_bucket_that_was_there_is_closed(project: Database) -> None:
     project.run(
-        "insert into storage.buckets (id, name, public) values ('identity-images', 'identity-images', true)",
+        "insert into storage.buckets (id, name, public) select id, id, true "
+        "from unnest('{identity-images,identity-samples}'::text[]) id",
         role="supabase_admin",
     )
     migrate(project.dsn())
-    [bucket] = project.run("select * from storage.buckets", role="supabase_admin")
-    assert (bucket["public"], bucket["file_size_limit"]) == (False, 20971520)
-    assert bucket["allowed_mime_types"] == ["image/jpeg", "image/png", "image/jpg", "image/pjpeg"]
+    images, samples = project.run("select * from storage.buckets order by id", role="supabase_admin")
+    assert (images["public"], images["file_size_limit"]) == (False, 20971520)
+    assert images["allowed_mime_types"] == ["image/jpeg", "image/png", "image/jpg", "image/pjpeg"]
+    assert (samples["public"], samples["file_size_limit"]) == (False, 10485760)
+    assert samples["allowed_mime_types"] == ["image/jpeg", "image/png"]
 
 
 @in_each_project

@@ -6,6 +6,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from tests.support import trainings
 from tests.support.database import Database, Worker
 
 pytestmark = [
@@ -13,10 +14,14 @@ pytestmark = [
     pytest.mark.parametrize("auto_expose", [False, True], ids=["new project", "old project"]),
 ]
 
-STATUSES = ("pending", "publishing", "published", "failed")
+STATUSES = ("pending", "publishing", "published", "training", "ready", "failed")
 ALLOWED = {
     ("pending", "publishing"),
     ("publishing", "published"),
+    ("published", "training"),
+    ("ready", "training"),
+    ("training", "ready"),
+    ("training", "published"),
     ("publishing", "failed"),
     ("publishing", "pending"),
     ("pending", "failed"),
@@ -27,23 +32,37 @@ every_status = pytest.mark.parametrize("status", STATUSES)
 
 # All that goes with a status, so that nothing but the transition itself is in question.
 WHOLE = """
-update public.trained_identities set
+update public.trained_identities t set
     status = %(status)s,
-    images_published = case when %(status)s = 'published' then 3 else 0 end,
+    images_published = case when whole then 3 else 0 end,
     model_id = 'acme/identity-ada-1',
     training_config = '{}',
-    huggingface_repo_url = case when %(status)s = 'published' then 'https://hub/x' end,
-    commit_sha = case when %(status)s = 'published' then 'c0ffee' end,
-    published_at = case when %(status)s = 'published' then now() end,
+    huggingface_repo_url = case when whole then 'https://hub/x' end,
+    commit_sha = case when whole then 'c0ffee' end,
+    published_at = case when whole then now() end,
     error_image = null,
     error_code = case when %(status)s = 'failed' then 'x' end,
-    error_message = case when %(status)s = 'failed' then 'X.' end
+    error_message = case when %(status)s = 'failed' then 'X.' end,
+    train = %(status)s = 'training',
+    training_commit_sha = case %(status)s when 'ready' then 'beef' when 'training' then training_commit_sha end,
+    training_seconds = case %(status)s when 'ready' then 540 when 'training' then training_seconds end,
+    sample_paths = case %(status)s when 'ready' then '{}' when 'training' then sample_paths end
+from (select %(status)s in ('published', 'training', 'ready') as whole) will_be
 """
 STATUS_ALONE = "update public.trained_identities set status = %(status)s returning id"
 
 
 def identity_that_is(database: Database, status: str, user: UUID | None = None) -> UUID:
     """Lead a row to `status` by the verbs."""
+    if status in {"training", "ready"}:
+        trainings.switch_on(database, usd_a_day=1000)
+        lead = trainings.running if status == "training" else trainings.ready
+        database.run(
+            "insert into watcher.limits values ('trainings_per_day', null, 1000) on conflict do nothing"
+        )
+        identity = lead(database, user)
+        assert database.status(identity) == status
+        return identity
     identity = database.insert(user or database.user())
     worker = Worker(database)
     if status != "pending":
@@ -90,11 +109,21 @@ def test_a_user_may_only_try_a_failed_row_again(database: Database, old: str, ne
         ]
         assert database.status(identity) == "pending"
         return
-    if old == "failed":
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            database.run(STATUS_ALONE, {"status": new}, role="authenticated", user=user)
-    else:
+    if old not in {"failed", "published", "ready"}:
         assert database.run(STATUS_ALONE, {"status": new}, role="authenticated", user=user) == []
+    elif old == new != "failed":
+        assert database.run(STATUS_ALONE, {"status": new}, role="authenticated", user=user)
+        before["updated_at"] = database.row(identity)["updated_at"]
+    else:
+        refusal: type[psycopg.Error] = psycopg.errors.InsufficientPrivilege
+        if new in {
+            "pending",
+            "published",
+            "ready",
+        }:  # row-level security lets it pass, and what may follow does not
+            refusal = psycopg.errors.CheckViolation
+        with pytest.raises(refusal):
+            database.run(STATUS_ALONE, {"status": new}, role="authenticated", user=user)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         database.run(WHOLE, {"status": new}, role="authenticated", user=user)
     assert database.row(identity) == before

@@ -491,7 +491,7 @@ def test_replay_chooses_by_code_user_id_and_time(database: Database) -> None:
     [fresh] = failed_rows(database, ["hub_refused"])
     owner = database.row(rows[1])["user_id"]
     since = database.value("select now() - interval '10 minutes'")
-    nothing = {"pending": 0, "publishing": 0, "published": 0, "last": None}
+    nothing = {"pending": 0, "publishing": 0, "published": 0, "training": 0, "ready": 0, "last": None}
     would = worker.replay(code="image_missing", dry_run=True)
     ids = sorted(str(row) for row in rows[:2])
     assert would == {"replayed": 2, "codes": {"image_missing": 2}, "ids": ids, **nothing}
@@ -581,6 +581,18 @@ def test_an_empty_table_has_an_empty_status(database: Database) -> None:
             "failed": 0,
             "failed_because": None,
             "swept_seconds_ago": None,
+        },
+        "training": {
+            "enabled": False,
+            "usd_a_day": 0,
+            "spent_usd": 0,
+            "reserved_usd": 0,
+            "running": 0,
+            "waiting": 0,
+            "waits_for_budget": False,
+            "overdue": 0,
+            "doubled": 0,
+            "failed_24h": 0,
         },
         "paused": [],
     }

@@ -75,17 +75,20 @@ class Database:
                 "instances",
                 "pauses",
                 "trainings",
+                "notifications",
                 "training_settings",
                 *BRAKES,
                 *ERASING,
             ):
                 connection.execute(f"delete from watcher.{table}".encode())
             connection.execute("insert into watcher.training_settings default values")
+            connection.execute("update watcher.notifying set until = null")
             connection.execute(
                 "update watcher.sweep set held_users = null, held_names = null, held_uploads = null, held_since = null, "
                 "confirmed_users = 0, confirmed_names = 0, confirmed_uploads = 0, failed = 0, failed_because = null, "
                 "after_object = '', next_scan_at = now(), swept_at = null"
             )
+            connection.execute("update watcher.searches set after_at = default, after_id = default")
             connection.execute("alter sequence watcher.attempts_number_seq restart")
 
     def dsn(self, user: str = "postgres") -> str:
@@ -228,6 +231,7 @@ def move_times(connection: Connection, seconds: float) -> None:
         "public.trained_identities": [
             "next_attempt_at",
             "published_at",
+            "failed_at",
             "training_requested_at",
             "training_waits_until",
             "created_at",
@@ -246,6 +250,8 @@ def move_times(connection: Connection, seconds: float) -> None:
             "job_ended_at",
             "ended_at",
         ],
+        "watcher.notifying": ["until"],
+        "watcher.notifications": ["happened_at"],
         "watcher.rejections": ["first_at", "last_at"],
         "watcher.retries": ["retried_at", "waits_until"],
         "watcher.erase_lines": ["added_at", "due_at", "look_again_at", "gone_at"],
@@ -253,6 +259,7 @@ def move_times(connection: Connection, seconds: float) -> None:
         "watcher.departures": ["departed_at"],
         "watcher.unnamed_objects": ["seen_at"],
         "watcher.used_names": ["used_at"],
+        "watcher.searches": ["after_at"],
         "watcher.sweep": ["held_since", "next_scan_at", "swept_at"],
     }.items():
         moved = ", ".join(f"{column} = {column} + make_interval(secs => %(by)s)" for column in columns)

@@ -101,21 +101,58 @@ async def test_a_training_gives_a_row_its_weights_and_first_pictures(
     assert 0 <= spent <= 2 * PRICE
 
 
-async def test_a_ready_row_is_trained_again_on_top_of_what_it_has(
+async def test_a_ready_row_is_trained_again(
     scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID
 ) -> None:
-    scene.database.run("insert into watcher.limits (name, value) values ('trainings_per_day', 2)")
-    rows = []
-    for _training in ("the first", "the second"):
+    scene.database.run("insert into watcher.limits (name, value) values ('trainings_per_day', 5)")
+    weights = set()
+    for _ in range(2):
+        ask(scene, identity)
         await carry(attempts, verbs, "train")
         await ended(scene)
         due_now(scene, identity)
         await carry(attempts, verbs, "train")
-        rows.append(scene.database.row(identity))
-        assert (rows[-1]["status"], rows[-1]["training_error_message"]) == ("ready", None)
+        row = scene.database.row(identity)
+        assert (row["status"], row["training_error_code"]) == ("ready", None)
+        weights.add(row["training_commit_sha"])
+    assert len(weights) == 2
+
+
+async def test_weights_that_landed_after_their_training_had_failed_stand_in_no_later_ones_way(
+    scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID
+) -> None:
+    scene.database.run("insert into watcher.limits (name, value) values ('trainings_per_day', 5)")
+    scene.sandbox.hub.jobs.exit_next(1)
+    for expected in ("published", "ready"):
         ask(scene, identity)
-    assert rows[0]["training_commit_sha"] != rows[1]["training_commit_sha"]
-    assert not {*rows[0]["sample_paths"]} & {*rows[1]["sample_paths"]}
+        await carry(attempts, verbs, "train")
+        await ended(scene)
+        due_now(scene, identity)
+        await carry(attempts, verbs, "train")
+        assert scene.database.status(identity) == expected
+        commit_by_hand(scene, identity, f"Watcher training: {training(scene, identity)['label']}")
+
+
+@pytest.mark.parametrize("what", ["gone", "changed"])
+async def test_a_repo_that_is_not_as_it_was_published_is_not_trained(
+    scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID, what: str
+) -> None:
+    store = scene.sandbox.hub.store
+    if what == "gone":
+        store.delete(store.repos("models")[0])
+    else:
+        commit_by_hand(scene, identity, "")
+    await carry(attempts, verbs, "train")
+    row = scene.database.row(identity)
+    assert (row["status"], row["training_error_code"]) == ("published", "training_refused")
+    assert jobs(scene) == []
+
+
+def commit_by_hand(scene: Scene, identity: UUID, message: str) -> None:
+    store = scene.sandbox.hub.store
+    repo = store.repo("models", scene.database.row(identity)["model_id"])
+    assert repo is not None
+    store.commit(repo, [], [], title="By hand", message=message, author="x", parent=None)
 
 
 async def test_nobody_is_named_in_what_the_job_shows(
@@ -303,8 +340,10 @@ async def test_a_training_that_goes_on_for_too_long_is_ended_and_its_job_cancell
     assert training(scene, identity)["spent_usd"] is None
     await carry(attempts, verbs, "erase")
     assert job.stage == "CANCELED"
-    scene.database.run("update watcher.work set turn_at = now(), next_at = null where kind = 'erase'")
-    await carry(attempts, verbs, "erase")
+    scene.database.pass_time(160)
+    while scene.database.work(identity, "erase"):
+        await carry(attempts, verbs, "erase")
+        scene.database.pass_time(160)
     assert training(scene, identity)["spent_usd"] > 0
     assert scene.database.value("select count(*) from watcher.erasures") == 0
 
@@ -356,6 +395,7 @@ async def test_what_has_ended_is_found_by_one_list(
     assert training(scene, identity)["running_since"] is not None
     scene.sandbox.hub.jobs.release()
     await ended(scene)
+    scene.database.pass_time(20)
     scene.database.run("update watcher.work set turn_at = now(), next_at = null where kind = 'follow'")
     await carry(attempts, verbs, "follow")
     assert scene.database.work(identity, "train")["turn_at"] is not None
@@ -423,3 +463,17 @@ async def test_a_full_day_waits_until_tomorrow(
     assert jobs(scene) == []
     assert scene.database.work(identity, "train")["spent"] == 0
     assert costs(scene) == (Decimal(), Decimal())
+
+
+async def test_where_the_hub_says_no_exit_code_the_last_line_of_the_log_does(
+    scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID
+) -> None:
+    scene.sandbox.hub.jobs.hold_next("RUNNING")
+    await carry(attempts, verbs, "train")
+    [job] = jobs(scene)
+    await until(lambda: job.stage == "RUNNING")
+    job.logs.append((job.created_at, "Exit 15: OutOfMemoryError"))
+    scene.sandbox.hub.jobs.set_stage(job.id, "ERROR", "Something went wrong")
+    due_now(scene, identity)
+    await carry(attempts, verbs, "train")
+    assert scene.database.row(identity)["training_error_code"] == "training_out_of_memory"

@@ -12,6 +12,7 @@ from watcher.hub.repos import Hub
 from watcher.hub.threads import in_thread
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
+_TRAINING = "Watcher training: "
 _MOST = 8
 """Pictures that are fetched."""
 _LARGEST = 10 * 2**20
@@ -31,7 +32,7 @@ class Sample:
 
 def training_description(label: str) -> str:
     """Return the second paragraph of a training's commit message, by which its commit is recognized."""
-    return f"Watcher training: {label}"
+    return f"{_TRAINING}{label}"
 
 
 class Weights:
@@ -54,6 +55,27 @@ class Weights:
         except HfHubHTTPError as error:
             if error.response.status_code != httpx2.codes.NOT_FOUND:
                 raise
+        return None
+
+    async def head(self, repo_id: str, published: str) -> str | None:
+        """Return what a training starts from: the published commit, or the newest of the trainings' on top of it.
+
+        None if the repo is gone, or has commits on top of the published one that are no trainings'.
+        """
+        return await in_thread(partial(self._head, repo_id, published))
+
+    def _head(self, repo_id: str, published: str) -> str | None:
+        try:
+            commits = self._hub.api.list_repo_commits(repo_id)
+        except HfHubHTTPError as error:
+            if error.response.status_code != httpx2.codes.NOT_FOUND:
+                raise
+            return None
+        for commit in commits:
+            if commit.commit_id == published:
+                return commits[0].commit_id
+            if _TRAINING not in commit.message:
+                return None
         return None
 
     async def samples(self, repo_id: str, commit: str) -> list[Sample]:

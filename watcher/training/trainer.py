@@ -115,9 +115,9 @@ class _Attempt:
         raise self._look_again(job, _NEXT_LOOK)
 
     async def _start(self) -> Done:
-        started = await self._retry(
-            self._verbs.start, self._claim.attempt, self._jobs.namespace, await self._price()
-        )
+        price = await self._price()
+        await self._jobs.turn()
+        started = await self._retry(self._verbs.start, self._claim.attempt, self._jobs.namespace, price)
         if started.obstacle == "never":
             raise Permanent("training_refused", "No trainings are offered to you at present.")
         if started.obstacle is not None:
@@ -154,6 +154,7 @@ class _Attempt:
                 if self._claim.look_only:
                     raise Permanent("training_failed", self._claim.exhausted or "Gave up.")
                 if not new:
+                    await self._jobs.turn()
                     await self._retry(self._verbs.intend, self._claim.attempt)
                 job = await self._request(label)
             case "wait":
@@ -164,7 +165,7 @@ class _Attempt:
         return self._look_again(job, self._details["first_look_seconds"])
 
     async def _request(self, label: str) -> Job:
-        spec = self._spec(label)
+        spec = self._spec(label, await self._revision())
         self._lease.check()
         try:
             with self._lease.mutating():
@@ -176,13 +177,24 @@ class _Attempt:
         await self._record(job)
         return job
 
-    def _spec(self, label: str) -> JobSpec:
+    async def _revision(self) -> str:
+        """Return the commit that the job trains on, and commits on top of; raises Permanent."""
+        repo_id, published = self._details["model_id"], self._details["commit_sha"]
+        revision = await self._retry(self._trainer.weights.head, repo_id, published)
+        if revision is None:
+            raise Permanent(
+                "training_refused",
+                "The repo is gone, or was changed by somebody else since the photos were published.",
+            )
+        return revision
+
+    def _spec(self, label: str, revision: str) -> JobSpec:
         details = self._details
         training = Training(
             label=label,
             project=self._trainer.project,
             repo_id=details["model_id"],
-            revision=details["commit_sha"],
+            revision=revision,
             base=details["base"],
             flavor=details["flavor"],
             minutes=details["minutes"],

@@ -7,6 +7,7 @@ import json
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,12 +16,16 @@ from typing import Any
 
 from tests.acceptance.stage import Stage
 from tests.checks.chaos.harm import BY_HAND
+from tests.checks.chaos.trainings import TrainingVerdict, audit_trainings
 from tests.checks.chaos.users import Inserted, Register, picture
+from watcher.sandbox.hub.jobs.job import Job
 
 _CODES = {
     "image_missing", "image_too_large", "image_not_jpeg_or_png", "image_unreadable", "image_animated",
     "image_too_many_pixels", "path_forbidden", "hub_refused", "attempts_exhausted",
 }  # fmt: skip
+_PUBLISHED = {"published", "training", "ready"}
+_TRAINING_OF_COMMIT = re.compile(r"^Watcher training: (\S+)\s*$", re.MULTILINE)
 _ROW_OF_COMMIT = re.compile(r"^Identity: ([0-9a-f-]{36})\s*$", re.MULTILINE)
 
 
@@ -43,6 +48,7 @@ class Verdict:
     """What is gone of rows that nobody has deleted."""
     erase_seconds: list[float] = field(default_factory=list)
     """From the deletion of each row to its receipt."""
+    trainings: TrainingVerdict = field(default_factory=TrainingVerdict)
 
     @property
     def findings(self) -> list[str]:
@@ -56,6 +62,8 @@ class Verdict:
             "unerased": self.unerased,
             "erased wrongly": self.erased_wrongly,
         }
+        for kind, found in self.trainings.findings.items():
+            kinds[kind] = [*kinds.get(kind, []), *found]
         return [f"{kind}: {what}" for kind, found in kinds.items() for what in found]
 
 
@@ -74,7 +82,9 @@ class _Repo:
     name: str
     private: bool
     commits: list[Any]
-    """The newest first, without those made by hand."""
+    """The newest first, without those of trainings and those made by hand."""
+    trainings: list[str]
+    """Whose weights were committed to it."""
     edited: bool
     """Whether there are commits made by hand."""
 
@@ -84,8 +94,8 @@ class _Repo:
         return [row for commit in self.commits for row in _ROW_OF_COMMIT.findall(commit.message)]
 
 
-def audit(stage: Stage, register: Register) -> Verdict:
-    """Compare what users inserted with the database and the Hub."""
+def audit(stage: Stage, register: Register, removed: Sequence[Job] = (), over_budget: float = 0.0) -> Verdict:
+    """Compare what users inserted with the database and the Hub; see `audit_trainings`."""
     verdict = Verdict()
     rows = _rows(stage)
     names = _names(stage)
@@ -103,7 +113,7 @@ def audit(stage: Stage, register: Register) -> Verdict:
                 verdict.lost.append(f"{identity} is gone, and nobody deleted it")
             continue
         match row["status"]:
-            case "published":
+            case "published" | "ready" | "training":
                 verdict.ended["published"] += 1
                 repo = repos.get(row["model_id"])
                 wrong = _wrong_with_publication(stage, row, inserted, repo) if repo else []
@@ -118,6 +128,10 @@ def audit(stage: Stage, register: Register) -> Verdict:
                 verdict.stuck.append(f"{identity} is still {status}: {json.dumps(stage.story(identity))}")
         verdict.lost += [f"{identity} {sentence}" for sentence in wrong]
     _check_erasing(verdict, stage, register, rows, names, repos)
+    verdict.trainings = audit_trainings(stage, register, rows, removed, over_budget)
+    for label, times in Counter(label for repo in repos.values() for label in repo.trainings).items():
+        if times > 1:
+            verdict.trainings.doubled.append(f"training {label} has committed {times} times")
     verdict.lost += [
         f"{identity}: a row that nobody inserted" for identity in rows.keys() - register.rows.keys()
     ]
@@ -147,8 +161,11 @@ def _repos(stage: Stage) -> list[_Repo]:
     found = []
     for model in stage.api.list_models(author=stage.namespace):
         commits = stage.api.list_repo_commits(model.id)
-        own = [commit for commit in commits if commit.title != BY_HAND]
-        found.append(_Repo(model.id, bool(model.private), own, edited=len(own) < len(commits)))
+        edited = any(commit.title == BY_HAND for commit in commits)
+        labels = {commit.commit_id: _TRAINING_OF_COMMIT.findall(commit.message) for commit in commits}
+        own = [commit for commit in commits if commit.title != BY_HAND and not labels[commit.commit_id]]
+        trainings = [label for found_labels in labels.values() for label in found_labels]
+        found.append(_Repo(model.id, bool(model.private), own, trainings, edited=edited))
     return found
 
 
@@ -164,7 +181,7 @@ def _is_orphan(
     row = rows.get(name.row)
     # The names of a deleted row stay reserved, even after another row was inserted under its id. The repos of failed rows
     # are checked with the rows.
-    return bool(row and row["status"] == "published" and name.reserved_at >= _time(row["created_at"]))
+    return bool(row and row["status"] in _PUBLISHED and name.reserved_at >= _time(row["created_at"]))
 
 
 def _check_erasing(

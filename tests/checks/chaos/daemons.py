@@ -175,7 +175,13 @@ class Daemons:
             return
         if daemon.process is not None:
             self._gone(daemon)
-        daemon.process = Watcher(self._stage, daemon.instance, **SETTINGS, WATCHER_SLOTS=str(daemon.slots))
+        daemon.process = Watcher(
+            self._stage,
+            daemon.instance,
+            **SETTINGS,
+            WATCHER_SLOTS=str(daemon.slots),
+            WATCHER_TRAINING_TOKEN=self._stage.token,
+        )
         self.logs.append(daemon.process)
         self._notes.add(daemon.name, f"started as {daemon.instance}")
 

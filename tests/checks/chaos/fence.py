@@ -9,8 +9,11 @@ from typing import Any
 from tests.checks.chaos.record import Exchange
 
 _ENDS = {
-    "complete": "published", "erased": "erased", "fail": "failed", "defer": "deferred", "wait": "waited",
+    "complete": "published", "erased": "erased", "trained": "trained", "fail": "failed", "defer": "deferred",
+    "wait": "waited", "training_postpone": "waited", "followed": "followed",
 }  # fmt: skip
+_BETWEEN = {"training_start", "training_intend", "training_undo", "training_job", "training_ended"}
+"""Write-backs of a training after which its attempt goes on."""
 
 
 @dataclass(slots=True)
@@ -104,7 +107,9 @@ class Fence:
         """The attempts that ended with a write-back of their own."""
         ends = {*_ENDS, "release"}
         return {
-            one.asked["p_attempt"] for one in self._exchanges if one.name in ends and one.answered == "done"
+            one.asked["p_attempt"]
+            for one in self._exchanges
+            if one.name in ends and _result(one.answered) in {"done", "waited", "failed", "deferred"}
         }
 
 
@@ -126,13 +131,18 @@ def _accepted(exchange: Exchange) -> list[int]:
     answer, asked = exchange.answered, exchange.asked
     if answer is None:
         return []
-    if exchange.name in _ENDS:
-        return [asked["p_attempt"]] if answer == "done" else []
+    if exchange.name in _ENDS or exchange.name in _BETWEEN:
+        return [asked["p_attempt"]] if _result(answer) in {"done", "started", "waited"} else []
     if exchange.name == "reserve":
         return [asked["p_attempt"]]
     if exchange.name == "renew":
         return [int(number) for number in answer["held"]]
     return []
+
+
+def _result(answer: Any) -> Any:
+    """What became of an attempt, according to the answer to a write-back."""
+    return answer.get("result") if isinstance(answer, dict) else answer
 
 
 def _covered(intervals: Sequence[tuple[float, float]], since: float, until: float) -> float:

@@ -20,6 +20,8 @@ from tests.checks.chaos.schedule import DISABLED, LONGEST_DELAY, NOT_FOUND, PLAC
 from watcher.sandbox import Postgres, Sandbox, faults
 from watcher.sandbox.faults import Answer, Delay, Late, Rule
 from watcher.sandbox.faults.passage import Gate, Passage
+from watcher.sandbox.hub.jobs.job import Job, Stage
+from watcher.sandbox.hub.store import Repo
 
 BY_HAND = "Edit .gitattributes by hand"
 
@@ -110,6 +112,8 @@ class Harm:
         """Whether all faults have been removed."""
         self.under_way = 0
         """Requests that a fault holds or delays."""
+        self.removed: list[Job] = []
+        """Jobs that were deleted by hand: the Hub knows them no more."""
         self.met: Counter[str] = Counter()
         """Requests that met a fault, by fault and place, and faults of whole services."""
 
@@ -193,7 +197,7 @@ class Harm:
 
     def refuse_repo(self, *, lasts: float) -> None:
         """Refuse whatever is asked about the newest repo, as the Hub does with one that it has disabled."""
-        for repo in self._sandbox.hub.store.repos("models")[:1]:
+        for repo in self._newest_repo():
             self._service("hub", f"refuses one repo, {repo.name}, for {lasts:.1f} s")
             self._for(lasts, Answer(403, DISABLED), "hub", path=f"/{re.escape(repo.name)}")
 
@@ -245,12 +249,52 @@ class Harm:
     def edit_by_hand(self) -> None:
         """A person adds a commit to the newest repo."""
         store = self._sandbox.hub.store
-        for repo in store.repos("models")[:1]:
+        for repo in self._newest_repo():
             held = store.files(repo, store.head(repo).oid)[".gitattributes"]
             content = store.bytes.content(repo.id, held).read_bytes() + b"*.mine filter=lfs\n"
             file = store.bytes.put_blob(repo.id, ".gitattributes", content)
             store.commit(repo, [file], [], title=BY_HAND, message="", author="somebody", parent=None)
             self._service("hub", f"{repo.name}: {BY_HAND}")
+
+    # Jobs.
+
+    def lag_lists(self, *, seconds: float, lasts: float) -> None:
+        """Leave new jobs out of lists for so long."""
+        self._service("hub", f"lists jobs {seconds:.1f} s late for {lasts:.1f} s")
+        self._sandbox.hub.jobs.lag(seconds)
+        self._agenda.later(lasts, lambda: self._sandbox.hub.jobs.lag(0))
+
+    def hold_jobs(self, *, stage: Literal["SCHEDULING", "RUNNING"], many: int, lasts: float) -> None:
+        self._service("hub", f"keeps the next {many} jobs in {stage} for {lasts:.1f} s")
+        self._sandbox.hub.jobs.hold_next(stage, many)
+        self._agenda.later(lasts, self._sandbox.hub.jobs.release)
+
+    def exit_jobs(self, *, code: int, many: int) -> None:
+        self._service("hub", f"jobs: the next {many} end with {code}")
+        self._sandbox.hub.jobs.exit_next(code, many)
+
+    def take_credit(self, *, lasts: float) -> None:
+        self._service("hub", f"has no credit left for {lasts:.1f} s")
+        self._sandbox.hub.jobs.take_credit()
+        self._agenda.later(lasts, self._sandbox.hub.jobs.give_credit)
+
+    def end_slowly(self, *, seconds: float, lasts: float) -> None:
+        """Let cancelled jobs go on for a while."""
+        self._service("hub", f"ends cancelled jobs {seconds:.1f} s late for {lasts:.1f} s")
+        self._sandbox.hub.jobs.set_timing(ending=seconds)
+        self._agenda.later(lasts, lambda: self._sandbox.hub.jobs.set_timing(ending=0.0))
+
+    def end_job(self, *, stage: Stage, newest: bool) -> None:
+        """A person cancels or deletes a job that runs, or its time-out ends it."""
+        jobs = self._sandbox.hub.jobs
+        running = [job for job in jobs.all() if not job.ended]
+        for job in running[-1:] if newest else running[:1]:
+            self._service("hub", f"job {job.id} is ended: {stage}")
+            if stage == "DELETED":
+                self.removed.append(job)
+                jobs.delete(job.id)
+            else:
+                jobs.set_stage(job.id, stage, "Job timeout" if stage == "ERROR" else None)
 
     # Realtime.
 
@@ -348,7 +392,22 @@ class Harm:
             """
         )
 
+        self._hurry_trainings()
+
     # Helpers.
+
+    def _hurry_trainings(self) -> None:
+        """Try again soon what was put off; what waits for its job, for a limit or for a late request goes on waiting."""
+        self._sql(
+            """
+            update watcher.work set next_at = now() + interval '0.2 seconds'
+            where id in (select w.id from watcher.work w
+              where w.next_at > now() + interval '0.5 seconds' and w.spent > 0
+                and (w.kind = 'follow' or w.kind = 'train' and w.last_reason not like 'The job %'
+                  and w.last_reason not like 'A request for the job %' and w.last_reason not like '%used up.')
+              for update skip locked)
+            """
+        )
 
     def _hurry_sweep(self) -> None:
         self._sql(
@@ -358,6 +417,11 @@ class Harm:
               where w.kind = 'sweep' and w.next_at > now() + interval '1 second' for update skip locked)
             """
         )
+
+    def _newest_repo(self) -> list[Repo]:
+        """The newest repo that is not a base model's, if there is one."""
+        own = f"{self._sandbox.hub_user}/"
+        return [repo for repo in self._sandbox.hub.store.repos("models") if repo.name.startswith(own)][:1]
 
     def _add(self, action: Any, place: str, *, times: int | None, skip: int, path: str | None = None) -> Rule:
         service, method, everywhere = PLACES[place]

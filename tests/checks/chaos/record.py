@@ -16,7 +16,7 @@ ARRIVED = "chaos.arrived"
 """The key in a request's scope where a fault records its arrival."""
 _VERB = re.compile(r"/rpc/watcher_(\w+)$")
 _ON_THE_HUB = {
-    "POST": re.compile(r"^/api/repos/create$|/commit/main$"),
+    "POST": re.compile(r"^/api/repos/create$|/commit/main$|^/api/jobs/[^/]+(/[^/]+/cancel)?$"),
     "PUT": re.compile(r"^/_lfs/put/"),
     "DELETE": re.compile(r"^/api/repos/delete$"),
 }
@@ -29,7 +29,7 @@ class Exchange:
     began: float
     """When the service began to process it; a fault may have delayed it before."""
     name: str
-    """A verb without `watcher_`; or the Hub's create, commit, put, delete."""
+    """A verb without `watcher_`; or the Hub's create, commit, put, delete, run job, cancel."""
     path: str
     ended: float | None = None
     status: int | None = None
@@ -113,6 +113,8 @@ def _name(scope: Scope, *, on_hub: bool) -> str | None:
     pattern = _ON_THE_HUB.get(method)
     if pattern is None or not pattern.search(path):
         return None
+    if path.startswith("/api/jobs/"):
+        return "cancel" if path.endswith("/cancel") else "run job"
     return {"PUT": "put", "DELETE": "delete"}.get(method) or (
         "create" if path.endswith("create") else "commit"
     )

@@ -22,8 +22,9 @@ from tests.checks.chaos.fence import Fence, own_ends
 from tests.checks.chaos.harm import Harm
 from tests.checks.chaos.notes import Notes
 from tests.checks.chaos.record import Recorder
-from tests.checks.chaos.schedule import FETCHES, LATE_SECONDS, Schedule
+from tests.checks.chaos.schedule import FETCHES, LATE_SECONDS, LIST_LAG_SECONDS, Schedule
 from tests.checks.chaos.story import lines
+from tests.checks.chaos.trainings import Purse, all_ended, switch_on
 from tests.checks.chaos.users import Register, User
 from tests.support.scene import QUICK
 from watcher.sandbox import Postgres, Sandbox
@@ -81,6 +82,8 @@ def play(
         if schedule.latency:
             recorder.add(RoundTrip(schedule.latency), service="hub", times=None)
             recorder.add(RoundTrip(schedule.latency), service="storage", path=FETCHES, times=None)
+        switch_on(stage, schedule)
+        purse = Purse(stage.sandbox.admin_db_url)
         people = [User(stage, n, schedule, register, notes) for n in range(schedule.people)]
         daemons = Daemons(stage, schedule.slots, notes, agenda)
         harm = Harm(stage.sandbox, postgres, daemons, notes, agenda)
@@ -92,6 +95,7 @@ def play(
             for event in schedule.harms:
                 agenda.later(notes.began + event.at - time.monotonic(), partial(harm.do, event))
             agenda.every(0.4, harm.hurry)
+            agenda.every(0.5, purse.look)
             agenda.run(notes.began + schedule.lasts - time.monotonic())
             harm.heal()
             healed = time.monotonic()
@@ -114,7 +118,7 @@ def play(
                 person.join()
         before_audit(stage, register)
         fence = Fence(recorder.exchanges())
-        run.verdict = audit(stage, register)
+        run.verdict = audit(stage, register, harm.removed, purse.most)
         stories = [stage.rpc("watcher_story", id=identity) for identity in register.rows]
         run.stale = fence.stale_writes(own_ends(story for story in stories if story))
         run.takeovers = fence.takeovers(daemons.kills, notes.hidden)
@@ -144,7 +148,7 @@ def _staged(postgres: Postgres, template: str) -> Iterator[tuple[Stage, Recorder
         sandbox = Sandbox(postgres=postgres, database=name, timing=QUICK)
         sandbox.faults = recorder = Recorder()
         stack.enter_context(sandbox)
-        _set_late_seconds(sandbox)
+        _set_seconds(sandbox)
         yield stack.enter_context(Stage(sandbox.settings(), folder, sandbox)), recorder
 
 
@@ -156,20 +160,33 @@ def _wall(stage: Stage) -> float:
     return float(now) - time.monotonic()
 
 
-def _set_late_seconds(sandbox: Sandbox) -> None:
-    """Tell the database how late a request can be processed here, so that second looks do not take minutes."""
+_SECONDS = {
+    # How late a request can be processed here, so that second looks do not take minutes.
+    "late_seconds": LATE_SECONDS,
+    "list_lag_seconds": LIST_LAG_SECONDS,
+    "sweep_seconds": 1,
+    "follow_seconds": 1,
+    "first_look_seconds": 1,
+}
+
+
+def _set_seconds(sandbox: Sandbox) -> None:
+    """Replace the database's longer durations."""
     with psycopg.connect(sandbox.admin_db_url) as connection:
-        connection.execute(
-            "create or replace function watcher.late_seconds() returns integer language sql immutable parallel safe "
-            f"set search_path = pg_catalog, pg_temp as 'select {LATE_SECONDS}'".encode()
-        )
-        connection.execute(
-            "create or replace function watcher.sweep_seconds() returns integer language sql immutable parallel safe "
-            "set search_path = pg_catalog, pg_temp as 'select 1'"
-        )
+        for name, seconds in _SECONDS.items():
+            connection.execute(
+                f"create or replace function watcher.{name}() returns integer language sql immutable parallel safe "
+                f"set search_path = pg_catalog, pg_temp as 'select {seconds}'".encode()
+            )
 
 
 def _all_ended(stage: Stage) -> bool:
     """Whether every row has ended and nothing is left to be erased."""
     status = stage.rpc("watcher_status")
-    return not status["pending"] and not status["publishing"] and not stage.erasing() and not stage.leaving()
+    return (
+        not status["pending"]
+        and not status["publishing"]
+        and not stage.erasing()
+        and not stage.leaving()
+        and all_ended(stage)
+    )

@@ -2,10 +2,12 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+LASTS = 11.0
+"""Seconds of faults in a run."""
 NAMES = ("John", "John", "Zoë", "李雷", "Ada `Countess` Lovelace")
 
 FETCHES = "/object/authenticated/"
@@ -40,12 +42,31 @@ PLACES = {
     "remove": ("storage", "DELETE", "/object/identity-images$"),
     "hub": ("hub", None, None),
     "verbs": ("rest", "POST", "/rpc/watcher_"),
+    "start": ("rest", "POST", "/rpc/watcher_training_start$"),
+    "intend": ("rest", "POST", "/rpc/watcher_training_intend$"),
+    "undo": ("rest", "POST", "/rpc/watcher_training_undo$"),
+    "postpone": ("rest", "POST", "/rpc/watcher_training_postpone$"),
+    "job": ("rest", "POST", "/rpc/watcher_training_job$"),
+    "ended": ("rest", "POST", "/rpc/watcher_training_ended$"),
+    "trained": ("rest", "POST", "/rpc/watcher_trained$"),
+    "followed": ("rest", "POST", "/rpc/watcher_followed$"),
+    "run job": ("hub", "POST", "^/api/jobs/[^/]+$"),
+    "hardware": ("hub", "GET", "^/api/jobs/hardware$"),
+    "list jobs": ("hub", "GET", "^/api/jobs/(?!hardware)[^/]+$"),
+    "inspect": ("hub", "GET", "^/api/jobs/[^/]+/[^/]+$"),
+    "cancel": ("hub", "POST", "^/api/jobs/[^/]+/[^/]+/cancel$"),
+    "sample": ("storage", "POST", "/object/identity-samples/"),
 }
 MUTATING = {
     "claim": 2, "renew": 1, "reserve": 2, "complete": 6, "fail": 2, "defer": 1, "release": 1, "wait": 1,
     "create": 4, "put": 2, "commit": 5, "delete": 3, "erased": 2, "lfs delete": 1, "remove": 2, "settle": 1, "sweep": 1,
 }  # fmt: skip
 """Requests that change something, with weights."""
+OF_TRAININGS = {
+    "run job": 12, "start": 4, "job": 3, "intend": 2, "undo": 2, "postpone": 1, "ended": 2, "trained": 4, "followed": 2,
+    "cancel": 2, "commit": 2, "sample": 2, "wait": 2, "claim": 1,
+}  # fmt: skip
+"""The same, of a training; those at `commit` are also the job's own."""
 LONGEST_FREEZE = 4.0
 """Seconds for which a daemon is frozen."""
 LONGEST_DELAY = 4.0
@@ -57,6 +78,8 @@ ANYWHERE = {
     **MUTATING, "left": 1, "fetch": 4, "look": 3, "batch": 3, "hub": 2, "verbs": 2,
     "beat": 1, "version": 1, "insert": 1, "whoami": 1, "info": 1, "card": 1,
 }  # fmt: skip
+LIST_LAG_SECONDS = 2
+"""Seconds for which a new job may be missing from lists."""
 # A longer wait than an attempt allows, so that each attempt ends at once and the budget is spent quickly.
 LONG_WAIT = {"Retry-After": "30"}
 NOT_FOUND = {"statusCode": "404", "error": "not_found", "message": "Object not found"}
@@ -75,6 +98,8 @@ class Row:
     name: str
     pictures: tuple[tuple[str, int], ...]
     """The kind of each and the seed of its content; see `users.picture`."""
+    train: bool = False
+    """Whether it is inserted with the wish that a LoRA be trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +127,13 @@ class Schedule:
     acts: tuple[Event, ...]
     """What users do with their rows and their accounts."""
     harms: tuple[Event, ...]
+    usd_a_day: float = 5.0
+    """The budget for trainings. Each reserves 0.45 dollars, and then costs 0.03 a minute."""
+    trainings_a_day: int = 3
+    """Of each user."""
 
 
-def draw(seed: int, lasts: float = 11.0) -> Schedule:
+def draw(seed: int, lasts: float = LASTS) -> Schedule:
     """Draw the schedule of a seed."""
     rnd = random.Random(seed)
     people = rnd.randint(2, 4)
@@ -120,7 +149,7 @@ def draw(seed: int, lasts: float = 11.0) -> Schedule:
     drawn += [_delayed(rnd) for _ in range(rnd.randint(2, 6))]
     drawn += [_late(rnd) for _ in range(rnd.randint(int(lasts / 2), int(lasts)))]
     harms = [Event(rnd.uniform(0, 0.6 if "times" in how else 1.0) * lasts, do, how) for do, how in drawn]
-    return Schedule(
+    schedule = Schedule(
         seed=seed,
         lasts=lasts,
         slots=tuple(rnd.randint(1, 4) for _ in range(rnd.randint(2, 4))),
@@ -130,6 +159,42 @@ def draw(seed: int, lasts: float = 11.0) -> Schedule:
         acts=tuple(sorted(_acts(rnd, rows, people, lasts), key=lambda act: act.at)),
         harms=tuple(sorted(harms, key=lambda harm: harm.at)),
     )
+    return _with_trainings(random.Random(f"trainings of {seed}"), schedule)
+
+
+def _with_trainings(rnd: random.Random, schedule: Schedule) -> Schedule:
+    """Let users ask for trainings, and add what can go wrong with them."""
+    wish = rnd.choice((0.5, 0.8, 1.0))
+    rows = [replace(row, train=rnd.random() < wish) for row in schedule.rows]
+    families = {family: rnd.choice((0, 1, 1, 2)) * share for family, share in _FAMILIES_OF_TRAININGS.items()}
+    families[_lost_job] = 2
+    many = rnd.randint(int(schedule.lasts / 2), int(1.5 * schedule.lasts))
+    drawn = [family(rnd) for family in rnd.choices(list(families), list(families.values()), k=many)]
+    harms = [Event(rnd.uniform(0.1, 0.9) * schedule.lasts, do, how) for do, how in drawn]
+    acts = _acts_of_trainings(rnd, rows)
+    return replace(
+        schedule,
+        rows=tuple(rows),
+        acts=tuple(sorted([*schedule.acts, *acts], key=lambda act: act.at)),
+        harms=tuple(sorted([*schedule.harms, *harms], key=lambda harm: harm.at)),
+        usd_a_day=rnd.choice((0.45, 0.6, 1.0, 2.0, 5.0, 5.0)),
+        trainings_a_day=rnd.choice((1, 3, 10, 10)),
+    )
+
+
+def _acts_of_trainings(rnd: random.Random, rows: list[Row]) -> list[Event]:
+    acts = []
+    for number, row in enumerate(rows):
+        chance, later = rnd.random(), row.at + rnd.uniform(1, 6)
+        if chance < 0.12:
+            acts.append(Event(row.at + rnd.uniform(0.1, 3), "withdraw", {"row": number}))
+        elif chance < 0.24:
+            acts.append(Event(later, "delete_training", {"row": number}))
+        elif chance < 0.7:
+            acts.append(Event(later, "ask", {"row": number}))
+        if chance < 0.5:
+            acts.append(Event(later + rnd.uniform(0.1, 3), "ask", {"row": number}))
+    return acts
 
 
 def _row(rnd: random.Random, at: float, person: int) -> Row:
@@ -363,4 +428,80 @@ _FAMILIES: dict[Callable[[random.Random], Drawn], float] = {
     _postgres: 0.8,
     _late_object: 0.5,
     _replay: 0.5,
+}
+
+
+# The same for trainings.
+
+
+def _lost_job(rnd: random.Random) -> Drawn:
+    """A job is made, now or later, and its requester does not learn of it."""
+    do, how = rnd.choice((_lost_answer, _late, _delayed))(rnd)
+    return do, {**how, "place": "run job", "skip": rnd.choice((0, 0, 1))}
+
+
+def _unanswered(rnd: random.Random) -> Drawn:
+    do, how = rnd.choice((_lost_answer, _late, _delayed))(rnd)
+    return do, {**how, "place": _place(rnd, OF_TRAININGS), "skip": rnd.choice((0, 0, 0, 1, 2))}
+
+
+def _ambush_of_trainings(rnd: random.Random) -> Drawn:
+    do, how = _ambush(rnd)
+    return do, {**how, "place": _place(rnd, OF_TRAININGS), "skip": rnd.choice((0, 0, 0, 1, 2))}
+
+
+def _request_of_trainings(rnd: random.Random) -> Drawn:
+    do, how = _request(rnd)
+    places = {**OF_TRAININGS, "hardware": 1, "list jobs": 4, "inspect": 3}
+    return do, {**how, "place": _place(rnd, places), "skip": rnd.choice((0, 0, 0, 1, 2))}
+
+
+def _refused_job(rnd: random.Random) -> Drawn:
+    """The Hub takes no job for a while, or not this one."""
+    status = rnd.choice((400, 402, 402, 403, 403, 401, 404, 429, 503))
+    if status == 400:
+        return "refuse_once", {"place": "run job", "status": status, "sentence": "No."}
+    return rnd.choice(
+        (
+            ("take_credit", {"lasts": rnd.uniform(0.3, 3)}),
+            ("knob", {"knob": "exceed", "value": "job"}),
+            (
+                "fault",
+                {
+                    "action": "Answer",
+                    "options": {"status": status, "body": {"error": "No."}},
+                    "place": rnd.choice(("run job", "run job", "list jobs", "cancel")),
+                    "times": rnd.choice((1, 2)),
+                    "skip": rnd.choice((0, 0, 1)),
+                },
+            ),
+        )
+    )
+
+
+def _jobs(rnd: random.Random) -> Drawn:
+    stage = rnd.choice(("SCHEDULING", "RUNNING"))
+    return rnd.choice(
+        (
+            ("lag_lists", {"seconds": rnd.uniform(0.3, LIST_LAG_SECONDS), "lasts": rnd.uniform(2, 6)}),
+            ("hold_jobs", {"stage": stage, "many": rnd.randint(1, 3), "lasts": rnd.uniform(1, 6)}),
+            (
+                "exit_jobs",
+                {"code": rnd.choice((1, 11, 12, 13, 14, 15, 16, 17, 137)), "many": rnd.randint(1, 2)},
+            ),
+            (
+                "end_job",
+                {"stage": rnd.choice(("CANCELED", "DELETED", "ERROR")), "newest": rnd.random() < 0.5},
+            ),
+            ("end_slowly", {"seconds": rnd.uniform(0.5, 3), "lasts": rnd.uniform(1, 5)}),
+        )
+    )
+
+
+_FAMILIES_OF_TRAININGS: dict[Callable[[random.Random], Drawn], float] = {
+    _unanswered: 2,
+    _ambush_of_trainings: 1,
+    _request_of_trainings: 2,
+    _refused_job: 1,
+    _jobs: 4,
 }

@@ -15,18 +15,19 @@ from watcher.sandbox import Postgres
 _TEMPLATE = "template_of_chaos"
 
 
-def played(seeds: range, jobs: int) -> Iterator[Run]:
-    """Run the seeds, `jobs` at the same time, and yield the runs in order."""
+def played(seeds: range, jobs: int, lasts: float) -> Iterator[Run]:
+    """Run the seeds, `jobs` at the same time, and yield the runs in order; each has faults for so many seconds."""
+    run = functools.partial(_play, lasts=lasts)
     if jobs == 1:
-        yield from map(_play, seeds)
+        yield from map(run, seeds)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_play, seeds)
+        yield from pool.map(run, seeds)
 
 
-def _play(seed: int) -> Run:
+def _play(seed: int, *, lasts: float) -> Run:
     try:
-        return play(draw(seed), _postgres(), _TEMPLATE)
+        return play(draw(seed, lasts), _postgres(), _TEMPLATE)
     except Exception:  # noqa: BLE001  (a failure of the test program itself must not look like a successful run)
         return Run(seed, 0, wrong=[f"The test program failed: {traceback.format_exc()}"])
 

@@ -7,6 +7,10 @@ from tests.acceptance.running import Watcher
 from tests.checks.chaos.notes import Note
 from tests.checks.chaos.record import Exchange
 
+_WRITE_BACKS = {
+    "reserve", "complete", "erased", "trained", "fail", "defer", "wait", "release", "training_start", "training_postpone",
+    "training_intend", "training_undo", "training_job", "training_ended",
+}  # fmt: skip
 _SHOWN_OR_KNOWN = {"event", "level", "logger", "timestamp", "instance"}
 
 
@@ -23,7 +27,10 @@ def _of_services(exchanges: Sequence[Exchange], began: float) -> Iterator[Note]:
     for exchange in exchanges:
         at = (exchange.ended or exchange.began) - began
         took = f"{exchange.began - began:.3f} → {at:.3f}"
-        if exchange.name in {"create", "commit", "delete"} and "rpc" not in exchange.path:
+        if (
+            exchange.name in {"create", "commit", "delete", "run job", "cancel"}
+            and "rpc" not in exchange.path
+        ):
             what = exchange.asked.get("name", exchange.path)
             yield Note(at, "hub", f"{exchange.name} {what}: {exchange.status} ({took})")
         elif exchange.name == "claim" and isinstance(exchange.answered, dict):
@@ -35,13 +42,15 @@ def _of_services(exchanges: Sequence[Exchange], began: float) -> Iterator[Note]:
                     f"{exchange.asked['p_instance']} claims {claim['identity_id']} to {claim['kind']} "
                     f"as attempt {claim['attempt']}{looks}",
                 )
-        elif exchange.name in {"reserve", "complete", "erased", "fail", "defer", "wait", "release"}:
+        elif exchange.name in _WRITE_BACKS:
             asked = exchange.asked
-            why = asked.get("p_code") or asked.get("p_reason") or ""
+            why = asked.get("p_code") or asked.get("p_reason") or asked.get("p_job") or ""
             yield Note(
                 at, "verb", f"{exchange.name} by attempt {asked.get('p_attempt')} {why!s:.150}: "
                 f"{exchange.status} {exchange.response.decode(errors='replace')!s:.120} ({took})"
             )  # fmt: skip
+        elif exchange.name == "followed" and (exchange.answered or {}).get("cancel"):
+            yield Note(at, "verb", f"followed, to be cancelled: {exchange.answered['cancel']}")
         elif exchange.name == "renew":
             attempts = sorted(map(int, exchange.asked.get("p_progress") or {}))
             if sorted((exchange.answered or {}).get("held", [])) != attempts:

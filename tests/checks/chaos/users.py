@@ -115,7 +115,7 @@ class User:
             path = f"{folder}/photo {number}.{'png' if one[0] == 'png' else 'jpg'}"
             self._until_done(partial(self._upload, path, picture(*one)))
             paths.append(path)
-        new = {"id": plan.id, "identity_name": plan.name, "image_paths": paths}
+        new = {"id": plan.id, "identity_name": plan.name, "image_paths": paths, "train": plan.train}
         self._register.rows[plan.id] = Inserted(plan, self._person.id, tuple(paths))
         self._until_done(lambda: self._insert_once(new))
         fit = "valid" if self._register.rows[plan.id].fit else "invalid"
@@ -166,6 +166,38 @@ class User:
             if row["status"] == "failed":
                 changed = self._until_done(partial(self._person.retry, row["id"]))
                 self._notes.add(self.name, f"retries {row['id']}: {[one['status'] for one in changed]}")
+
+    def _ask(self, row: int) -> None:
+        """Ask for a training, which changes nothing where the row is not published yet, or being trained."""
+        self._set_train(row, wanted=True)
+
+    def _withdraw(self, row: int) -> None:
+        """Withdraw the wish for a training, which changes nothing once that has started."""
+        self._set_train(row, wanted=False)
+
+    def _set_train(self, row: int, *, wanted: bool) -> None:
+        identity = self._plans[row].id
+        change = self._person.table.update({"train": wanted}).eq("id", identity)
+        word = "asks for" if wanted else "withdraws"
+        try:
+            changed = self._until_done(lambda: change.execute().data)
+        except APIError as error:
+            if error.code != "42501":  # the row has failed: it has to be tried again first
+                raise
+            self._notes.add(self.name, f"{word} a training of {identity}, which is refused")
+            return
+        self._notes.add(self.name, f"{word} a training of {identity}: {[one['status'] for one in changed]}")
+
+    def _delete_training(self, row: int) -> None:
+        """Delete a row while it is trained, if that comes soon."""
+        identity = self._plans[row].id
+        give_up = time.monotonic() + 3
+        look = self._person.table.select("status").eq("id", identity)
+        while time.monotonic() < give_up:
+            if [one["status"] for one in self._until_done(lambda: look.execute().data)] == ["training"]:
+                self._delete_row(identity)
+                return
+            time.sleep(0.2)
 
     def _leave(self, *, softly: bool) -> None:
         """Delete the account, as the app's server does on the user's behalf."""

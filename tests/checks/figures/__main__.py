@@ -29,6 +29,7 @@ from . import (
     outages,
     scope,
     stopping,
+    trainings,
     waiting,
 )
 from .figure import Figure, Measured
@@ -53,6 +54,7 @@ FIGURES = {
         bulk,
         names,
         erasing,
+        trainings,
     )
     for figure in room.FIGURES
 }
