@@ -134,6 +134,7 @@ begin
       error_image = (p_details ->> 'image')::integer, next_attempt_at = null, model_id = null
     where id = p_identity_id;
     perform watcher.abandon_name(p_identity_id, abandoned);
+    perform watcher.notify('row.failed', p_identity_id, jsonb_build_object('code', p_code, 'image', p_details -> 'image'));
   end
   $function$;
 

@@ -281,6 +281,7 @@ begin
       status = watcher.status_before_training(training_commit_sha),
       train = false, training_error_code = failed_code, training_error_message = p_message
     where id = p_identity_id;
+    perform watcher.notify('training.failed', p_identity_id, jsonb_build_object('code', failed_code));
   end
   $function$;
 
@@ -530,6 +531,7 @@ begin
       status = 'ready', train = false, training_commit_sha = p_commit_sha,
       training_seconds = coalesce(training.seconds, 0), sample_paths = p_sample_paths
     where id = mine.identity_id returning * into identity;
+    perform watcher.notify('training.ready', identity.id, jsonb_build_object('seconds', training.seconds));
     -- Pictures of an earlier training.
     if exists (select from watcher.samples_of(identity) o where o.name <> all (p_sample_paths)) then
       perform watcher.open_erasure(identity.id, 'name', identity.user_id);

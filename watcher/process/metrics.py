@@ -28,8 +28,8 @@ READY = Gauge(
 )
 SLOTS = Gauge(
     "watcher_slots",
-    "Slots by kind of work, `publish`, `erase`, `sweep`, `train` or `follow`, and by state, `busy` or `free`. One more than "
-    "there are may be `busy`, for a user who has no row running.",
+    "Slots by kind of work, `publish`, `erase`, `sweep`, `train`, `follow` or `notify`, and by state, `busy` or `free`. "
+    "One more than there are may be `busy`, for a user who has no row running.",
     ["kind", "state"],
     registry=REGISTRY,
 )

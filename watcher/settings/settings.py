@@ -21,17 +21,10 @@ from watcher.settings.types import (
     Seconds,
     Secret,
     SettingDoc,
+    WebhookSecret,
+    WebhookUrl,
     public_role_of,
 )
-
-
-def _default_spool() -> Path:
-    # systemd's CacheDirectory= if there is one, else XDG's cache folder.
-    from_systemd = os.environ.get("CACHE_DIRECTORY")
-    if from_systemd:
-        return Path(from_systemd)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "watcher"
 
 
 class SupabaseSettings(BaseSettings):
@@ -97,6 +90,16 @@ class Settings(Services):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
         description="The user or organization that owns the repos",
     )
+    notify_url: Annotated[WebhookUrl | None, SettingDoc(range="a URL", default="off")] = Field(
+        None,
+        validation_alias="WATCHER_NOTIFY_URL",
+        description="Where failures, outages and trainings are told with a POST; treated as a secret",
+    )
+    notify_secret: Annotated[WebhookSecret | None, SettingDoc(default="not signed")] = Field(
+        None,
+        validation_alias="WATCHER_NOTIFY_SECRET",
+        description="whsec_… as in Standard Webhooks, with which these are signed",
+    )
     instance: Annotated[str, SettingDoc(range="1 to 64 of `A-Za-z0-9._-`", default="the host's name")] = (
         Field(
             default_factory=socket.gethostname,
@@ -111,7 +114,7 @@ class Settings(Services):
             range="a folder that this user owns", default="`~/.cache/watcher`, or systemd's cache folder"
         ),
     ] = Field(
-        default_factory=_default_spool,
+        default_factory=surroundings.default_spool,
         validation_alias="WATCHER_SPOOL",
         description="Where images are stored between fetch and upload",
     )
@@ -207,6 +210,12 @@ class Settings(Services):
             return None
         host, _, port = self.metrics_address.rpartition(":")
         return host.strip("[]"), int(port)
+
+    @property
+    def secrets(self) -> list[str]:
+        """The values that must never be written anywhere."""
+        keys = (self.notify_url, self.notify_secret)
+        return super().secrets + [key.get_secret_value() for key in keys if key is not None]
 
 
 class DatabaseSettings(BaseSettings):
