@@ -65,8 +65,8 @@ check-supabase: install $(NODE)  ## the migrations with the Supabase CLI (networ
 check-photos: install  ## damage photos at random: what passes opens, shows the same, tells nothing (RUNS=20000, SEED=1; exiftool)
 	@$(BIN)/python -m tests.checks.photos --runs $(or $(RUNS),20000) --seed $(or $(SEED),1)
 
-check-training: install $(TRAINING)  ## train tiny FLUX models with the script that jobs run, without a GPU (network the first time)
-	@$(BIN)/python -m tests.checks.training
+check-training: install $(TRAINING)  ## train tiny FLUX models with the script that jobs run, without a GPU (network the first time; ONLY='klein flux1')
+	@$(BIN)/python -m tests.checks.training $(ONLY)
 
 check-web: has-chromium install $(NODE)  ## examples/web and docs/frontend.md's program in Chromium (network; ONLY='1 10')
 	@$(BIN)/python -m tests.checks.web $(ONLY)

@@ -236,7 +236,8 @@ begin
   create function watcher.train_begin(p_identity_id uuid) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select jsonb_build_object(
-      'user_id', t.user_id, 'model_id', t.model_id, 'commit_sha', t.commit_sha, 'trigger_word', t.trigger_word,
+      'user_id', t.user_id, 'model_id', t.model_id, 'trigger_word', t.trigger_word,
+      'commit_sha', t.commit_sha,
       'base', coalesce(n.base, s.base), 'flavor', coalesce(n.flavor, s.flavor), 'minutes', coalesce(n.minutes, s.minutes),
       'learning_rate', s.learning_rate, 'steps', s.steps, 'prompts', to_jsonb(s.prompts),
       'first_look_seconds', watcher.first_look_seconds(), 'settled_after_seconds', watcher.settled_after_seconds(),
@@ -276,6 +277,8 @@ begin
     where identity_id = p_identity_id and ended_at is null returning * into training;
     if training.number is not null and training.job_ended_at is null then
       perform watcher.cancel_job(training);
+    elsif training.number is null then
+      perform watcher.wake_waiting_training();
     end if;
     update public.trained_identities set
       status = watcher.status_before_training(training_commit_sha),
@@ -406,6 +409,10 @@ begin
       turn_at = null, next_at = watcher.tomorrow() + random() * interval '1 minute', isolated_for = null,
       spent = greatest(spent - 1, 0), last_reason = reason
     where id = mine.work_id;
+    if p_because = 'user' then
+      -- What money there is may be for another one.
+      perform watcher.wake_waiting_training();
+    end if;
     return 'done';
   end
   $function$;

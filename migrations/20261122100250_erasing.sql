@@ -1020,6 +1020,8 @@ begin
         (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.what in ('photo', 'sample') and l.gone_at is null) as photos_left,
         (select count(*) from watcher.erase_lines l
+          where l.identity_id = e.identity_id and l.what = 'job' and l.gone_at is null) as jobs_left,
+        (select count(*) from watcher.erase_lines l
           where l.identity_id = e.identity_id and l.gone_at is not null) as to_look_again
       from watcher.open_erasures() o join watcher.erasures e on e.identity_id = o.identity_id
       left join watcher.work w on w.identity_id = e.identity_id and w.kind = 'erase'
@@ -1028,7 +1030,7 @@ begin
     select jsonb_build_object(
       'open', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', s.identity_id, 'cause', s.cause, 'age_seconds', s.age_seconds, 'repos_left', s.repos_left,
-          'photos_left', s.photos_left, 'to_look_again', s.to_look_again, 'spent', s.spent, 'last_reason', s.last_reason,
+          'photos_left', s.photos_left, 'jobs_left', s.jobs_left, 'to_look_again', s.to_look_again, 'spent', s.spent, 'last_reason', s.last_reason,
           'due_in_seconds', s.due_in_seconds) order by s.due_since), '[]') from shown s),
       'receipts', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', r.identity_id, 'cause', r.cause, 'requested_at', r.requested_at, 'finished_at', r.finished_at,

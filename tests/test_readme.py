@@ -7,6 +7,8 @@ import pytest
 
 from tests import tables
 from watcher.errors import CODES
+from watcher.training import outcomes
+from watcher.training.recipe import TRIGGER
 
 ROOT = tables.ROOT
 OPERATING = tables.PAGE.read_text()
@@ -26,9 +28,18 @@ def test_every_event_of_the_log_is_explained_and_no_other() -> None:
     assert not unexplained, f"Say in docs/operating.md when they are logged: {unexplained}"
 
 
-def test_every_error_code_is_explained_and_no_other() -> None:
-    [_, after] = (ROOT / "docs/frontend.md").read_text().split("| `error_code` | what happened |")
-    assert tuple(re.findall(r"^\| `(\w+)` \|", after.partition("\n\n")[0], re.MULTILINE)) == CODES
+@pytest.mark.parametrize(
+    ("column", "codes"), [("error_code", CODES), ("training_error_code", outcomes.CODES)]
+)
+def test_every_error_code_is_explained_and_no_other(column: str, codes: tuple[str, ...]) -> None:
+    [_, after] = (ROOT / "docs/frontend.md").read_text().split(f"| `{column}` | what happened |")
+    explained = re.findall(r"^\| `(\w+)` \|", after.partition("\n\n")[0], re.MULTILINE)
+    assert sorted(explained) == sorted(codes)
+
+
+@pytest.mark.parametrize("file", ["docs/frontend.md", "examples/web/src/NewIdentity.tsx"])
+def test_users_are_told_the_default_trigger_word(file: str) -> None:
+    assert TRIGGER in (ROOT / file).read_text()
 
 
 def test_the_readme_is_short() -> None:

@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs/frontend.md"
-EXPORTS = ("supabase", "identities", "row", "stop", "mend", "remove", "pictures")
+EXPORTS = (
+    *("supabase", "identities", "row", "stop", "mend", "remove", "pictures"),
+    *("createAndTrain", "train", "withdraw", "samples"),
+)
 """The names of the program that the check uses."""
 
 

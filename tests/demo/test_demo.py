@@ -46,7 +46,7 @@ def _demo(home: Path, *options: str) -> "subprocess.CompletedProcess[str]":
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=2 * PATIENCE,
+        timeout=6 * PATIENCE,
         check=False,
     )
     assert _offspring(home) == []
@@ -79,6 +79,22 @@ def test_the_demo_shows_that_a_deleted_row_is_gone(home: Path) -> None:
     assert erased["repos"] == 1
     assert erased["photos"] >= 3
     assert "What stays is a receipt" in done.stderr
+
+
+def test_the_demo_goes_on_to_trained_weights_and_first_pictures(home: Path) -> None:
+    done = _demo(home, "--train")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["status"] == "ready"
+    weights = result["weights"]
+    assert weights["sha256"] == result["files"][weights["file"]]
+    assert [sample["path"].rpartition("/")[2] for sample in result["samples"]] == [
+        f"sample_{number}.png" for number in (1, 2, 3, 4)
+    ]
+    assert all(sample["bytes"] > 0 for sample in result["samples"])
+    assert done.stderr.index("published") < done.stderr.index("training") < done.stderr.rindex("ready")
+    for line in ("load_lora_weights", "hf download"):
+        assert line in done.stderr
 
 
 def test_the_demo_takes_photos_of_ones_own(home: Path) -> None:

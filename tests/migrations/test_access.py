@@ -56,7 +56,7 @@ PULSE = ("id", "beats", "beaten_at")
 PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "names", "used_names"}
 PRIVATE_TABLES |= {"rejections", "limits", "usage", "retries", "pauses"}
 PRIVATE_TABLES |= {"erase_lines", "erasures", "departures", "sweep", "unnamed_objects"}
-PRIVATE_TABLES |= {"trainings", "training_settings"}
+PRIVATE_TABLES |= {"trainings", "training_settings", "notifications", "notifying"}
 
 # Every verb with a call of it.
 VERBS = {
@@ -88,6 +88,8 @@ VERBS = {
     "watcher_training": "public.watcher_training()",
     "watcher_set_training": "public.watcher_set_training('{}')",
     "watcher_replay_trainings": "public.watcher_replay_trainings()",
+    "watcher_notify_from_now": "public.watcher_notify_from_now()",
+    "watcher_notified": "public.watcher_notified(1)",
     "watcher_forget": "public.watcher_forget(gen_random_uuid())",
     "watcher_export": "public.watcher_export(gen_random_uuid())",
     "watcher_erasures": "public.watcher_erasures()",

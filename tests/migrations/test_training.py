@@ -470,6 +470,23 @@ def test_more_money_wakes_who_waits_for_it_and_who_backs_off_goes_on_backing_off
     assert [claim["identity_id"] for claim in trainer.claim({"train": 4})] == [str(waits)]
 
 
+@pytest.mark.parametrize("because", ["user", "never"])
+def test_who_cannot_take_the_money_leaves_it_to_the_next(
+    database: Database, trainer: Trainer, because: str
+) -> None:
+    woken, waits = asked(database), asked(database)
+    for row in (woken, waits):
+        trainer.postpone(trainer.take(row), "budget")
+    switch_on(database, usd_a_day=6)
+    attempt = trainer.take()
+    assert trainer.claim({"train": 4}, [attempt]) == []
+    if because == "user":
+        trainer.postpone(attempt, because)
+    else:
+        trainer.fail(attempt, "training_refused", "No trainings are offered to you at present.")
+    assert [claim["identity_id"] for claim in trainer.claim({"train": 4})] == [str(waits)]
+
+
 @pytest.mark.parametrize("everybody", [False, True])
 def test_another_limit_of_a_user_is_tried_at_once(
     database: Database, trainer: Trainer, everybody: bool
@@ -716,6 +733,8 @@ def test_the_job_of_a_training_that_failed_is_cancelled_and_then_it_is_known_wha
     due(database, identity)
     trainer.fail(trainer.take(), "training_timed_out", "Too long.")
     assert costs(database) == pytest.approx((0, WORST))
+    [shown] = trainer.call("erasures")["open"]
+    assert (shown["repos_left"], shown["photos_left"], shown["jobs_left"]) == (0, 0, 1)
     database.pass_time(300)
     [claim] = trainer.claim({"erase": 1})
     assert [(line["what"], line["name"]) for line in claim["details"]["lines"]] == [
@@ -1007,20 +1026,14 @@ def test_a_list_whose_answer_was_lost_is_done(database: Database, trainer: Train
     assert trainer.followed(late)["result"] == "lost"
 
 
-def test_a_training_whose_job_is_no_longer_listed_looks_at_it_after_each_list(
-    database: Database, trainer: Trainer
-) -> None:
+def test_a_training_whose_job_is_no_longer_listed_looks_at_it(database: Database, trainer: Trainer) -> None:
     identity, other = running(database), running(database, job="job2")
-    database.pass_time(60)
-
-    def follow() -> bool:
-        assert trainer.follow((training(database, other)["label"], "job2", "RUNNING"))["cancel"] == []
+    for _ in range(3):
+        answer = trainer.follow((training(database, other)["label"], "job2", "RUNNING"))
+        assert answer["cancel"] == []
         assert database.work(other, "train")["next_at"] is not None
-        return database.work(identity, "train")["turn_at"] is not None
-
-    assert follow()
-    trainer.look_later(trainer.take())
-    assert follow()
+        assert trainer.look_later(trainer.take(identity)) == "waited"
+    assert database.outcomes(identity, "train") == ["waited"], "The history does not grow."
 
 
 def test_a_new_job_may_be_missing_from_a_list(database: Database, trainer: Trainer) -> None:
@@ -1206,8 +1219,8 @@ def test_settings_change_one_by_one_and_are_shown(database: Database) -> None:
 
 def test_the_summary_says_what_runs_and_what_waits(database: Database, trainer: Trainer) -> None:
     identity = running(database)
-    trainer.postpone(trainer.take(asked(database)), "budget")
     failed_trainings(database, "training_failed")
+    trainer.postpone(trainer.take(asked(database)), "budget")
     status = trainer.call("status")["training"]
     assert status["reserved_usd"] == pytest.approx(WORST)
     assert (status["running"], status["waiting"], status["waits_for_budget"]) == (1, 1, True)

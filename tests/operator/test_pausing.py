@@ -20,7 +20,7 @@ def test_nothing_is_claimed_until_it_is_resumed(scene: Scene) -> None:
     said = watcher(scene, "pause", "--why", "The Hub is being moved.").output
     assert "publish until `watcher resume` (The Hub is being moved.)" in said
     answer = worker.ask()
-    assert (answer["claims"], answer["paused"]) == ([], ["erase", "publish", "sweep"])
+    assert (answer["claims"], answer["paused"]) == ([], ["erase", "follow", "notify", "publish", "sweep", "train"])
     output = " ".join(watcher(scene, "status").output.split())
     assert "publish until `watcher resume` (The Hub is being moved.)" in output
     assert "due paused" in output
@@ -53,7 +53,7 @@ def test_a_pause_ends_by_itself(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--for", "0s"], ["--for", "soon"], ["--for", "9999d"], ["--kind", "train"]]
+    "arguments", [["--for", "0s"], ["--for", "soon"], ["--for", "9999d"], ["--kind", "advise"]]
 )
 def test_a_pause_that_cannot_be_is_a_usage_error(scene: Scene, arguments: list[str]) -> None:
     assert watcher(scene, "pause", *arguments).exit_code == 2

@@ -96,6 +96,7 @@ def _open(rows: Sequence[Mapping[str, Any]], total: int) -> RenderableType:
     for row in rows:
         left = [count(row["repos_left"], "repo")] if row["repos_left"] else []
         left += [count(row["photos_left"], "photo")] if row["photos_left"] else []
+        left += [count(row["jobs_left"], "job")] if row["jobs_left"] else []
         left += [f"{count(row['to_look_again'], 'thing')} to look at again"] if row["to_look_again"] else []
         table.add_row(
             row["id"],

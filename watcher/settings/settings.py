@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from watcher.errors import Misconfigured
 from watcher.settings import surroundings
-from watcher.settings.reading import names, read
+from watcher.settings.reading import default_spool, names, read
 from watcher.settings.types import (
     HttpUrl,
     Key,
@@ -90,12 +90,12 @@ class Settings(Services):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
         description="The user or organization that owns the repos",
     )
-    notify_url: Annotated[WebhookUrl | None, SettingDoc(range="a URL", default="off")] = Field(
+    notify_url: Annotated[WebhookUrl, SettingDoc(default="off")] = Field(
         None,
         validation_alias="WATCHER_NOTIFY_URL",
         description="Where failures, outages and trainings are told with a POST; treated as a secret",
     )
-    notify_secret: Annotated[WebhookSecret | None, SettingDoc(default="not signed")] = Field(
+    notify_secret: Annotated[WebhookSecret, SettingDoc(default="not signed")] = Field(
         None,
         validation_alias="WATCHER_NOTIFY_SECRET",
         description="whsec_… as in Standard Webhooks, with which these are signed",
@@ -114,7 +114,7 @@ class Settings(Services):
             range="a folder that this user owns", default="`~/.cache/watcher`, or systemd's cache folder"
         ),
     ] = Field(
-        default_factory=surroundings.default_spool,
+        default_factory=default_spool,
         validation_alias="WATCHER_SPOOL",
         description="Where images are stored between fetch and upload",
     )
@@ -215,7 +215,7 @@ class Settings(Services):
     def secrets(self) -> list[str]:
         """The values that must never be written anywhere."""
         keys = (self.notify_url, self.notify_secret)
-        return super().secrets + [key.get_secret_value() for key in keys if key is not None]
+        return [*super().secrets, *(key.get_secret_value() for key in keys if key is not None)]
 
 
 class DatabaseSettings(BaseSettings):

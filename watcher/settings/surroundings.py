@@ -1,4 +1,4 @@
-"""The environment variables that are not ours: those that libraries read by themselves are checked as settings are.
+"""The environment variables that the HTTP clients and huggingface_hub read by themselves, checked as settings are.
 
 A value that such a library cannot use would end in its own exception, or make it refuse every request. Reads files; sends
 no request.
@@ -136,12 +136,3 @@ def _shape(value: str) -> str:
     scheme, mark, rest = re.sub(r"[^ -~]", "?", value).rpartition("://")
     user, at, place = rest.rpartition("@")
     return f"{scheme}{mark}{'…' if user else ''}{at}{place}"[:_LONGEST]
-
-
-def default_spool() -> Path:
-    """Return where photos lie unless told otherwise: systemd's CacheDirectory= if there is one, else XDG's cache folder."""
-    from_systemd = os.environ.get("CACHE_DIRECTORY")
-    if from_systemd:
-        return Path(from_systemd)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "watcher"

@@ -62,11 +62,6 @@ def _key(value: object) -> object:
     return text
 
 
-def _none_if_blank(value: object) -> object:
-    """Return None for a credential of white space alone: systemd has such a one where there is no file."""
-    return None if isinstance(value, str) and not value.strip() else value
-
-
 def _webhook_url(value: object) -> object:
     """Return an address that may have a query, unlike the services' own."""
     text = str(_secret(value))
@@ -92,6 +87,11 @@ def webhook_key(secret: str) -> bytes:
     if not 24 <= len(key) <= 64:
         raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
     return key
+
+
+def _none_if_blank(value: object) -> object:
+    """Return None for a credential of white space alone: systemd has such a one where there is no file."""
+    return None if isinstance(value, str) and not value.strip() else value
 
 
 def public_role_of(key: str) -> str | None:
@@ -128,10 +128,14 @@ ProjectUrl = Annotated[str, BeforeValidator(_project_url), SettingDoc(range="`ht
 HttpUrl = Annotated[str, BeforeValidator(_http_url), SettingDoc(range="`https://…` or `http://…`")]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Key = Annotated[SecretStr, BeforeValidator(_key), SettingDoc(range="visible ASCII")]
-OptionalKey = Annotated[Key | None, BeforeValidator(_none_if_blank), SettingDoc(range="visible ASCII")]
-WebhookUrl = Annotated[SecretStr, BeforeValidator(_webhook_url)]
+_WebhookUrl = Annotated[SecretStr, BeforeValidator(_webhook_url)]
+_WebhookSecret = Annotated[SecretStr, BeforeValidator(_webhook_secret)]
+WebhookUrl = Annotated[_WebhookUrl | None, BeforeValidator(_none_if_blank), SettingDoc(range="a URL")]
 WebhookSecret = Annotated[
-    SecretStr, BeforeValidator(_webhook_secret), SettingDoc(range="`whsec_` and base64 of 24 to 64 bytes")
+    _WebhookSecret | None,
+    BeforeValidator(_none_if_blank),
+    SettingDoc(range="`whsec_` and base64 of 24 to 64 bytes"),
 ]
+OptionalKey = Annotated[Key | None, BeforeValidator(_none_if_blank), SettingDoc(range="visible ASCII")]
 Loopback = Annotated[str, BeforeValidator(_loopback)]
 Seconds = Annotated[float, SettingDoc(unit="seconds")]

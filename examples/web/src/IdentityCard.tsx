@@ -1,6 +1,8 @@
 import { useState } from 'react'
 import { refusal, type Identities, type Identity } from './identities'
 import { Photos } from './Photos'
+import { Samples } from './Samples'
+import { statusOf } from './statusOf'
 
 type Props = { row: Identity; identities: Identities }
 
@@ -9,6 +11,7 @@ export function IdentityCard({ row, identities }: Props) {
   const [busy, setBusy] = useState(false)
   const [refused, setRefused] = useState('')
   const fault = row.error_image
+  const published = row.status === 'published' || row.status === 'ready'
 
   const run = async (act: () => Promise<void>) => {
     setBusy(true)
@@ -21,7 +24,12 @@ export function IdentityCard({ row, identities }: Props) {
     setBusy(false)
   }
   const remove = () => {
-    if (confirm(`Delete “${row.identity_name}” with its photos and all that was made of them?`)) void run(() => identities.remove(row))
+    const cancels = row.status === 'training' ? ' Its training is cancelled.' : ''
+    if (confirm(`Delete “${row.identity_name}” with its photos and all that was made of them?${cancels}`)) void run(() => identities.remove(row))
+  }
+  const train = () => {
+    if (row.status === 'ready' && !confirm('Train again? The new model and its pictures take the place of these.')) return
+    void run(() => identities.train(row))
   }
   const replace = (number: number, file: File | undefined) => {
     if (file) void run(async () => {
@@ -40,6 +48,7 @@ export function IdentityCard({ row, identities }: Props) {
       {row.huggingface_repo_url && (
         <p><a href={row.huggingface_repo_url} target="_blank" rel="noreferrer">Open the repo</a> <small>(private: only its owner can)</small></p>
       )}
+      {row.sample_paths && <Samples row={row} identities={identities} />}
       <Photos row={row} identities={identities} fault={fault} />
       <p role="alert" className="problems">{refused}</p>
       <p className="actions">
@@ -50,24 +59,16 @@ export function IdentityCard({ row, identities }: Props) {
           </label>
         )}
         {row.status === 'failed' && <button disabled={busy} className={fault ? 'plain' : ''} onClick={() => void run(() => identities.retry(row))}>Try again</button>}
+        {published && !row.train && (
+          <button disabled={busy} className={row.training_error_code ? '' : 'plain'} onClick={train}>
+            {row.training_error_code || row.status === 'ready' ? 'Train again' : 'Train a model'}
+          </button>
+        )}
+        {published && row.train && (
+          <button disabled={busy} className="plain" onClick={() => void run(() => identities.train(row, false))}>Withdraw the training</button>
+        )}
         <button disabled={busy} className="plain" onClick={remove}>Delete</button>
       </p>
     </li>
   )
-}
-
-function statusOf(row: Identity): string {
-  switch (row.status) {
-    case 'pending':
-      return row.next_attempt_at ? `Will be tried again at ${new Date(row.next_attempt_at).toLocaleTimeString()}` : 'Waiting'
-    case 'publishing':
-      return `Publishing ${row.images_published} of ${row.image_paths.length} photos`
-    case 'published':
-      return 'Published'
-    case 'failed':
-      // The name in it is that of the object, which nobody has seen.
-      return `Failed: ${row.error_message?.replace(/^Image (\d+) \(.*?\) /, 'Photo $1 ')}`
-    default:
-      return row.status // one that came after this page
-  }
 }

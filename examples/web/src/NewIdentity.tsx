@@ -8,6 +8,8 @@ type Props = { identities: Identities; onSessionEnd: () => Promise<void> }
 export function NewIdentity({ identities, onSessionEnd }: Props) {
   const [name, setName] = useState('')
   const [files, setFiles] = useState<File[]>([])
+  const [train, setTrain] = useState(false)
+  const [triggerWord, setTriggerWord] = useState('')
   const [problems, setProblems] = useState<Problem[]>([])
   const [sent, setSent] = useState<Record<number, number>>({}) // bytes, by the photo's number
   const [sending, setSending] = useState<AbortController | null>(null)
@@ -43,10 +45,13 @@ export function NewIdentity({ identities, onSessionEnd }: Props) {
     setTold(`Uploading ${files.length} photos. You can reload this page; what is uploaded is kept.`)
     try {
       const onProgress = (number: number, bytes: number) => { setSent((known) => ({ ...known, [number]: bytes })) }
-      await identities.create(name.trim(), files, { onProgress, signal: controller.signal })
+      const training = train ? { train, triggerWord } : {}
+      await identities.create(name.trim(), files, { onProgress, signal: controller.signal, ...training })
       await choose([])
       setName('')
-      setTold('The photos are uploaded. You can close this page: publishing goes on.')
+      setTrain(false)
+      setTriggerWord('')
+      setTold(`The photos are uploaded. You can close this page: publishing${train ? ' and training go' : ' goes'} on.`)
     } catch (error) {
       setTold('')
       if (controller.signal.aborted) return
@@ -91,6 +96,26 @@ export function NewIdentity({ identities, onSessionEnd }: Props) {
           </li>
         ))}
       </ul>
+      <label className="check">
+        <input type="checkbox" checked={train} disabled={!!sending} aria-describedby="training" onChange={(event) => { setTrain(event.target.checked) }} />
+        Have a model trained that makes pictures of this person
+      </label>
+      <p id="training" className="hint">It may take an hour, or have to wait for another day. You can also ask for it later.</p>
+      {train && (
+        <>
+          <label>
+            Trigger word (optional)
+            <input
+              value={triggerWord} maxLength={40} pattern="[A-Za-z0-9]+([ _\-][A-Za-z0-9]+){0,3}" disabled={!!sending}
+              title="One to four words of A-Z, a-z and 0-9" aria-describedby="trigger"
+              onChange={(event) => { setTriggerWord(event.target.value) }}
+            />
+          </label>
+          <p id="trigger" className="hint">
+            What prompts call this person, in one to four words of A-Z, a-z and 0-9. It cannot be changed later; without one, it is “ohwx person”.
+          </p>
+        </>
+      )}
       <p role="status">{told}</p>
       <p role="alert" className="problems">{refused}</p>
       <p className="actions">

@@ -11,10 +11,13 @@ export { Refusal, refusal } from './refusal'
 export type Identity = Database['public']['Tables']['trained_identities']['Row']
 /** Is told how many bytes of which photo, by its number from 1, have been sent. */
 export type Progress = (number: number, bytes: number) => void
+/** What `create` may be given. With `train`, a model is trained on the photos; `triggerWord` is what prompts call the person. */
+export type Given = { onProgress?: Progress; signal?: AbortSignal; train?: boolean; triggerWord?: string }
 /** Gets all identities, newest first, and a refusal while they cannot be read. */
 export type Listener = (rows: Identity[], refused: Refusal | null) => void
 
 const BUCKET = 'identity-images'
+const SAMPLES = 'identity-samples'
 const AT_ONCE = 3
 const LOOK_EVERY = 10_000 // ms; events can be lost without a sign
 const SHOWN_SECONDS = 3600
@@ -38,7 +41,7 @@ export class Identities {
    * If it was refused or ended, or the page reloaded, call it again with the same name and photos: only what is missing
    * is uploaded, and there is one row.
    */
-  async create(name: string, files: readonly File[], given: { onProgress?: Progress; signal?: AbortSignal } = {}): Promise<Identity> {
+  async create(name: string, files: readonly File[], given: Given = {}): Promise<Identity> {
     const [problem] = await check(files)
     if (problem) throw new Refusal(problem.message)
     const user = (await this.#session()).user.id
@@ -51,7 +54,7 @@ export class Identities {
       paths[index] = `${user}/${id}/${(await digest(file)).slice(0, 16)}.${extension}`
       await this.#upload(file, paths[index], signal, (bytes) => given.onProgress?.(index + 1, bytes))
     })
-    const row = await this.#insert(id, name, paths)
+    const row = await this.#insert(id, name, paths, given)
     localStorage.removeItem(draft)
     return row ?? this.create(name, files, given)
   }
@@ -153,6 +156,22 @@ export class Identities {
     if (!changed.length) throw new Refusal('This identity has not failed, so it cannot be tried again.')
   }
 
+  /** Ask for a training of a published or ready row or, with `wanted` false, withdraw that while it waits. */
+  async train(row: Identity, wanted = true): Promise<void> {
+    const changed = answered(await this.#table().update({ train: wanted }).eq('id', row.id).select('id'))
+    if (changed.length) return
+    throw new Refusal(wanted
+      ? 'This identity is not published, or is being trained already.'
+      : 'The training has started; to cancel it, delete the identity.')
+  }
+
+  /** Return a URL for each of the first pictures of a trained row, valid for an hour; those that are gone are left out. */
+  async samples(row: Identity): Promise<string[]> {
+    if (!row.sample_paths?.length) return []
+    const urls = answered(await this.supabase.storage.from(SAMPLES).createSignedUrls(row.sample_paths, SHOWN_SECONDS))
+    return urls.flatMap(({ signedUrl }) => signedUrl ?? [])
+  }
+
   /** Delete a row in any status, which also cancels what is being done for it. One that is gone already is no error. */
   async remove(row: Identity): Promise<void> {
     answered(await this.#table().delete().eq('id', row.id).select('id'))
@@ -181,14 +200,15 @@ export class Identities {
   }
 
   /** Insert a row, or find it inserted; return null where the id belongs to a row that was deleted, as its photos are. */
-  async #insert(id: string, name: string, paths: string[]): Promise<Identity | null> {
-    const answer = await this.#table().insert({ id, identity_name: name, image_paths: paths }).select().single()
+  async #insert(id: string, name: string, paths: string[], given: Given): Promise<Identity | null> {
+    const training = { train: given.train, trigger_word: given.triggerWord?.trim() || undefined }
+    const answer = await this.#table().insert({ id, identity_name: name, image_paths: paths, ...training }).select().single()
     const used = answer.error?.code === '23505' || answer.error?.message.includes('identity was deleted')
     if (!used) return answered(answer)
     // This row has the id, if the answer was lost or the button pressed twice; or else one of another tab, or one deleted.
     const known = answered(await this.#table().select().eq('id', id)).at(0)
     if (!known) return null
-    return String(known.image_paths) === String(paths) ? known : this.#insert(crypto.randomUUID(), name, paths)
+    return String(known.image_paths) === String(paths) ? known : this.#insert(crypto.randomUUID(), name, paths, given)
   }
 }
 

@@ -135,7 +135,12 @@ def _play(sandbox: Sandbox, folder: Path, chromium: str, only: list[str]) -> Non
     click.echo(f"✓ the bundle: {size:,} bytes gzipped")
     chosen = folder / "files"
     files.write(chosen)
-    with Stage(sandbox.settings(), folder, sandbox) as stage, Watcher(stage) as daemon, _served() as page:
+    token = {"WATCHER_TRAINING_TOKEN": sandbox.hub_token}
+    with (
+        Stage(sandbox.settings(), folder, sandbox) as stage,
+        Watcher(stage, **token) as daemon,
+        _served() as page,
+    ):
         daemon.ready()
         person = Person(stage)
         given = {
@@ -144,6 +149,7 @@ def _play(sandbox: Sandbox, folder: Path, chromium: str, only: list[str]) -> Non
             "app": str(_APP),
             "control": sandbox.control_url,
             "secret": sandbox.keys.jwt_secret,
+            "key": sandbox.keys.secret,
             "screens": str(_SCREENS),
             "files": str(chosen),
             "only": only,
@@ -160,8 +166,8 @@ def _play(sandbox: Sandbox, folder: Path, chromium: str, only: list[str]) -> Non
             stage.rows.append(row["id"])
             audit(stage, row, [_cleaned(chosen / name) for name in names])
         click.echo(f"✓ on the Hub: {len(published)} private repos, each with its photos in one commit")
-        _see_that_the_deleted_are_gone(stage)
-        click.echo("✓ of the deleted rows no repo and no photo is left")
+        _see_that_the_deleted_are_gone(stage, sandbox)
+        click.echo("✓ of the deleted rows no repo, no photo and no picture is left, and no job runs")
         daemon.stop()
 
 
@@ -172,12 +178,14 @@ def _cleaned(photo: Path) -> bytes:
     return published
 
 
-def _see_that_the_deleted_are_gone(stage: Stage) -> None:
+def _see_that_the_deleted_are_gone(stage: Stage, sandbox: Sandbox) -> None:
     """Let the time pass in which a request may land late; raises Wrong if something is left."""
     stage.erase_due()
     rows: Any = stage.admin.table("trained_identities").select("image_paths").execute()
     named = {path for row in rows.data for path in row["image_paths"]}
-    if left := {*orphans(stage), *(stage.photos() - named)}:
+    [pictures] = stage.sql("select array_agg(name) from storage.objects where bucket_id = 'identity-samples'")
+    running = (job.id for job in sandbox.hub.jobs.all() if not job.ended)
+    if left := {*orphans(stage), *(stage.photos() - named), *(pictures or []), *running}:
         raise Wrong(f"Of deleted rows this is left: {', '.join(sorted(left))}")
 
 

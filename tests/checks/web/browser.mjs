@@ -79,6 +79,15 @@ export const card = (page, name) => page.locator(`.list > li[aria-label="${name}
 export const cards = async (page) => page.locator('.list > li').evaluateAll((all) => all.map((one) => one.ariaLabel).sort())
 export const until = (page, name, status) => page.locator(`.list > li[aria-label="${name}"][data-status="${status}"]`).waitFor()
 
+// What an operator's command does.
+export async function operate(verb, body) {
+  const { SUPABASE_URL: url } = given.settings
+  const headers = { apikey: given.key, authorization: `Bearer ${given.key}`, 'content-type': 'application/json' }
+  const answer = await fetch(`${url}/rest/v1/rpc/${verb}`, { method: 'POST', headers, body: JSON.stringify(body) })
+  if (!answer.ok) throw new Error(`${verb}: ${await answer.text()}`)
+  return answer.json()
+}
+
 // The rows as the user sees them who is signed in on the page.
 export async function rowOf(page, name) {
   const { SUPABASE_URL: url, SUPABASE_PUBLISHABLE_KEY: key } = given.settings
@@ -89,6 +98,14 @@ export async function rowOf(page, name) {
   const rows = await answer.json()
   expect(`The number of rows named ${name}`, rows.length, 1)
   return rows[0]
+}
+
+// A request for an object, as the user sends it who is signed in on the page.
+export async function stored(page, method, path) {
+  const { SUPABASE_URL: url, SUPABASE_PUBLISHABLE_KEY: apikey } = given.settings
+  const { access_token } = await sessionOf(page)
+  const headers = { apikey, authorization: `Bearer ${access_token}`, ...(method === 'PUT' && { 'content-type': 'image/png' }) }
+  return fetch(`${url}/storage/v1/object/${method === 'GET' ? 'authenticated/' : ''}${path}`, { method, headers, ...(method === 'PUT' && { body: 'x' }) })
 }
 
 export const sessionOf = (page) => page.evaluate(() =>

@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import {
-  act, arrived, browser, card, cards, choose, create, expect, fault, fill, forget, given, judge, mend, names, open, paths, PATIENCE, reached,
-  rowOf, scenario, sessionOf, signIn, signUp, sleep, tab, uploaded, until, wait,
+  act, arrived, browser, card, cards, choose, create, expect, fault, fill, forget, given, judge, mend, names, open, operate, paths, PATIENCE,
+  reached, rowOf, scenario, sessionOf, signIn, signUp, sleep, stored, tab, uploaded, until, wait,
 } from './browser.mjs'
 
 const published = [] // rows, each with the files that were chosen for it
@@ -18,6 +18,9 @@ const link = (bytes_per_second) => fault({ action: 'rate', bytes_per_second, pat
 const sizes = (files) => files.reduce((sum, name) => sum + readFileSync(`${given.files}/${name}`).length, 0)
 const bars = (page) => page.locator('form progress').evaluateAll((all) => all.map((bar) => bar.value / bar.max))
 const half = (page) => wait('an upload is half done', async () => (await bars(page)).some((part) => part > 0.4 && part < 0.95))
+
+const budget = (usd_a_day) => operate('watcher_set_training', { p_settings: { enabled: true, usd_a_day } })
+const answer = (page, how) => page.once('dialog', (dialog) => dialog[how]())
 
 const context = await open()
 const page = await tab(context)
@@ -173,6 +176,7 @@ await scenario("6 two identities at once, React's StrictMode, two tabs", async (
   const tabs = [await tab(strict, url)]
   await signUp(tabs[0])
   tabs.push(await tab(strict, url))
+  await budget(0.01)
   const commits = await hold('/commit/main$', 2)
   await create(tabs[0], 'One', names(1, 3))
   await create(tabs[1], 'Two', names(4, 6))
@@ -188,21 +192,27 @@ await scenario("6 two identities at once, React's StrictMode, two tabs", async (
     const file = (photo) => new File([Uint8Array.from(atob(photo), (one) => one.charCodeAt(0))], 'photo.jpg', { type: 'image/jpeg' })
     const { describe } = await import('/src/fileTypes.ts')
     const runs = []
+    const until = async (holds) => {
+      for (const end = Date.now() + patience; !holds() && Date.now() < end;)
+        await new Promise((resolve) => { window.wake = resolve; setTimeout(resolve, 1000) })
+    }
     for (const number of [1, 2]) {
       window.files = photos[number - 1].map(file)
       let rows = []
       window.render = (news) => { rows = news; window.wake?.() }
       const it = await import(`/src/snippet.ts?${number}`)
-      const end = Date.now() + patience
       const followed = () => rows.find(({ id }) => id === it.row.id)
-      while (!['published', 'failed'].includes(followed()?.status) && Date.now() < end)
-        await new Promise((resolve) => { window.wake = resolve; setTimeout(resolve, 1000) })
+      await until(() => ['published', 'failed'].includes(followed()?.status))
       if (followed().status === 'failed') {
         await it.mend(followed(), window.files[0].constructor === File && file(photos[2][0]))
-        while (followed().status !== 'published' && Date.now() < end)
-          await new Promise((resolve) => { window.wake = resolve; setTimeout(resolve, 1000) })
+        await until(() => followed().status === 'published')
       }
-      runs.push({ row: followed(), pictures: (await it.pictures(it.row)).length })
+      await it.train(followed())
+      await until(() => followed().training_waits_until) // the day's budget is none
+      const waited = !!followed().training_waits_until
+      await it.withdraw(followed())
+      await until(() => !followed().train)
+      runs.push({ row: followed(), pictures: (await it.pictures(it.row)).length, waited, samples: await it.samples(followed()) })
       if (number === 2) await it.remove(followed())
       it.stop()
     }
@@ -213,6 +223,8 @@ await scenario("6 two identities at once, React's StrictMode, two tabs", async (
       .map((files) => files.map((name) => readFileSync(`${given.files}/${name}`).toString('base64'))),
   })
   expect("The statuses of docs/frontend.md's program, run twice in one page", said.runs.map(({ row, pictures }) => [row.status, pictures]), [['published', 3], ['published', 3]])
+  expect('Its trainings: whether they waited, are withdrawn, and have left pictures',
+    said.runs.map(({ row, waited, samples }) => [waited, row.train, samples.length]), [[true, false, 0], [true, false, 0]])
   expect('What the page and the daemon say of files', said.told, given.formats.map(([, words]) => words))
   await snippet.context().close()
   await strict.close()
@@ -240,6 +252,69 @@ await scenario('8 deleted while publishing: gone', async () => {
   await create(page, 'After', names(7, 9)) // the daemon goes on
   await done(page, 'After', names(7, 9))
   await second.close()
+})
+
+await scenario('9 a training: asked for, waits, withdrawn, failed, ready, deleted', async () => {
+  await budget(0.01) // less than one training may cost
+  await operate('watcher_set_limit', { p_name: 'trainings_per_day', p_value: 5 })
+  const trainer = await tab(await open())
+  await signUp(trainer)
+  const seen = card(trainer, 'Model')
+  const press = (name) => seen.getByRole('button', { name }).click()
+  await fill(trainer, 'Model', names(1, 3))
+  await trainer.getByLabel('Have a model trained').check()
+  await trainer.getByLabel('Trigger word').fill('zoë')
+  await trainer.getByRole('button', { name: 'Create' }).click() // refused by the browser itself
+  expect('The word that is refused', await trainer.locator('input:invalid').inputValue(), 'zoë')
+  await judge(trainer, 'new-training')
+  await trainer.getByLabel('Trigger word').fill('zoe face')
+  const claims = await hold('/rpc/watcher_claim$', null)
+  await trainer.getByRole('button', { name: 'Create' }).click()
+  await seen.getByText('Waiting. A training follows.').waitFor()
+  await mend(claims)
+  await seen.getByText(/Published\. The training waits until .*: no more can start today\./).waitFor()
+  const other = await rowOf(trainer, 'Model')
+  expect('What was asked for', [other.train, other.trigger_word], [true, 'zoe face'])
+  await trainer.screenshot({ path: `${given.screens}/training-waits.png`, fullPage: true })
+  await press('Withdraw the training')
+  await seen.getByText('Published', { exact: true }).waitFor()
+
+  await budget(100)
+  await act('hub_jobs_hold_next', { stage: 'RUNNING' })
+  await act('hub_jobs_exit_next', { code: 15 })
+  await press('Train a model')
+  await until(trainer, 'Model', 'training')
+  await trainer.screenshot({ path: `${given.screens}/training.png`, fullPage: true })
+  expect('The buttons while it trains', await seen.getByRole('button').allTextContents(), ['Delete'])
+  await act('hub_jobs_release')
+  await seen.getByText('Published. The training failed: The training needed more memory than its machine has.').waitFor()
+  await trainer.screenshot({ path: `${given.screens}/training-failed.png`, fullPage: true })
+
+  await press('Train again')
+  await until(trainer, 'Model', 'ready')
+  const shown = () => seen.locator('.samples img').evaluateAll((all) => all.length === 4 && all.every((one) => one.naturalWidth > 0))
+  await wait('the first pictures are shown', shown)
+  await seen.getByText('How to make more pictures').click()
+  await seen.getByText('A prompt calls this person “zoe face”.').waitFor()
+  await judge(trainer, 'ready')
+  const picture = (await rowOf(trainer, 'Model')).sample_paths[0]
+  const elsewhere = await tab(await open())
+  await signUp(elsewhere)
+  const asked = [['GET', trainer], ['GET', elsewhere], ['PUT', trainer], ['DELETE', trainer], ['GET', trainer]]
+  const answers = []
+  for (const [method, who] of asked) answers.push((await stored(who, method, `identity-samples/${picture}`)).ok)
+  expect('Whether a picture can be read by its user and by another one, replaced, deleted, and read still', answers, [true, false, false, false, true])
+  await elsewhere.context().close()
+
+  await act('hub_jobs_hold_next', { stage: 'RUNNING' })
+  answer(trainer, 'accept')
+  await press('Train again')
+  await until(trainer, 'Model', 'training')
+  await wait('the pictures of the model that it has are still shown', shown)
+  answer(trainer, 'accept')
+  await press('Delete')
+  await trainer.getByText('There is none yet.').waitFor()
+  await trainer.context().close()
 })
 
 await scenario('10 session ended in the middle of an upload', async () => {

@@ -8,10 +8,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
+from supabase import acreate_client
 
 from tests.checks import node
 from tests.checks.verdict import Wrong
-from watcher.demo import processes
+from watcher.demo import processes, training
 from watcher.errors import WatcherError
 
 _PAGE = Path(__file__).parents[3] / "examples" / "web"
@@ -27,8 +28,15 @@ async def main(*options: str) -> int:
         click.echo("Starting Postgres, a Supabase and a Hub on this machine …")
         settings = await stack.enter_async_context(processes.sandbox())
         spool = stack.enter_context(tempfile.TemporaryDirectory(prefix="watcher-web-"))
-        own = {"WATCHER_SPOOL": spool, "WATCHER_INSTANCE": Path(spool).name, "WATCHER_LOG_FORMAT": "json"}
+        own = {
+            "WATCHER_SPOOL": spool,
+            "WATCHER_INSTANCE": Path(spool).name,
+            "WATCHER_LOG_FORMAT": "json",
+            "WATCHER_TRAINING_TOKEN": settings["HF_TOKEN"],
+        }
         await stack.enter_async_context(processes.watcher({**settings, **own}))
+        admin = await acreate_client(settings["SUPABASE_URL"], settings["SUPABASE_SECRET_KEY"])
+        await training.switch_on(admin, sandbox=True)
         page = {
             "VITE_SUPABASE_URL": settings["SUPABASE_URL"],
             "VITE_SUPABASE_PUBLISHABLE_KEY": settings["SUPABASE_PUBLISHABLE_KEY"],
