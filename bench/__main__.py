@@ -15,7 +15,9 @@ from rich.table import Table
 
 from bench.report import Bench, Found
 
-NAMES = (*("end_to_end", "overlap", "memory", "requests", "latency", "rate", "claim", "idle", "after_crash"),)
+NAMES = tuple(
+    "end_to_end wire overlap memory requests budget latency rate claim size idle after_crash".split()  # noqa: SIM905
+)
 _MARKS = {True: "✓", False: "✗", None: ""}
 
 

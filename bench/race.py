@@ -85,13 +85,7 @@ class Race:
         return [(self._ours(), self._theirs()[1]) for _ in range(count + 1)][1:]
 
     def _ours(self) -> float:
-        self.here.sandbox.faults.reset()
-        before = len(self._watcher.lines)
-        row = self.here.person.insert("Ada", self._paths)
-        # Without parsing its log as JSON, which would slow down the sandbox in this process.
-        until(lambda: any(_PUBLISHED in line for line in self._watcher.lines[before:]), _TIMEOUT)
-        self.here.all_become([row], "published")
-        return self._seconds()
+        return published(self.here, self._watcher, self._paths)
 
     def _theirs(self) -> tuple[float, str]:
         """The other's seconds and line, while the daemon is stopped."""
@@ -100,22 +94,35 @@ class Race:
             self.here.person.insert("Ada", self._paths)
             self.here.sandbox.faults.reset()
             line = self._other.publish()
-            return self._seconds(), line
+            return seconds_of_row(self.here), line
         finally:
             self._watcher.send(signal.SIGCONT)
             time.sleep(_CATCH_UP)
 
-    def _seconds(self) -> float:
-        log = self.here.sandbox.faults.log()
-        store = self.here.sandbox.hub.store
-        for repo in store.repos("models"):
-            store.delete(repo)  # so that the disk does not fill up
-        reserve = _first(log, "/watcher_reserve")
-        claims = [one for one in log if one.path.endswith("/watcher_claim")]
-        claim = [one for one in claims if one.came_at < reserve.came_at][-1]
-        complete = _first(log, "/watcher_complete")
-        assert complete.done_at is not None
-        return complete.done_at - claim.came_at
+
+def seconds_of_row(here: Scene) -> float:
+    """Seconds of the row that was published since the log was reset, from its claim on. Deletes all repos."""
+    log = here.sandbox.faults.log()
+    store = here.sandbox.hub.store
+    for repo in store.repos("models"):
+        store.delete(repo)  # so that the disk does not fill up
+    reserve = _first(log, "/watcher_reserve")
+    claims = [one for one in log if one.path.endswith("/watcher_claim")]
+    claim = [one for one in claims if one.came_at < reserve.came_at][-1]
+    complete = _first(log, "/watcher_complete")
+    assert complete.done_at is not None
+    return complete.done_at - claim.came_at
+
+
+def published(here: Scene, watcher: Watcher, paths: list[str]) -> float:
+    """Have the daemon publish a row, and return its seconds."""
+    here.sandbox.faults.reset()
+    before = len(watcher.lines)
+    row = here.person.insert("Ada", paths)
+    # Without parsing its log as JSON, which would slow down the sandbox in this process.
+    until(lambda: any(_PUBLISHED in line for line in watcher.lines[before:]), _TIMEOUT)
+    here.all_become([row], "published")
+    return seconds_of_row(here)
 
 
 def _first(log: list[Seen], path: str) -> Seen:

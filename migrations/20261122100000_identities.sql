@@ -186,6 +186,7 @@ begin
     sample_paths text[],
     training_error_code text constraint training_error_code_is_a_word check (training_error_code ~ '^[a-z_]+$'),
     training_error_message text,
+    failed_at timestamptz,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     constraint image_paths_are_the_users_own check (watcher.paths_error(user_id, image_paths) is null),
@@ -222,7 +223,8 @@ begin
       (training_error_code is null) = (training_error_message is null)
       and (training_error_code is null or (not train and status in ('published', 'ready')))
     )
-  );
+    -- Room for new versions of rows beside the old ones; see the indexes.
+  ) with (fillfactor = 60);
   alter table public.trained_identities enable row level security;
 
   comment on table public.trained_identities is
@@ -237,11 +239,14 @@ begin
   comment on column public.trained_identities.error_image is
     'While failed, where one image is at fault: its number, from 1 in the order of image_paths.';
 
+  -- None has images_published or updated_at, not even in its condition: then a write of progress stays within its page and
+  -- touches no index (HOT).
   create index trained_identities_by_user on public.trained_identities (user_id, created_at);
   create index trained_identities_open_by_user on public.trained_identities (user_id)
     where status in ('pending', 'publishing');
   create index trained_identities_publishing on public.trained_identities (id) where status = 'publishing';
-  create index trained_identities_failed on public.trained_identities (updated_at) where status = 'failed';
+  create index trained_identities_pending on public.trained_identities (created_at, id) where status = 'pending';
+  create index trained_identities_failed on public.trained_identities (failed_at) include (error_code) where status = 'failed';
   create index trained_identities_published on public.trained_identities (published_at)
     where status in ('published', 'training', 'ready');
   create index trained_identities_to_train on public.trained_identities (id)
@@ -373,6 +378,7 @@ begin
   begin
     new.num_training_images := coalesce(cardinality(new.image_paths), 0);
     new.training_requested_at := case when new.train then now() end;
+    new.failed_at := case when new.status = 'failed' then now() end;
     -- Row-level security, which is checked after this trigger, refuses a forged status or user.
     if new.status is distinct from 'pending'
       or (select auth.jwt()) is not null and new.user_id is distinct from (select auth.uid())
@@ -521,6 +527,7 @@ begin
       new.training_requested_at := null;
       new.training_waits_until := null;
     end if;
+    new.failed_at := case when new.status <> 'failed' then null when old.status <> 'failed' then now() else old.failed_at end;
     if old.status = 'failed' and new.status = 'pending' then
       -- Users are bound by the limits and need all images uploaded; the operator's replay is not checked.
       if (select auth.uid()) is not null then

@@ -6,7 +6,8 @@
 --   watcher.publish_put_back(id, next_at)      an attempt was deferred until next_at, or released (null)
 --   watcher.publish_fail(id, code, message, details)  the work has failed permanently; the details are the kind's own JSON
 --   watcher.publish_needs_look(id)             whether, with the budget spent, one more attempt must look at what is left
---   watcher.publish_find_unqueued()            queues work that lacks an entry in the queue; returns whether it found any
+--   watcher.publish_find_unqueued()            queues work that lacks an entry in the queue; returns whether it found any. An
+--                                              idle claim calls it, so it looks at watcher.search_page() rows at most
 -- A verb of the kind's own, watcher_complete for publish, ends an attempt as done. See docs/architecture.md.
 --
 -- Lock order: account, user (watcher.lock_user), row, queue entry, attempt. A claim skips what is locked. watcher_renew
@@ -125,6 +126,32 @@ begin
   language sql stable set search_path = pg_catalog, pg_temp as $function$
     select coalesce(array_agg(p.kind order by p.kind), '{}') from watcher.pauses p
     where p.until is null or p.until > now()
+  $function$;
+
+  -- How far the search for work without an entry in the queue has come: the next one goes on behind this row.
+  create table watcher.searches (
+    kind text primary key constraint kind_is_known check (kind = any (watcher.kinds())),
+    after_at timestamptz not null default '-infinity',
+    after_id uuid not null default '00000000-0000-0000-0000-000000000000'
+  );
+  alter table watcher.searches enable row level security;
+  insert into watcher.searches (kind) select unnest(watcher.kinds());
+
+  -- Rows that one search looks at. Idle claims come every 2 to 15 s, so ten thousand are seen within ten minutes.
+  create function watcher.search_page() returns integer
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select 250 $function$;
+
+  -- Notes how far a search came: to the last of a full page, which has this time, else to the end, and begins again.
+  create function watcher.note_search(p_kind text, p_page uuid[], p_at timestamptz) returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  begin
+    if cardinality(p_page) = watcher.search_page() then
+      update watcher.searches set after_at = p_at, after_id = p_page[cardinality(p_page)] where kind = p_kind;
+    else
+      update watcher.searches set after_at = default, after_id = default
+      where kind = p_kind and after_at > '-infinity';
+    end if;
+  end
   $function$;
 
   -- Seconds after which a run that was not heard counts as gone.
@@ -548,7 +575,10 @@ begin
     end loop;
 
     select extract(epoch from min(soonest) - now()) into next_due from (
-      select min(w.next_at) as soonest from watcher.work w where w.kind = any (kinds) and w.next_at > now()
+      -- Kind by kind, each by one look into the index.
+      select (
+        select w.next_at from watcher.work w where w.kind = known_kind and w.next_at > now() order by w.next_at limit 1
+      ) as soonest from unnest(kinds) known_kind
       union all
       select min(a.lease_expires_at) from watcher.attempts a
       where a.ended_at is null and a.kind = any (kinds) and a.run_id <> p_run and a.lease_expires_at > now()

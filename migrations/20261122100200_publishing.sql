@@ -147,12 +147,33 @@ begin
   -- Rows that were inserted while triggers were disabled, as when a backup is restored.
   create function watcher.publish_find_unqueued() returns boolean
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    search watcher.searches;
+    page uuid[];
+    unqueued uuid[];
   begin
+    select * into search from watcher.searches where kind = 'publish' for update skip locked;
+    if not found then
+      return false;
+    end if;
+    page := array(
+      select t.id from public.trained_identities t
+      where t.status = 'pending' and (t.created_at, t.id) > (search.after_at, search.after_id)
+      order by t.created_at, t.id limit watcher.search_page()
+    );
+    perform watcher.note_search('publish', page,
+      (select t.created_at from public.trained_identities t where t.id = page[cardinality(page)]));
+    unqueued := array(
+      select candidate from unnest(page || array(
+        select t.id from public.trained_identities t where t.status = 'publishing' limit watcher.search_page()
+      )) candidate
+      -- A subquery, since a join would be planned to read the whole queue.
+      where (select w.id from watcher.work w where w.identity_id = candidate and w.kind = 'publish') is null
+    );
     insert into watcher.work (kind, identity_id, owner, turn_at, next_at)
     select 'publish', t.id, t.user_id, case when t.next_attempt_at is null then now() end, t.next_attempt_at
     from public.trained_identities t
-    where t.status in ('pending', 'publishing')
-      and not exists (select from watcher.work w where w.identity_id = t.id and w.kind = 'publish')
+    where t.id = any (unqueued) and t.status in ('pending', 'publishing')
     for update of t skip locked
     on conflict do nothing;
     return found;
@@ -188,6 +209,44 @@ begin
     select sha256(convert_to(lower(p_name), 'UTF8'))
   $function$;
 
+  -- Whether a name is reserved, or was ever abandoned or erased.
+  create function watcher.name_is_taken(p_namespace text, p_slug text, p_second bigint) returns boolean
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select exists (
+      select from watcher.names n where n.namespace = p_namespace and n.slug = p_slug and n.seconds = p_second
+    ) or exists (
+      select from watcher.used_names u
+      where u.digest = watcher.name_digest(format('%s/identity-%s-%s', p_namespace, p_slug, p_second))
+    )
+  $function$;
+
+  -- The first second from p_from on whose name is free, if it is among the next 16. Behind a longer run of taken ones it is
+  -- the end of a run, found by steps that double and then halve: 50 looks behind a hundred thousand names.
+  create function watcher.free_second(p_namespace text, p_slug text, p_from bigint) returns bigint
+  language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    taken bigint := p_from - 1;
+    free bigint := p_from;
+    looks integer := 0;
+    between_them bigint;
+  begin
+    while watcher.name_is_taken(p_namespace, p_slug, free) loop
+      looks := looks + 1;
+      taken := free;
+      free := free + (1::bigint << greatest(looks - 15, 0));
+    end loop;
+    while free - taken > 1 loop
+      between_them := (free + taken) / 2;
+      if watcher.name_is_taken(p_namespace, p_slug, between_them) then
+        taken := between_them;
+      else
+        free := between_them;
+      end if;
+    end loop;
+    return free;
+  end
+  $function$;
+
   -- Reserves the name of the repo before it is created on the Hub. Reserving again returns the same name, or the next one
   -- if p_refused is that name. Returns null if the attempt no longer holds its row.
   create function public.watcher_reserve(p_attempt bigint, p_namespace text, p_slug text, p_refused text default null)
@@ -196,7 +255,6 @@ begin
   declare
     mine record;
     repo record;
-    first_second bigint;
     free_second bigint;
   begin
     if p_namespace !~ '^[A-Za-z0-9._-]+$' or char_length(p_namespace) > 96
@@ -223,29 +281,9 @@ begin
 
     -- Concurrent reservations of the same name wait here.
     perform pg_advisory_xact_lock(hashtextextended('watcher.names ' || p_namespace || '/' || p_slug, 0));
-    first_second := floor(extract(epoch from repo.created_at));
-    if p_refused = repo.model_id then
-      first_second := coalesce(repo.seconds + 1, first_second);
-    end if;
-    -- The first second from then on that no name of the slug has, and that none abandoned or erased had.
-    free_second := first_second;
-    loop
-      select min(candidate) into free_second from (
-        select free_second as candidate
-        union all
-        select n.seconds + 1 from watcher.names n
-        where n.namespace = p_namespace and n.slug = p_slug and n.seconds >= free_second
-      ) candidates
-      where not exists (
-        select from watcher.names n
-        where n.namespace = p_namespace and n.slug = p_slug and n.seconds = candidate
-      );
-      exit when not exists (
-        select from watcher.used_names u
-        where u.digest = watcher.name_digest(format('%s/identity-%s-%s', p_namespace, p_slug, free_second))
-      );
-      free_second := free_second + 1;
-    end loop;
+    free_second := watcher.free_second(p_namespace, p_slug, case
+      when p_refused = repo.model_id then coalesce(repo.seconds + 1, floor(extract(epoch from repo.created_at))::bigint)
+      else floor(extract(epoch from repo.created_at))::bigint end);
     insert into watcher.names (model_id, namespace, slug, seconds, identity_id)
     values (format('%s/identity-%s-%s', p_namespace, p_slug, free_second), p_namespace, p_slug, free_second, mine.identity_id);
     update public.trained_identities
@@ -406,9 +444,9 @@ begin
       where t.status = 'failed'
         and (p_ids is null or t.id = any (p_ids))
         and (p_code is null or t.error_code = p_code)
-        and (p_failed_since is null or t.updated_at >= p_failed_since)
+        and (p_failed_since is null or t.failed_at >= p_failed_since)
         and (p_failed_within_seconds is null
-          or t.updated_at >= now() - make_interval(secs => least(p_failed_within_seconds, 1e9)))
+          or t.failed_at >= now() - make_interval(secs => least(p_failed_within_seconds, 1e9)))
         and (p_user is null or t.user_id = p_user)
         and (p_after is null or t.id > p_after)
       order by t.id limit case when not p_dry_run then wanted end
@@ -439,24 +477,35 @@ begin
   -- reasons, the number published in the last 24 hours, and the daemons that were heard lately, by name.
   create function watcher.publish_status() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
-    with pending as (
-      select t.id, t.identity_name, t.created_at, w.spent, w.last_reason,
+    with counted as (
+      select count(*) as pending, count(*) filter (where next_at > now()) as deferred
+      from watcher.work where kind = 'publish' and (turn_at is not null or next_at is not null)
+    ),
+    soonest as (
+      select
+        (select w.turn_at from watcher.work w where w.kind = 'publish' and w.turn_at is not null order by w.turn_at limit 1)
+          as turn_at,
+        (select w.next_at from watcher.work w where w.kind = 'publish' and w.next_at is not null order by w.next_at limit 1)
+          as next_at
+    ),
+    oldest as (
+      select t.id, t.identity_name, w.spent, w.last_reason,
         extract(epoch from now() - coalesce(w.turn_at, w.next_at)) as overdue_seconds,
         extract(epoch from now() - t.created_at) as age_seconds,
         extract(epoch from t.next_attempt_at - now()) as due_in_seconds
-      from watcher.work w join public.trained_identities t on t.id = w.identity_id
-      where w.kind = 'publish' and t.status = 'pending'
+      from public.trained_identities t join watcher.work w on w.identity_id = t.id and w.kind = 'publish'
+      where t.status = 'pending' order by t.created_at, t.id limit 10
     )
     select jsonb_build_object(
-      'pending', (select count(*) from pending),
-      'deferred', (select count(*) from pending where due_in_seconds > 0),
-      'overdue_seconds', (select greatest(max(overdue_seconds), 0) from pending),
-      'oldest_pending_seconds', (select max(age_seconds) from pending),
+      'pending', counted.pending,
+      'deferred', counted.deferred,
+      'overdue_seconds', (select greatest(extract(epoch from now() - least(turn_at, next_at)), 0) from soonest),
+      'oldest_pending_seconds', (select max(age_seconds) from oldest),
       'waiting', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', id, 'identity_name', identity_name, 'age_seconds', age_seconds, 'spent', spent,
           'due_in_seconds', greatest(due_in_seconds, 0), 'overdue_seconds', greatest(overdue_seconds, 0),
           'last_reason', last_reason) order by age_seconds desc), '[]')
-        from (select * from pending order by created_at limit 10) oldest),
+        from oldest),
       'publishing', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', t.id, 'identity_name', t.identity_name, 'attempt', a.number, 'instance', a.instance,
           'run_id', a.run_id, 'seconds', extract(epoch from now() - a.started_at),
@@ -469,14 +518,14 @@ begin
         select error_code, count(*) as n from public.trained_identities where status = 'failed' group by error_code) codes),
       'last_failed', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', id, 'identity_name', identity_name, 'error_code', error_code, 'error_message', error_message,
-          'failed_seconds_ago', extract(epoch from now() - updated_at)) order by updated_at desc), '[]')
-        from (select * from public.trained_identities where status = 'failed' order by updated_at desc limit 10) last),
+          'failed_seconds_ago', extract(epoch from now() - failed_at)) order by failed_at desc), '[]')
+        from (select * from public.trained_identities where status = 'failed' order by failed_at desc limit 10) last),
       'published_24h', (select count(*) from public.trained_identities
         where status in ('published', 'training', 'ready') and published_at > now() - interval '24 hours'),
       'instances', (select coalesce(jsonb_object_agg(i.name, jsonb_build_object(
           'machine', i.machine, 'heard_seconds_ago', extract(epoch from now() - i.seen_at), 'outage', i.outage)), '{}')
         from watcher.instances i where i.seen_at > now() - make_interval(secs => watcher.silence_seconds()))
-    )
+    ) from counted
   $function$;
 
   -- All limits, for everybody or one user, in order: [{"name", "value", "set_for": "user", "everybody" or null for the

@@ -42,7 +42,7 @@ begin
     told_overdue boolean not null default false,
     constraint receipts_name_nobody check (finished_at is null or owner_id is null)
   );
-  create index erasures_open on watcher.erasures (requested_at) where finished_at is null;
+  create index erasures_open on watcher.erasures (requested_at, identity_id) where finished_at is null;
   create index erasures_finished on watcher.erasures (finished_at) where finished_at is not null;
   create index erasures_by_owner on watcher.erasures (owner_id) where owner_id is not null;
   alter table watcher.erasures enable row level security;
@@ -410,10 +410,23 @@ begin
   -- Erasures without work: their work was deleted by hand.
   create function watcher.erase_find_unqueued() returns boolean
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    search watcher.searches;
+    page uuid[];
   begin
-    perform watcher.queue_erasure(e.identity_id) from watcher.erasures e
-    where e.finished_at is null
-      and not exists (select from watcher.work w where w.identity_id = e.identity_id and w.kind = 'erase');
+    select * into search from watcher.searches where kind = 'erase' for update skip locked;
+    if not found then
+      return false;
+    end if;
+    page := array(
+      select e.identity_id from watcher.erasures e
+      where e.finished_at is null and (e.requested_at, e.identity_id) > (search.after_at, search.after_id)
+      order by e.requested_at, e.identity_id limit watcher.search_page()
+    );
+    perform watcher.note_search('erase', page,
+      (select e.requested_at from watcher.erasures e where e.identity_id = page[cardinality(page)]));
+    perform watcher.queue_erasure(open_id) from unnest(page) open_id
+    where (select w.id from watcher.work w where w.identity_id = open_id and w.kind = 'erase') is null;
     return found;
   end
   $function$;

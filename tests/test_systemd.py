@@ -11,7 +11,7 @@ import yaml
 
 from tests.support.waiting import PATIENCE
 from watcher.process import metrics
-from watcher.publishing import batching, publisher
+from watcher.publishing import publisher
 from watcher.settings.settings import Settings
 
 FOLDER = Path(__file__).parent.parent / "systemd"
@@ -84,10 +84,10 @@ def test_the_unit_has_room_for_the_threads_files_and_connections_of_the_largest_
         next(rule.le for rule in Settings.model_fields[name].metadata if hasattr(rule, "le"))
         for name in ("slots", "fetches")
     )
-    batches = slots * publisher._PARALLEL_UPLOADS
+    batches = slots  # see the limit `uploads` in watcher/app.py
     # Twice, since a thread whose row was released goes on until the Hub answers.
-    assert 2 * batches * (1 + batching.MAX_IMAGES) + 100 < int(limits["TasksMax"])
-    assert 2 * (2 * batches * batching.MAX_IMAGES + fetches) + 500 < int(limits["LimitNOFILE"])
+    assert 2 * batches * (1 + publisher._MOST_PARALLEL) + 100 < int(limits["TasksMax"])
+    assert 2 * (2 * batches * publisher._MOST_PARALLEL + fetches) + 500 < int(limits["LimitNOFILE"])
 
 
 def test_there_are_ten_alerts_and_each_says_what_happened_and_what_to_do() -> None:

@@ -24,7 +24,8 @@ def test_a_row_keeps_to_its_budget_of_requests(monkeypatch: pytest.MonkeyPatch) 
     for name, value in {"_SIZE": _SIZE, "_IMAGES": (3, 10), "_ROWS_EACH": 1}.items():
         monkeypatch.setattr(requests, name, value)
     found = requests.BENCH.measure()
-    assert found.numbers["requests"] == {"3": 2 * 3 + 5 + 1, "10": 2 * 10 + 5 + 2}
+    assert found.numbers["requests"] == {"3": 2 * 3 + 4, "10": 2 * 10 + 4}
+    assert found.numbers["hub_api_calls"] == {"3": 4, "10": 4}
     assert found.numbers["database_calls"] == 3
 
 

@@ -40,6 +40,50 @@ async def test_of_one_user_the_row_that_has_least_is_next_and_else_the_first(no_
     assert served == ["a", "b", "a", "b", "a"]
 
 
+async def test_heavy_ones_hold_together_little_more_than_the_limit_and_light_ones_are_many() -> None:
+    limit, holding = FairLimit(8, weight=32), list[float]()
+
+    async def hold(weight: float) -> None:
+        async with limit.held("ada", "row", weight):
+            holding.append(weight)
+            await asyncio.Event().wait()
+
+    async def after(*weights: float) -> list[float]:
+        holding.clear()
+        tasks = [asyncio.create_task(hold(weight)) for weight in weights]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        held = list(holding)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return held
+
+    assert await after(*[20] * 9) == [20, 20]
+    assert await after(*[2] * 9) == [2] * 8
+    assert await after(*[0] * 9) == [0] * 8
+    assert await after(100, 2) == [100], "One alone may weigh anything."
+    assert (limit._free, limit._unweighted) == (8, 32)
+
+
+async def test_who_becomes_lighter_lets_another_begin(no_waiting: None) -> None:
+    limit, begun = FairLimit(8, weight=10), asyncio.Event()
+
+    async def follow() -> None:
+        async with limit.held("ada", "second"):
+            begun.set()
+
+    async with limit.held("ada", "first", 15) as turn, asyncio.TaskGroup() as group:
+        group.create_task(follow())
+        limit.lighten(turn, 5)
+        await asyncio.sleep(0.01)
+        assert not begun.is_set()
+        limit.lighten(turn, 1)
+        await begun.wait()
+        limit.lighten(turn, 100)
+    assert (limit._free, limit._unweighted) == (8, 10)
+
+
 async def test_never_more_than_its_size_and_nothing_is_lost_whoever_is_cancelled() -> None:
     rnd, limit, holding, most = random.Random(1), FairLimit(3), 0, 0
 

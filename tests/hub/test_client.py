@@ -19,7 +19,7 @@ from huggingface_hub.utils._http import default_client_factory, get_session, htt
 
 from tests.support.pictures import jpeg
 from tests.support.scene import Scene
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 from watcher.errors import Transient
 from watcher.hub.client import Client
 from watcher.hub.rate_limit import RateLimit
@@ -112,8 +112,8 @@ async def test_a_look_that_hangs_ends_in_time_though_the_library_asks_for_none(
     assert hung.reached == 1
 
 
-UPLOADS = 32 * 2 * 5
-"""At the same time: the most slots, each with two batches of five images."""
+UPLOADS = 32 * 10
+"""At the same time: as many batches as the most slots, each of ten images that are sent together."""
 
 
 @contextmanager
@@ -164,15 +164,38 @@ def test_nothing_is_slowed_down_while_there_is_plenty_or_nobody_has_said() -> No
 def test_near_the_end_of_the_rate_limit_the_rest_is_spread_over_the_rest_of_the_window() -> None:
     rate_limit = RateLimit()
     rate_limit.update(told(99, 200))
-    assert 1.9 < rate_limit.pause() <= 2
-
-
-def test_no_pause_is_longer_than_ten_seconds_and_none_outlasts_the_window() -> None:
-    rate_limit = RateLimit()
-    rate_limit.update(told(0, 250))
-    assert rate_limit.pause() == 10
-    rate_limit.update(told(0, 0))
+    assert rate_limit.is_scarce
     assert rate_limit.pause() == 0
+    # 10 of the 1000 are left unused.
+    assert 2.2 < rate_limit.pause() <= 201 / 90
+
+
+def test_what_is_being_sent_counts_as_used() -> None:
+    rate_limit = RateLimit()
+    rate_limit.update(told(101, 200))
+    with rate_limit.in_flight():
+        while_sending = rate_limit.is_scarce
+    assert (while_sending, rate_limit.is_scarce) == (True, False)
+
+
+@pytest.mark.parametrize("remaining", [0, 10])
+def test_once_none_is_left_but_the_reserve_nobody_sends_before_the_window_ends(remaining: int) -> None:
+    rate_limit = RateLimit()
+    rate_limit.update(told(remaining, 250))
+    assert 249 < rate_limit.pause() <= 251
+
+
+def test_a_response_that_was_overtaken_does_not_raise_what_remains_and_a_new_window_does() -> None:
+    rate_limit = RateLimit()
+    for remaining, seconds, known in [
+        (50, 200, 50),
+        (60, 200, 50),
+        (40, 199, 40),
+        (990, 300, 990),
+        (30, 199, 990),
+    ]:
+        rate_limit.update(told(remaining, seconds))
+        assert rate_limit.remaining == known
 
 
 def test_what_is_left_is_known_until_the_window_ends() -> None:
@@ -180,7 +203,8 @@ def test_what_is_left_is_known_until_the_window_ends() -> None:
     assert rate_limit.requests == {}
     rate_limit.update(told(99, 200))
     assert rate_limit.requests == {"remaining": 99, "limit": 1000}
-    rate_limit.update(told(99, 0))
+    rate_limit = RateLimit()
+    rate_limit.update(told(99, -2))
     assert rate_limit.requests == {}, "A new window has begun, and nobody has said what it allows."
 
 
@@ -197,6 +221,47 @@ async def test_a_hub_that_runs_low_is_asked_more_slowly_and_never_refuses(scene:
         await hub.check_token()
     assert time.monotonic() - began > 1
     assert all(seen.status == 200 for seen in scene.seen("GET", "/api/whoami-v2"))
+
+
+async def test_two_that_share_a_limit_use_it_up_and_are_not_refused(scene: Scene) -> None:
+    quota = 60
+    scene.sandbox.hub.knobs.limit_requests(quota, window=300)
+    token = {"Authorization": f"Bearer {scene.sandbox.hub_token}"}
+    url = f"{scene.sandbox.hub_url}/api/whoami-v2"
+    clients = [Client(url) for _ in range(2)]
+
+    async def ask(client: Client) -> None:
+        while True:
+            await in_thread(lambda: client.get(url, headers=token))
+
+    tasks = [asyncio.create_task(ask(client)) for client in clients for _ in range(3)]
+    # The last tenth is spread over five minutes.
+    await asyncio.to_thread(wait_until, lambda: len(scene.seen("GET", "/api/whoami-v2")) >= 0.9 * quota)
+    await asyncio.to_thread(wait_until, lambda: all(client.rate_limit.is_scarce for client in clients))
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(seen.status == 200 for seen in scene.seen("GET", "/api/whoami-v2"))
+    for client in clients:
+        client.close_for_good()
+
+
+async def test_a_request_whose_caller_was_cancelled_is_not_sent(scene: Scene, hub: Hub) -> None:
+    await hub.create(REPO)
+    scene.sandbox.hub.knobs.limit_requests(1, window=300)
+    await hub.check_token()
+    look = asyncio.create_task(hub.look(REPO, ROW))
+    turn = asyncio.create_task(hub.turn())
+    await asyncio.sleep(0.05)
+    for task in (look, turn):
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await asyncio.to_thread(
+        wait_until, lambda: not [one for one in threading.enumerate() if one.name == "hub"]
+    )
+    assert not scene.seen("GET", "/commits/main")
 
 
 async def test_what_a_thread_logs_has_the_fields_of_its_row() -> None:

@@ -180,6 +180,7 @@ COLUMNS: dict[str, dict[str, tuple[Any, bool]]] = {
         "sample_paths": ([], False),
         "training_error_code": ("x", False),
         "training_error_message": ("x", False),
+        "failed_at": ("2030-01-01", False),
         "created_at": ("2030-01-01", False),
         "updated_at": ("2030-01-01", False),
     },

@@ -49,11 +49,12 @@ COLUMNS = {
     "sample_paths": set[str](),
     "training_error_code": set[str](),
     "training_error_message": set[str](),
+    "failed_at": set[str](),
     "created_at": set[str](),
     "updated_at": set[str](),
 }
 PULSE = ("id", "beats", "beaten_at")
-PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "names", "used_names"}
+PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "searches", "names", "used_names"}
 PRIVATE_TABLES |= {"rejections", "limits", "usage", "retries", "pauses"}
 PRIVATE_TABLES |= {"erase_lines", "erasures", "departures", "sweep", "unnamed_objects"}
 PRIVATE_TABLES |= {"trainings", "training_settings", "notifications", "notifying"}

@@ -474,7 +474,7 @@ def test_a_forged_user_is_refused_by_postgres_whatever_else_is_wrong(
         ("model_id", "acme/x"), ("images_published", 3), ("training_config", "{}"),
         ("next_attempt_at", "2030-01-01"), ("huggingface_repo_url", "https://x"), ("commit_sha", "c"),
         ("published_at", "2030-01-01"), ("error_code", "x"), ("error_message", "X."), ("created_at", "2030-01-01"),
-        ("error_image", 1), ("updated_at", "2030-01-01"),
+        ("error_image", 1), ("failed_at", "2030-01-01"), ("updated_at", "2030-01-01"),
     ],
 )  # fmt: skip
 def test_a_forged_column_is_refused_by_postgres_whatever_else_is_wrong(

@@ -20,7 +20,10 @@ def test_nothing_is_claimed_until_it_is_resumed(scene: Scene) -> None:
     said = watcher(scene, "pause", "--why", "The Hub is being moved.").output
     assert "publish until `watcher resume` (The Hub is being moved.)" in said
     answer = worker.ask()
-    assert (answer["claims"], answer["paused"]) == ([], ["erase", "follow", "notify", "publish", "sweep", "train"])
+    assert (answer["claims"], answer["paused"]) == (
+        [],
+        ["erase", "follow", "notify", "publish", "sweep", "train"],
+    )
     output = " ".join(watcher(scene, "status").output.split())
     assert "publish until `watcher resume` (The Hub is being moved.)" in output
     assert "due paused" in output

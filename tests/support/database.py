@@ -88,6 +88,7 @@ class Database:
                 "confirmed_users = 0, confirmed_names = 0, confirmed_uploads = 0, failed = 0, failed_because = null, "
                 "after_object = '', next_scan_at = now(), swept_at = null"
             )
+            connection.execute("update watcher.searches set after_at = default, after_id = default")
             connection.execute("alter sequence watcher.attempts_number_seq restart")
 
     def dsn(self, user: str = "postgres") -> str:
@@ -230,6 +231,7 @@ def move_times(connection: Connection, seconds: float) -> None:
         "public.trained_identities": [
             "next_attempt_at",
             "published_at",
+            "failed_at",
             "training_requested_at",
             "training_waits_until",
             "created_at",
@@ -257,6 +259,7 @@ def move_times(connection: Connection, seconds: float) -> None:
         "watcher.departures": ["departed_at"],
         "watcher.unnamed_objects": ["seen_at"],
         "watcher.used_names": ["used_at"],
+        "watcher.searches": ["after_at"],
         "watcher.sweep": ["held_since", "next_scan_at", "swept_at"],
     }.items():
         moved = ", ".join(f"{column} = {column} + make_interval(secs => %(by)s)" for column in columns)

@@ -186,6 +186,7 @@ class Eraser:
             return await self.hub.look(repo_id, identity_id)
 
     async def _mutate(self, step: str, change: Any, repo_id: str, lease: Lease) -> None:
+        await self.hub.turn()
         lease.check()
         with lease.step(step), lease.mutating():
             await change(repo_id)

@@ -5,6 +5,9 @@ The library is made for scripts: it sleeps and retries by itself. This client tu
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import httpx2
@@ -12,7 +15,8 @@ import httpx2
 from watcher.errors import Transient
 from watcher.hub.errors import body_of, retry_after
 from watcher.hub.library import hf_request_event_hook, read_large_blocks
-from watcher.hub.rate_limit import RateLimit
+from watcher.hub.rate_limit import LONGEST_PAUSE, RateLimit
+from watcher.hub.threads import caller_gone
 from watcher.process.metrics import BYTES
 
 # The Hub itself ends a request after 60 to 120 s.
@@ -23,10 +27,22 @@ _RUN_JOB = httpx2.Timeout(connect=10, read=30, write=10, pool=None)
 _LOG = httpx2.Timeout(connect=10, read=5, write=10, pool=None)
 _JOBS = re.compile(r"/api/jobs/[^/]+(?P<log>/[^/]+/logs)?")
 # A request that waits for a connection, for which httpx2 has a limit of 100, is sent long after its lease was checked.
-# Uploads are limited by the settings: 32 slots, each with 2 batches of 5 images.
+# Uploads are limited by the settings: at most 32 slots, and as many batches of which 10 images are sent together.
 _UNLIMITED = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
 
 read_large_blocks()
+
+_waits: ContextVar[bool] = ContextVar("waits", default=True)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Send the body's requests without a pause, since the lease was checked a moment ago; the caller has waited before."""
+    token = _waits.set(False)
+    try:
+        yield
+    finally:
+        _waits.reset(token)
 
 
 class Client(httpx2.Client):
@@ -52,13 +68,14 @@ class Client(httpx2.Client):
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send a request, delayed if the rate limit is nearly used up; raises Transient for responses worth a retry."""
         at_hub = request.url.host == self._hub
-        # A job must not be requested long after it was written down that it is about to be: better a 429.
-        if at_hub and not _runs_job(request) and (pause := self.rate_limit.pause()):
-            time.sleep(pause)
         request.extensions["timeout"] = (_timeout_of_jobs(request) or self.timeout).as_dict()
-        response = super().send(request, **options)
         if at_hub:
-            self.rate_limit.update(response.headers)
+            self.wait_for_turn()
+            with self.rate_limit.in_flight():
+                response = super().send(request, **options)
+                self.rate_limit.update(response.headers)
+        else:
+            response = super().send(request, **options)
         if request.method == "PUT":
             # Only images are sent with PUT, to the Hub's storage.
             BYTES.labels("uploaded").inc(int(request.headers.get("Content-Length", 0)))
@@ -66,6 +83,17 @@ class Client(httpx2.Client):
             response.read()
             _raise_if_transient(response, at_hub=at_hub)
         return response
+
+    def wait_for_turn(self) -> None:
+        """Wait as the rate limit asks; raises Transient if nobody waits for the response any more."""
+        until = time.monotonic() + LONGEST_PAUSE
+        pause = 0.0
+        while not caller_gone(pause):
+            if not _waits.get() or time.monotonic() >= until:
+                return
+            if not (pause := self.rate_limit.pause()):
+                return
+        raise Transient("The attempt ended before this request to the Hub was sent.")
 
     def close(self) -> None:
         """Do nothing; see `close_for_good`."""
@@ -75,16 +103,12 @@ class Client(httpx2.Client):
         super().close()
 
 
-def _runs_job(request: httpx2.Request) -> bool:
-    return request.method == "POST" and _JOBS.fullmatch(request.url.path) is not None
-
-
 def _timeout_of_jobs(request: httpx2.Request) -> httpx2.Timeout | None:
     """Return the time-out of a request to run a job, or for its log; None for any other."""
     path = _JOBS.fullmatch(request.url.path)
-    if path is not None and path["log"]:
-        return _LOG
-    return _RUN_JOB if _runs_job(request) else None
+    if path is None:
+        return None
+    return _LOG if path["log"] else _RUN_JOB if request.method == "POST" else None
 
 
 def _raise_if_transient(response: httpx2.Response, *, at_hub: bool) -> None:

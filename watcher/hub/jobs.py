@@ -18,6 +18,7 @@ from huggingface_hub import JobHardwareInfo, JobInfo, JobStage, Volume
 from huggingface_hub.errors import HfHubHTTPError
 
 from watcher.errors import Outage, Rejected, Transient
+from watcher.hub.client import at_once
 from watcher.hub.errors import reason_of
 from watcher.hub.repos import Hub
 from watcher.hub.threads import in_thread
@@ -116,8 +117,12 @@ class Jobs:
         """The namespace that pays for the jobs: the hub's, known after its `check_token`."""
         return self._hub.namespace
 
+    async def turn(self) -> None:
+        """Wait until the rate limit allows a request, to be called before it is written down that a job is requested."""
+        await self._hub.turn()
+
     async def run_job(self, spec: JobSpec) -> Job:
-        """Run a job, and return it.
+        """Run a job, and return it; sent at once, since it must not be requested long after that was written down.
 
         Raises Outage without credit or the right to run jobs, Rejected for a spec that the Hub does not accept: there is no
         job then. Whatever else it raises, there may be a job all the same, up to a minute later.
@@ -133,17 +138,18 @@ class Jobs:
             read_only=True,
         )
         try:
-            made = self._api.run_job(
-                image=spec.image,
-                command=list(spec.command),
-                env=dict(spec.environment),
-                secrets=dict(spec.secrets),
-                flavor=spec.flavor,
-                timeout=spec.seconds,
-                labels=dict(spec.labels),
-                volumes=[volume],
-                namespace=self.namespace,
-            )
+            with at_once():
+                made = self._api.run_job(
+                    image=spec.image,
+                    command=list(spec.command),
+                    env=dict(spec.environment),
+                    secrets=dict(spec.secrets),
+                    flavor=spec.flavor,
+                    timeout=spec.seconds,
+                    labels=dict(spec.labels),
+                    volumes=[volume],
+                    namespace=self.namespace,
+                )
         except HfHubHTTPError as error:
             if error.response.status_code in {httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT}:
                 raise _rejected(reason_of(error)) from error

@@ -3,10 +3,10 @@
 pyproject.toml pins both exactly. To change a pin, check this module first; tests/hub/test_client.py shows what each is for.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from httpx2._content import IteratorByteStream
-from huggingface_hub import CommitOperationAdd
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import (
     default_client_factory,
@@ -16,6 +16,7 @@ from huggingface_hub.utils._http import (
 )
 
 __all__ = [
+    "Api",
     "build_hf_headers",
     "default_client_factory",
     "hf_raise_for_status",
@@ -24,6 +25,21 @@ __all__ = [
     "read_large_blocks",
     "with_upload_mode",
 ]
+
+
+class Api(HfApi):
+    """The library's API, which has the Hub check a model card's front matter once, and again only if it has changed.
+
+    Ours is the same for every row, and the Hub checks it with the commit as well.
+    """
+
+    _checked = ""
+
+    def _validate_yaml(self, content: str, **options: Any) -> None:
+        front_matter, _, _ = content.partition("\n---\n")
+        if front_matter != self._checked:
+            super()._validate_yaml(content, **options)
+            self._checked = front_matter
 
 
 def read_large_blocks() -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, HfApi, set_client_factory
+from huggingface_hub import CommitOperationAdd, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError
 
 from watcher.errors import Misconfigured, Outage, Refused, Transient
-from watcher.hub.client import Client
+from watcher.hub.client import Client, at_once
 from watcher.hub.errors import Conflict, NameTaken, reason_of
 from watcher.hub.library import (
+    Api,
     build_hf_headers,
     default_client_factory,
     hf_raise_for_status,
@@ -32,6 +33,8 @@ File = CommitOperationAdd
 """A file to be committed."""
 
 _SHA = re.compile(r"[0-9a-f]{7,64}")
+_INITIAL_FILES = frozenset({".gitattributes"})
+"""What the Hub itself puts into a new repo."""
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,96}")
 
 Right = Literal["repo.write", "job.write"]
@@ -87,7 +90,7 @@ class Hub:
         self._client = Client(endpoint)
         self.rate_limit = self._client.rate_limit
         set_client_factory(lambda: self._client)
-        self.api = HfApi(endpoint=endpoint, token=token)
+        self.api = Api(endpoint=endpoint, token=token)
 
     @property
     def namespace(self) -> str:
@@ -120,19 +123,35 @@ class Hub:
             raise Transient("The Hub's response about the token is malformed.")
         self._namespace = self._namespace or user
 
-    async def look(self, repo_id: str, identity_id: str) -> RepoState:
-        """Return what the Hub has under a name, and whether that is this row's."""
-        with stage("look"):
-            return await in_thread(partial(self._look, repo_id, identity_id))
+    async def turn(self) -> None:
+        """Wait until the rate limit allows a request.
 
-    def _look(self, repo_id: str, identity_id: str) -> RepoState:
+        To be called before the lease is checked for a request that changes something: `create`, `commit` and the deletions
+        send theirs at once.
+        """
+        await in_thread(self._client.wait_for_turn)
+
+    async def look(self, repo_id: str, identity_id: str, *, is_new: bool = False) -> RepoState:
+        """Return what the Hub has under a name, and whether that is this row's.
+
+        `is_new`: the repo was created a moment ago, so that one request is enough if there is nothing in it.
+        """
+        with stage("look"):
+            return await in_thread(partial(self._look, repo_id, identity_id, is_new=is_new))
+
+    def _look(self, repo_id: str, identity_id: str, *, is_new: bool) -> RepoState:
         try:
+            if is_new:
+                info = self.api.model_info(repo_id)
+                files = None if info.siblings is None else {file.rfilename for file in info.siblings}
+                if files is not None and files <= _INITIAL_FILES:
+                    return _empty(info, info.sha)
             # Newest first.
             commits = self.api.list_repo_commits(repo_id)
             if len(commits) > 1:
                 ours = is_commit_of(identity_id, commits[-2].message)
                 return RepoState("ours", _sha(commits[-2].commit_id)) if ours else RepoState("foreign")
-            info = self.api.repo_info(repo_id)
+            info = self.api.model_info(repo_id)
         except HfHubHTTPError as error:
             if error.response.status_code == httpx2.codes.NOT_FOUND:
                 return RepoState("absent")
@@ -140,7 +159,7 @@ class Hub:
         if not commits:
             # There is a repo, so it is not absent: nobody may take it for deleted.
             raise Transient("The Hub shows a repo, but not its initial commit yet.")
-        return RepoState("empty", _sha(commits[0].commit_id)) if info.private else RepoState("foreign")
+        return _empty(info, commits[0].commit_id)
 
     async def create(self, repo_id: str) -> None:
         """Create a private repo; raises NameTaken. To be called once at a time."""
@@ -148,16 +167,20 @@ class Hub:
 
     def _create(self, repo_id: str) -> None:
         try:
-            self.api.create_repo(repo_id, private=True)
+            with at_once():
+                self.api.create_repo(repo_id, private=True)
         except HfHubHTTPError as error:
             if error.response.status_code == httpx2.codes.CONFLICT:
                 raise NameTaken from error
             raise
 
-    async def upload(self, repo_id: str, operations: Sequence[File]) -> None:
-        """Upload the images' content, before the commit that adds them to the repo, which does not read the files."""
+    async def upload(self, repo_id: str, operations: Sequence[File], *, parallel: int = 5) -> None:
+        """Upload the images' content, before the commit that adds them to the repo, which does not read the files.
+
+        `parallel`: the images that are sent at the same time.
+        """
         with stage("upload"):
-            await in_thread(partial(self.api.preupload_lfs_files, repo_id, operations))
+            await in_thread(partial(self.api.preupload_lfs_files, repo_id, operations, num_threads=parallel))
 
     async def can_upload(self, repo_id: str) -> bool:
         """Ask for the right to upload a byte, and upload none; returns False if there is no such repo, or raises Refused."""
@@ -207,13 +230,14 @@ class Hub:
         parent: str,
     ) -> str:
         try:
-            made = self.api.create_commit(
-                repo_id,
-                operations,
-                commit_message=message,
-                commit_description=description,
-                parent_commit=parent,
-            )
+            with at_once():
+                made = self.api.create_commit(
+                    repo_id,
+                    operations,
+                    commit_message=message,
+                    commit_description=description,
+                    parent_commit=parent,
+                )
         except HfHubHTTPError as error:
             if error.response.status_code == httpx2.codes.PRECONDITION_FAILED:
                 raise Conflict(reason_of(error)) from error
@@ -222,7 +246,11 @@ class Hub:
 
     async def delete(self, repo_id: str) -> None:
         """Delete a repo, if it exists."""
-        await in_thread(partial(self.api.delete_repo, repo_id, missing_ok=True))
+        await in_thread(partial(self._delete, repo_id))
+
+    def _delete(self, repo_id: str) -> None:
+        with at_once():
+            self.api.delete_repo(repo_id, missing_ok=True)
 
     async def delete_lfs_files(self, repo_id: str) -> None:
         """Delete the content of the repo's large files, in all of its history; nothing if the repo has none or is gone."""
@@ -230,8 +258,9 @@ class Hub:
 
     def _delete_lfs_files(self, repo_id: str) -> None:
         try:
-            # All pages first: deleting would move what is on the next one.
-            self.api.permanently_delete_lfs_files(repo_id, list(self.api.list_lfs_files(repo_id)))
+            with at_once():
+                # All pages first: deleting would move what is on the next one.
+                self.api.permanently_delete_lfs_files(repo_id, list(self.api.list_lfs_files(repo_id)))
         except HfHubHTTPError as error:
             if error.response.status_code != httpx2.codes.NOT_FOUND:
                 raise
@@ -240,6 +269,11 @@ class Hub:
         """Close all connections, also those that a thread waits on, and restore the library's own client."""
         set_client_factory(default_client_factory)
         self._client.close_for_good()
+
+
+def _empty(info: Any, commit_id: object) -> RepoState:
+    """Return the state of a repo with only its initial commit."""
+    return RepoState("empty", _sha(commit_id)) if info.private else RepoState("foreign")
 
 
 def _sha(commit_id: object) -> str:

@@ -5,7 +5,9 @@ import errno
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from watcher.engine.fair import FairLimit
@@ -26,6 +28,9 @@ _MISSING_PAUSE, _MISSING_WITHIN = 2.0, 15.0
 _SEGMENT = r"(?![ .])[A-Za-z0-9 ._()+@=-]{1,200}(?<! )"
 _PATH = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{1,5}}")
 
+_BYTES_TO_COME = 2**24
+"""Another fetch begins while fewer bytes are still to come of those under way: many small photos at the same time, and two
+or three large ones. Eight of them would all arrive at the same time, and the way up would be idle until then."""
 _PARALLEL_STEPS = 2
 """Threads that unpack PNGs, over all rows: one row's forty can inflate to 24 GB."""
 
@@ -35,7 +40,7 @@ class Photos:
 
     def __init__(self, storage: Storage, *, fetches: int, retry: Retry, clean: bool = True) -> None:
         self._storage = storage
-        self._fetches = FairLimit(fetches)
+        self._fetches = FairLimit(fetches, weight=_BYTES_TO_COME)
         self._steps = FairLimit(_PARALLEL_STEPS)
         self._retry = retry
         self.clean = clean
@@ -106,12 +111,14 @@ class Photos:
     async def _stream(self, wanted: "_Wanted", past_cache: str | None) -> Image:
         label = wanted.label
         try:
-            async with self._fetches.held(wanted.user, wanted.row):
+            async with self._fetches.held(wanted.user, wanted.row, wanted.stored.size or 0) as turn:
                 with stage("fetch"):
                     async with self._storage.stream(
                         wanted.path, label=label, past_cache=past_cache
                     ) as download:
-                        size, digest, extension = await self._store(download, wanted)
+                        size, digest, extension = await self._store(
+                            download, wanted, partial(self._fetches.lighten, turn)
+                        )
         except Permanent as error:
             raise Permanent(error.code, str(error), image=wanted.number) from error
         except _TooLarge as error:
@@ -133,8 +140,13 @@ class Photos:
             sha256=digest,
         )
 
-    async def _store(self, download: Download, wanted: "_Wanted") -> tuple[int, str, Format]:
-        """Write an object to its file; returns size in bytes, SHA-256 in hexadecimal and format of what was written."""
+    async def _store(
+        self, download: Download, wanted: "_Wanted", arrived: Callable[[int], None]
+    ) -> tuple[int, str, Format]:
+        """Write an object to its file; returns size in bytes, SHA-256 in hexadecimal and format of what was written.
+
+        `arrived`: told of the bytes of each block.
+        """
         wanted.compare(download.size, download.etag)
         check, output = ImageCheck(clean=self.clean), _Output(wanted.file)
         fetched, counter = 0, BYTES.labels("fetched")
@@ -142,6 +154,7 @@ class Photos:
             async for block in download.blocks:
                 fetched += len(block)
                 counter.inc(len(block))
+                arrived(len(block))
                 if fetched > MAX_BYTES:
                     raise _TooLarge
                 for step in check.feed(block):

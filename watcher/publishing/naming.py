@@ -62,10 +62,10 @@ class RepoName:
         """Reserve another name next time; the database keeps a record of this one."""
         self._reserved = None
 
-    async def look(self) -> RepoState:
-        """Return what the Hub has under the name, in one try."""
+    async def look(self, *, is_new: bool = False) -> RepoState:
+        """Return what the Hub has under the name, in one try; `is_new` as in `Hub.look`."""
         with self._lease.step("look"):
-            return await self._hub.look(self.repo_id, self._identity.id)
+            return await self._hub.look(self.repo_id, self._identity.id, is_new=is_new)
 
     async def open_repo(self, found: RepoState | None) -> RepoState:
         """Return the state of the row's private repo with only its initial commit, creating it if necessary.
@@ -95,10 +95,13 @@ class RepoName:
 
     async def _create_and_look(self) -> RepoState:
         async with self._creations.held(self._identity.user_id, self._identity.id):
+            await self._hub.turn()
             self._lease.check()
+            is_new = False
             with suppress(NameTaken), self._lease.step("create"), self._lease.mutating(NameTaken):
                 await self._hub.create(self.repo_id)
-        found = await self.look()
+                is_new = True
+        found = await self.look(is_new=is_new)
         if found.state == "absent":
             raise Transient(f"The Hub does not show {self._reserved} yet.")
         return found

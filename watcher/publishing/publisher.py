@@ -29,6 +29,11 @@ from watcher.supabase.verbs import Verbs
 _PARALLEL_UPLOADS = 2
 """Batches of one row that are uploaded at the same time: while one requests its upload URLs, the other uses the link."""
 
+_MOST_PARALLEL = 10
+"""Images of one batch that are sent at the same time."""
+_BYTES_UNDER_WAY = 2**24
+"""Of one batch, beyond two images."""
+
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
@@ -184,7 +189,7 @@ class _Publish:
         while batch := await batches.take():
             files = [image_file(image_path(image), image.file, image.sha256) for image in batch]
             with self._lease.step("upload"):
-                await self._retry(self._upload_batch, files)
+                await self._retry(self._upload_batch, files, _parallel(batch))
             uploaded += files
             self._uploaded += len(batch)
             self._lease.progress["images_published"] = self._uploaded
@@ -192,9 +197,9 @@ class _Publish:
             await asyncio.to_thread(_delete, batch)
         return uploaded
 
-    async def _upload_batch(self, files: list[File]) -> None:
+    async def _upload_batch(self, files: list[File], parallel: int) -> None:
         async with self._uploads.held(self._identity.user_id, self._identity.id):
-            await self._hub.upload(self._name.repo_id, files)
+            await self._hub.upload(self._name.repo_id, files, parallel=parallel)
 
     async def _commit(self, files: list[File], parent: RepoState) -> Publication:
         tried = False
@@ -210,6 +215,7 @@ class _Publish:
                     return self._publication(found.sha)
                 if found != parent:
                     raise Transient(f"The repo {repo_id} was changed by someone else.")
+            await self._hub.turn()
             self._lease.check()
             tried = True
             try:
@@ -232,6 +238,12 @@ class _Publish:
 
     def _publication(self, sha: str) -> Publication:
         return Publication(url=self._hub.url(self._name.repo_id), commit_sha=sha)
+
+
+def _parallel(batch: Sequence[Image]) -> int:
+    """Return how many of a batch are sent at the same time: many small ones, and few large ones, which fill the link."""
+    mean = sum(image.size for image in batch) / len(batch)
+    return min(_MOST_PARALLEL, 2 + int(_BYTES_UNDER_WAY // max(mean, 1)))
 
 
 def _delete(images: Sequence[Image]) -> None:

@@ -115,9 +115,9 @@ class _Attempt:
         raise self._look_again(job, _NEXT_LOOK)
 
     async def _start(self) -> Done:
-        started = await self._retry(
-            self._verbs.start, self._claim.attempt, self._jobs.namespace, await self._price()
-        )
+        price = await self._price()
+        await self._jobs.turn()
+        started = await self._retry(self._verbs.start, self._claim.attempt, self._jobs.namespace, price)
         if started.obstacle == "never":
             raise Permanent("training_refused", "No trainings are offered to you at present.")
         if started.obstacle is not None:
@@ -154,6 +154,7 @@ class _Attempt:
                 if self._claim.look_only:
                     raise Permanent("training_failed", self._claim.exhausted or "Gave up.")
                 if not new:
+                    await self._jobs.turn()
                     await self._retry(self._verbs.intend, self._claim.attempt)
                 job = await self._request(label)
             case "wait":

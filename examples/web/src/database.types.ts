@@ -11,6 +11,7 @@ export type Database = {
           error_code: string | null
           error_image: number | null
           error_message: string | null
+          failed_at: string | null
           huggingface_repo_url: string | null
           id: string
           identity_name: string

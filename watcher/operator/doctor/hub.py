@@ -44,7 +44,7 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
         client.close()
     yield Finding("hub", "ok", f"The Hub accepts the token, and it may write to {client.namespace}.")
     left = client.rate_limit.remaining
-    if client.rate_limit.pause() > 0:
+    if client.rate_limit.is_scarce:
         sentence = f"The Hub's rate limit is nearly used up: {count(left or 0, 'request')} left."
         yield Finding(
             "rate limit", "warning", sentence, "Wait five minutes; find out what else uses this token."
