@@ -5,8 +5,9 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 NODE := .venv/node
 RIVALS := .venv/rivals
+TRAINING := .venv-training/installed
 
-.PHONY: help install demo sandbox web check format test chaos figures bench truth test-postgres check-photos check-supabase check-web has-chromium clean
+.PHONY: help install demo sandbox web check format test chaos figures bench truth test-postgres check-photos check-supabase check-training check-web has-chromium clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,6 +65,9 @@ check-supabase: install $(NODE)  ## the migrations with the Supabase CLI (networ
 check-photos: install  ## damage photos at random: what passes opens, shows the same, tells nothing (RUNS=20000, SEED=1; exiftool)
 	@$(BIN)/python -m tests.checks.photos --runs $(or $(RUNS),20000) --seed $(or $(SEED),1)
 
+check-training: install $(TRAINING)  ## train tiny FLUX models with the script that jobs run, without a GPU (network the first time)
+	@$(BIN)/python -m tests.checks.training
+
 check-web: has-chromium install $(NODE)  ## examples/web and docs/frontend.md's program in Chromium (network; ONLY='1 10')
 	@$(BIN)/python -m tests.checks.web $(ONLY)
 
@@ -76,9 +80,16 @@ $(NODE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[node]'
 	@touch $@
 
+# An environment of its own, as a job has it: PyTorch and the rest at the versions in the script's header.
+$(TRAINING): watcher/training/script.py $(INSTALLED)
+	$(PYTHON) -m venv .venv-training
+	$(BIN)/python -m tests.checks.training.requirements > .venv-training/requirements.txt
+	.venv-training/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv-training/requirements.txt
+	@touch $@
+
 $(RIVALS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 clean:  ## remove what was installed
-	rm -rf .venv .cache examples/web/node_modules examples/web/dist
+	rm -rf .venv .venv-training .cache examples/web/node_modules examples/web/dist

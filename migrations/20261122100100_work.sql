@@ -25,7 +25,7 @@ begin
 
   -- All kinds of work.
   create function watcher.kinds() returns text[]
-  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select array['publish', 'erase', 'sweep', 'train', 'follow'] $function$;
+  language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $function$ select array['publish', 'erase', 'sweep', 'train', 'follow', 'notify'] $function$;
 
   -- The queue: one entry per open piece of work, with its position and its budget. It is deleted when the work ends, so
   -- that a retry or a replay starts with a fresh budget and the queue stays small. No foreign key: work may outlive its row.
@@ -82,10 +82,10 @@ begin
     started_at timestamptz not null default now(),
     lease_expires_at timestamptz not null,
     ended_at timestamptz,
-    -- published, erased, trained: the kind's word for done. waited: only time can help. crashed: the lease expired. revoked: the row
+    -- published, erased, trained, notified: the kind's word for done. waited: only time can help. crashed: the lease expired. revoked: the row
     -- was deleted, or changed by hand.
     outcome text check (outcome in
-      ('published', 'erased', 'trained', 'failed', 'deferred', 'released', 'waited', 'crashed', 'revoked')),
+      ('published', 'erased', 'trained', 'notified', 'failed', 'deferred', 'released', 'waited', 'crashed', 'revoked')),
     code text,
     reason text,
     -- Whether each of its requests that change something on the Hub was answered; what was not can land late.

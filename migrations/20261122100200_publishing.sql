@@ -134,6 +134,7 @@ begin
       error_image = (p_details ->> 'image')::integer, next_attempt_at = null, model_id = null
     where id = p_identity_id;
     perform watcher.abandon_name(p_identity_id, abandoned);
+    perform watcher.notify('row.failed', p_identity_id, jsonb_build_object('code', p_code, 'image', p_details -> 'image'));
   end
   $function$;
 
@@ -528,7 +529,7 @@ begin
   $function$;
 
   -- One row with all its attempts and names, or null if there is no such row.
-  create function public.watcher_story(p_id uuid) returns jsonb
+  create function watcher.publish_story(p_id uuid) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select to_jsonb(t) || jsonb_build_object(
       'spent', w.spent,

@@ -281,6 +281,7 @@ begin
       status = watcher.status_before_training(training_commit_sha),
       train = false, training_error_code = failed_code, training_error_message = p_message
     where id = p_identity_id;
+    perform watcher.notify('training.failed', p_identity_id, jsonb_build_object('code', failed_code));
   end
   $function$;
 
@@ -530,6 +531,7 @@ begin
       status = 'ready', train = false, training_commit_sha = p_commit_sha,
       training_seconds = coalesce(training.seconds, 0), sample_paths = p_sample_paths
     where id = mine.identity_id returning * into identity;
+    perform watcher.notify('training.ready', identity.id, jsonb_build_object('seconds', training.seconds));
     -- Pictures of an earlier training.
     if exists (select from watcher.samples_of(identity) o where o.name <> all (p_sample_paths)) then
       perform watcher.open_erasure(identity.id, 'name', identity.user_id);
@@ -760,7 +762,8 @@ begin
 
   -- For the operator.
 
-  -- Trainings for `watcher status`: "overdue" have gone on for longer than they can.
+  -- Trainings for `watcher status`: "overdue" have gone on for longer than they can; "due_seconds" is for how long the one
+  -- that has waited longest for a daemon has been due.
   create function watcher.training_summary() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select jsonb_build_object(
@@ -773,8 +776,30 @@ begin
         where ended_at is null and started_at < now() - make_interval(mins => minutes + 7 * 60)),
       'doubled', (select count(*) from watcher.trainings where doubled and started_at > now() - interval '1 day'),
       'failed_24h', (select count(*) from watcher.trainings
-        where outcome = 'failed' and ended_at > now() - interval '1 day')
+        where outcome = 'failed' and ended_at > now() - interval '1 day'),
+      'ready_24h', (select count(*) from watcher.trainings
+        where outcome = 'ready' and ended_at > now() - interval '1 day'),
+      'due_seconds', (select greatest(extract(epoch from max(now() - coalesce(turn_at, next_at))), 0)
+        from watcher.work where kind = 'train')
     ) from watcher.training_settings s, watcher.training_costs() c
+  $function$;
+
+  -- A row's trainings for `watcher show`: the last one that was started, null if there is none of the last 90 days, and its
+  -- place in the queue, null if none waits or runs.
+  create function watcher.training_story(p_id uuid) returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select jsonb_build_object(
+      'last', (select jsonb_build_object(
+          'label', n.label, 'namespace', n.namespace, 'job', n.job, 'stage', n.stage, 'base', n.base, 'flavor', n.flavor,
+          'outcome', n.outcome, 'code', n.code, 'doubled', n.doubled,
+          'reserved_usd', n.reserved_usd, 'spent_usd', n.spent_usd,
+          'started_seconds_ago', extract(epoch from now() - n.started_at),
+          'running_seconds', coalesce(n.seconds, extract(epoch from coalesce(n.job_ended_at, now()) - n.running_since)))
+        from watcher.trainings n where n.identity_id = p_id order by n.number desc limit 1),
+      'queued', (select jsonb_build_object(
+          'spent', w.spent, 'last_reason', w.last_reason,
+          'due_in_seconds', greatest(extract(epoch from coalesce(w.turn_at, w.next_at) - now()), 0))
+        from watcher.work w where w.identity_id = p_id and w.kind = 'train'))
   $function$;
 
   -- The settings, and trainings in full: those that run, and the last that ended.

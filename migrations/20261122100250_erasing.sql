@@ -38,6 +38,8 @@ begin
     attempts integer not null default 0,
     -- Closed by the operator although something is left.
     closed_because text,
+    -- The operator was told that it is overdue.
+    told_overdue boolean not null default false,
     constraint receipts_name_nobody check (finished_at is null or owner_id is null)
   );
   create index erasures_open on watcher.erasures (requested_at) where finished_at is null;
@@ -937,6 +939,7 @@ begin
     if coalesce(state.held_users, state.held_names, state.held_uploads) is null then
       perform watcher.sweep_trainings();
     end if;
+    perform watcher.notify_overdue_erasures();
     update watcher.sweep set
       held_users = state.held_users, held_names = state.held_names, held_uploads = state.held_uploads,
       held_since = state.held_since, confirmed_users = state.confirmed_users, confirmed_names = state.confirmed_names,
@@ -1135,6 +1138,12 @@ begin
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     select watcher.publish_status() || jsonb_build_object(
       'erasing', watcher.erasing_summary(), 'training', watcher.training_summary(), 'paused', watcher.pauses_now())
+  $function$;
+
+  -- What `watcher show` shows, or null if there is no such row; see watcher.publish_story and watcher.training_story.
+  create function public.watcher_story(p_id uuid) returns jsonb
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select watcher.publish_story(p_id) || jsonb_build_object('training', watcher.training_story(p_id))
   $function$;
 
 

@@ -72,6 +72,8 @@ def test_the_unit_speaks_the_daemons_language() -> None:
         "SetCredential=SUPABASE_SECRET_KEY:\\n",
         "LoadCredential=SUPABASE_SECRET_KEY:/etc/watcher/SUPABASE_SECRET_KEY",
         "LoadCredential=HF_TOKEN:/etc/watcher/HF_TOKEN",
+        "LoadCredential=WATCHER_TRAINING_TOKEN:/etc/watcher/WATCHER_TRAINING_TOKEN",
+        "SetCredential=WATCHER_TRAINING_TOKEN:\\n",
     ):
         assert line in lines
 
@@ -88,8 +90,8 @@ def test_the_unit_has_room_for_the_threads_files_and_connections_of_the_largest_
     assert 2 * (2 * batches * batching.MAX_IMAGES + fetches) + 500 < int(limits["LimitNOFILE"])
 
 
-def test_there_are_six_alerts_and_each_says_what_happened_and_what_to_do() -> None:
-    assert len({rule["alert"] for rule in RULES}) == 6
+def test_there_are_ten_alerts_and_each_says_what_happened_and_what_to_do() -> None:
+    assert len({rule["alert"] for rule in RULES}) == 10
     for rule in RULES:
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["annotations"]["summary"].endswith((".", "instead."))
@@ -105,5 +107,8 @@ def test_every_series_and_label_that_an_alert_names_exists() -> None:
             assert series in known | {"up"}, series
             for label, value in re.findall(r'(\w+)=~?"([^"]*)"', selector):
                 # A counter shows all its labels from the start; the table's rows are counted once somebody asks.
-                exposed = metrics.exposition().decode() + 'job="watcher" status="pending"'
+                exposed = (
+                    metrics.exposition().decode()
+                    + 'job="watcher" status="pending" state="overdue" state="doubled"'
+                )
                 assert all(f'{label}="{one}"' in exposed for one in value.split("|")), (label, value)

@@ -22,6 +22,8 @@ from watcher.erasing.sweeper import Sweeper
 from watcher.hub.jobs import Jobs
 from watcher.hub.repos import Hub
 from watcher.hub.weights import Weights
+from watcher.notifying.notifier import Notifier
+from watcher.notifying.webhook import Receiver
 from watcher.operator.queries import Queries
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
@@ -47,10 +49,8 @@ log = structlog.get_logger(__name__)
 # Seconds. About ten threads per row upload images, and by default each may keep the interpreter for 5 ms while the loop
 # waits.
 _SWITCH_INTERVAL = 0.0005
-# Erasures at the same time, beside the rows that are being published.
-_ERASE_SLOTS = 2
-# Trainings that are started or looked at at the same time; none of them takes longer than a few requests.
-_TRAIN_SLOTS = 2
+# Claims at the same time, by kind of work, beside the rows that are being published.
+_SIZES = {"erase": 2, "sweep": 1, "train": 2, "follow": 1, "notify": 2}
 # Batches uploaded at the same time at least: while one requests its upload URLs, another uses the link.
 _UPLOADS = 2
 # Seconds, beyond the poll interval, without a response from Supabase after which the daemon is not ready.
@@ -90,6 +90,10 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
         bucket = storage.Storage(image_http, url=settings.supabase_url, key=key)
         photos = Photos(bucket, fetches=settings.fetches, retry=retry, clean=settings.metadata == "clean")
         leases = Leases(verbs, length=settings.lease, renewal=settings.renewal)
+        notifier = None
+        if settings.notify_url is not None:
+            notifier = _notifier(settings, verbs, image_http)
+            stack.push_async_callback(notifier.close)
         works: dict[str, Work] = {
             "publish": Publisher(
                 verbs=verbs,
@@ -102,6 +106,7 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
             "erase": Eraser(verbs=verbs, hub=hub, jobs=jobs, storage=bucket, retry=retry),
             "sweep": Sweeper(verbs),
             **_training(settings, TrainingVerbs(rpc), hub, jobs, bucket, retry),
+            **({} if notifier is None else {"notify": notifier}),
         }
         reach = Reach(
             {
@@ -109,15 +114,11 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
                 "storage": Checks(bucket.check),
             }
         )
-        sizes = {
-            "publish": settings.slots,
-            "erase": _ERASE_SLOTS,
-            "sweep": 1,
-            "train": _TRAIN_SLOTS,
-            "follow": 1,
-        }
+        sizes = _SIZES | {"publish": settings.slots}
         slots = {kind: sizes[kind] for kind in works}
         outages = Outages()
+        if notifier is not None:
+            outages = Outages(on_begin=notifier.outage_began, on_end=notifier.outage_ended)
         answer_within = settings.poll_alive + _ANSWER_WITHIN
         health = Health(ServiceManager(environment()), outages, answer_within=answer_within)
         if (address := settings.metrics) is not None:
@@ -133,6 +134,8 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
         async def check_services() -> None:
             await verbs.check_version()
             await hub.check_token()
+            if notifier is not None:
+                await verbs.notify_from_now()
 
         async def probe() -> None:
             spool.check_space()
@@ -179,3 +182,14 @@ def _training(
         token=settings.training_token.get_secret_value(),
     )
     return {"train": trainer, "follow": Follower(verbs=verbs, jobs=jobs, retry=retry, project=project)}
+
+
+def _notifier(settings: Settings, verbs: Verbs, http: httpx.AsyncClient) -> Notifier:
+    assert settings.notify_url is not None
+    secret = settings.notify_secret
+    receiver = Receiver(
+        http,
+        url=settings.notify_url.get_secret_value(),
+        secret=None if secret is None else secret.get_secret_value(),
+    )
+    return Notifier(verbs=verbs, receiver=receiver, instance=settings.instance)

@@ -22,7 +22,7 @@ import click
 
 from watcher import __version__
 from watcher.errors import Misconfigured, SandboxMissing, WatcherError
-from watcher.operator import console, erasing, limits, pausing
+from watcher.operator import console, erasing, limits, pausing, training
 
 EX_CONFIG = 78
 _OUTPUT_FAILED = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
@@ -289,6 +289,7 @@ for command in (
     pausing.pause,
     pausing.resume,
     limits.limits,
+    training.training,
     erasing.forget,
     erasing.erasures,
     erasing.export,

@@ -30,6 +30,16 @@ CODES = (
 )
 """Why a row failed. Stable: part of the contract with the frontend."""
 
+TRAINING_CODES = (
+    "training_refused",
+    "training_base_refused",
+    "training_out_of_memory",
+    "training_timed_out",
+    "training_left_nothing",
+    "training_failed",
+)
+"""Why a training failed; as stable."""
+
 
 class WatcherError(Exception):
     """The base of our errors; its text is a sentence for a person."""

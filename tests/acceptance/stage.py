@@ -160,15 +160,15 @@ class Stage:
 
 
 @contextmanager
-def opened(folder: Path, timing: Timing = _QUICK) -> Iterator[Stage]:
-    """The stage that the environment asks for, migrated where that can be done; `timing` is the sandbox's."""
+def opened(folder: Path, timing: Timing = _QUICK, job_python: Path | None = None) -> Iterator[Stage]:
+    """The stage that the environment asks for, migrated where that can be done; what else is given is the sandbox's."""
     # huggingface_hub has one client for the whole process, and another test may have put its own in its place.
     set_client_factory(default_client_factory)
     with ExitStack() as stack:
         stack.callback(close_session)
         settings, sandbox = elsewhere(), None
         if not settings:
-            sandbox = stack.enter_context(Sandbox(timing=timing))
+            sandbox = stack.enter_context(Sandbox(timing=timing, job_python=job_python))
             settings = sandbox.settings()
         if "SUPABASE_DB_URL" in settings:
             list(migrate.apply(settings["SUPABASE_DB_URL"]))

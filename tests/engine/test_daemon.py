@@ -14,6 +14,7 @@ import psycopg
 import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
+from psycopg.types.json import Jsonb
 
 from tests.support.database import Worker
 from tests.support.scene import PICTURES, Scene
@@ -268,6 +269,7 @@ async def test_the_tables_rows_are_counted_and_absent_while_it_does_not_answer(
     monkeypatch.setattr(probes, "_ROWS_EVERY", 0.0)
     monkeypatch.setattr(probes, "_ROWS_WITHIN", PATIENCE)
     address = free_address()
+    Worker(scene.database).call("set_training", settings=Jsonb({"enabled": True, "usd_a_day": 5}))
     async with running(metrics_address=address, slots=2) as task:
         bad = await asyncio.to_thread(scene.insert, [b"GIF89a" + bytes(99)] * 3)
         await until(lambda: scene.database.status(bad) == "failed")
@@ -279,10 +281,19 @@ async def test_the_tables_rows_are_counted_and_absent_while_it_does_not_answer(
         assert of("watcher_oldest_row_seconds", "pending") not in found
         assert found[of("watcher_slots", "publish", "busy")] == 1
         assert found[of("watcher_slots", "publish", "free")] == 1
+        states = ("running", "waiting", "overdue", "doubled")
+        assert [found[of("watcher_trainings", state)] for state in states] == [0, 0, 0, 0]
+        assert [found[of("watcher_training_usd", what)] for what in ("spent", "reserved", "budget")] == [
+            0,
+            0,
+            5,
+        ]
+        assert found[of("watcher_training_budget_used_up")] == 0
         scene.sandbox.faults.add(Hang(), service="rest", path="watcher_status$", times=None)
         monkeypatch.setattr(probes, "_ROWS_WITHIN", 0.3)
         found = await scraped(address)
-        assert not {name for name, _ in found} & {"watcher_rows", "watcher_failed_rows"}
+        absent = {"watcher_rows", "watcher_failed_rows", "watcher_trainings", "watcher_training_usd"}
+        assert not {name for name, _ in found} & absent
         assert found[of("watcher_ready")] == 1, "Nobody waits for that but who asked."
         tell_to_stop()
         tell_to_stop()

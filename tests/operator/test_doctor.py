@@ -1,8 +1,6 @@
 """A working set-up is broken in one way after the other: doctor names the cause first, and its remedy mends it."""
 
-import asyncio
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -13,36 +11,17 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from tests.operator.conftest import Look
 from tests.support.database import Database, Worker
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.cli import cli
-from watcher.operator.doctor import Finding, as_json, examine, exit_code
+from watcher.operator.doctor import Finding, as_json, exit_code
 from watcher.operator.doctor.finding import REPAIR
 from watcher.operator.doctor.supabase import clock
 from watcher.process.instance import InstanceLock, machine
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
-from watcher.settings import settings
-
-Look = Callable[..., list[Finding]]
-
-
-@pytest.fixture
-def look(scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Look:
-    """What doctor finds, with the settings as they are or as they are given."""
-
-    def found(**given: str) -> list[Finding]:
-        own = {"WATCHER_SPOOL": str(tmp_path / "spool"), "WATCHER_INSTANCE": "attic"}
-        for name, value in (scene.sandbox.settings() | own | given).items():
-            monkeypatch.setenv(name, value)
-
-        async def all_of_it() -> list[Finding]:
-            return [finding async for finding in examine(settings.load())]
-
-        return asyncio.run(all_of_it())
-
-    return found
 
 
 def bad(findings: list[Finding]) -> list[Finding]:
@@ -122,6 +101,14 @@ BREAKS = {
     "the bucket is public": (
         "update storage.buckets set public = true where id = 'identity-images'",
         "is public",
+    ),
+    "the bucket of samples is public": (
+        "update storage.buckets set public = true where id = 'identity-samples'",
+        "identity-samples is public",
+    ),
+    "the policy on samples is dropped": (
+        f'drop policy "Users see their own samples" on {OBJECTS}',
+        "is missing",
     ),
     "the bucket's limit is lowered": (
         "update storage.buckets set file_size_limit = 1048576 where id = 'identity-images'",

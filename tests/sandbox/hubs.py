@@ -45,8 +45,8 @@ class Site:
     def clear(self) -> None:
         """Delete all repos, end all faults, and make every token valid again."""
         self.faults.clear()
-        self.hub.reset()
         self.hub.jobs.clear()
+        self.hub.reset()
         for repo in (*self.hub.store.repos("models"), *self.hub.store.repos("datasets")):
             self.hub.store.delete(repo)
         self.faults.reset()

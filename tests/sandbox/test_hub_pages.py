@@ -49,6 +49,17 @@ def test_a_repo_has_pages_for_its_card_files_and_commits(browser: httpx.Client, 
     assert REPO in browser.get("/").text
 
 
+def test_a_job_has_a_page_with_its_stage_and_log(browser: httpx.Client, site: Site) -> None:
+    made = site.api().run_job(image="python:3.12", command=["true"], namespace="alice")
+    site.hub.jobs.find(made.id).logs.append(("now", "a <line>"))
+    page = browser.get(made.url)
+    assert page.status_code == 200
+    assert "a &lt;line&gt;" in page.text
+    others = site.api("hf_bob").run_job(image="python:3.12", command=["true"], namespace="bob")
+    for url in (f"/jobs/alice/{others.id}", others.url, "/jobs/alice/0"):
+        assert browser.get(url).status_code == 404, url
+
+
 def test_every_link_of_every_page_opens(browser: httpx.Client) -> None:
     seen, left = set(), {f"{browser.base_url}/{REPO}".replace("//alice", "/alice")}
     while left:

@@ -329,7 +329,8 @@ def test_another_process_asks_for_the_same(site: Site, api: HfApi) -> None:
     assert inspect(api, job).status.stage == "COMPLETED"
     assert ask("hub_jobs_set_stage", job="0", stage="COMPLETED") == 400
     assert ask("hub_jobs_set_stage", job=job.id, stage="DONE") == 400
-    assert ask("hub_jobs_set_timing", pace=3) == 400
+    for wrong in ({"pace": 3}, {"speed": 0}, {"running": -1}, {"ending": "long"}):
+        assert ask("hub_jobs_set_timing", **wrong) == 400
     assert ask("hub_jobs_run_as", mode="real") == 400, "Nobody may turn that on from outside."
 
 

@@ -113,6 +113,18 @@ def test_an_empty_secret_is_not_set(given: pytest.MonkeyPatch, tmp_path: Path, e
         settings.load()
 
 
+@pytest.mark.parametrize("empty", ["", "  \n"])
+def test_without_a_file_for_the_token_of_trainings_there_are_none(
+    given: pytest.MonkeyPatch, tmp_path: Path, empty: str
+) -> None:
+    file = tmp_path / "WATCHER_TRAINING_TOKEN"
+    file.write_text(empty)  # systemd's default for a credential without a file
+    given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert settings.load().training_token is None
+    file.write_text("hf_of_trainings\n")
+    assert "hf_of_trainings" in settings.load().secrets
+
+
 @pytest.mark.parametrize("written", [b"hf_filed", b"hf_filed\n", b"hf_filed\r\n", b"\n hf_filed\t\r\n\n"])
 def test_a_secrets_file_may_end_as_editors_end_files(
     given: pytest.MonkeyPatch, tmp_path: Path, written: bytes

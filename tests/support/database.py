@@ -75,12 +75,14 @@ class Database:
                 "instances",
                 "pauses",
                 "trainings",
+                "notifications",
                 "training_settings",
                 *BRAKES,
                 *ERASING,
             ):
                 connection.execute(f"delete from watcher.{table}".encode())
             connection.execute("insert into watcher.training_settings default values")
+            connection.execute("update watcher.notifying set until = null")
             connection.execute(
                 "update watcher.sweep set held_users = null, held_names = null, held_uploads = null, held_since = null, "
                 "confirmed_users = 0, confirmed_names = 0, confirmed_uploads = 0, failed = 0, failed_because = null, "
@@ -246,6 +248,8 @@ def move_times(connection: Connection, seconds: float) -> None:
             "job_ended_at",
             "ended_at",
         ],
+        "watcher.notifying": ["until"],
+        "watcher.notifications": ["happened_at"],
         "watcher.rejections": ["first_at", "last_at"],
         "watcher.retries": ["retried_at", "waits_until"],
         "watcher.erase_lines": ["added_at", "due_at", "look_again_at", "gone_at"],

@@ -111,8 +111,8 @@ class Scene:
         self.sandbox.realtime.refuse(503, times=0)
         self.sandbox.realtime.accept_then_drop(times=0)
         self.sandbox.realtime.drop_events(0)
-        self.sandbox.hub.reset()
         self.sandbox.hub.jobs.clear()
+        self.sandbox.hub.reset()
         for repo in self.sandbox.hub.store.repos("models"):
             self.sandbox.hub.store.delete(repo)
         self.sandbox.hub.store.bytes.collect()

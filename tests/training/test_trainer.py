@@ -463,3 +463,17 @@ async def test_a_full_day_waits_until_tomorrow(
     assert jobs(scene) == []
     assert scene.database.work(identity, "train")["spent"] == 0
     assert costs(scene) == (Decimal(), Decimal())
+
+
+async def test_where_the_hub_says_no_exit_code_the_last_line_of_the_log_does(
+    scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID
+) -> None:
+    scene.sandbox.hub.jobs.hold_next("RUNNING")
+    await carry(attempts, verbs, "train")
+    [job] = jobs(scene)
+    await until(lambda: job.stage == "RUNNING")
+    job.logs.append((job.created_at, "Exit 15: OutOfMemoryError"))
+    scene.sandbox.hub.jobs.set_stage(job.id, "ERROR", "Something went wrong")
+    due_now(scene, identity)
+    await carry(attempts, verbs, "train")
+    assert scene.database.row(identity)["training_error_code"] == "training_out_of_memory"

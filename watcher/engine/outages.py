@@ -69,7 +69,15 @@ class Outages:
     from Outage errors, `unreachable` from Transient ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        on_begin: Callable[[str], object] = lambda _reason: None,
+        on_end: Callable[[float], object] = lambda _seconds: None,
+    ) -> None:
+        """`on_begin` is called with the reason of each outage that begins, `on_end` with the seconds that it took."""
+        self._on_begin = on_begin
+        self._on_end = on_end
         self._refused: dict[str | None, Refusal] = {}
         self._unreachable: _Unreachable | None = None
 
@@ -107,6 +115,7 @@ class Outages:
         refusal = self._refused.get(kind)
         if refusal is None:
             log.error("outage", reason=reason)
+            self._on_begin(reason)
             OUTAGES.labels("refused").inc()
             self._refused[kind] = Refusal(
                 kind,
@@ -132,6 +141,7 @@ class Outages:
             return False
         del self._refused[refusal.kind]
         log.info("outage_over", seconds=round(_now() - refusal.since, 1))
+        self._on_end(_now() - refusal.since)
         return True
 
     def mark_unreachable(self, reason: str) -> None:
@@ -139,6 +149,7 @@ class Outages:
         reason = storable(reason)
         if self._unreachable is None:
             log.warning("unreachable", reason=reason)
+            self._on_begin(reason)
             OUTAGES.labels("unreachable").inc()
             self._unreachable = _Unreachable(reason, since=_now())
         self._unreachable.reason = reason
@@ -147,6 +158,7 @@ class Outages:
         """Note that it responds; logged if it did not before."""
         if self._unreachable is not None:
             log.info("reachable", seconds=round(_now() - self._unreachable.since, 1))
+            self._on_end(_now() - self._unreachable.since)
             self._unreachable = None
 
 

@@ -79,7 +79,10 @@ class Probes:
             if now - self._counted_at < _ROWS_EVERY:
                 return
             self._counted_at = now
-            for gauge in (metrics.ROWS, metrics.FAILED_ROWS, metrics.OLDEST, metrics.PAUSED):
+            for gauge in (
+                *(metrics.ROWS, metrics.FAILED_ROWS, metrics.OLDEST, metrics.PAUSED),
+                *(metrics.TRAININGS, metrics.TRAINING_USD),
+            ):
                 gauge.clear()
             try:
                 async with asyncio.timeout(_ROWS_WITHIN):
@@ -106,6 +109,17 @@ def _set_rows(status: dict[str, Any]) -> None:
     erasing = status["erasing"]
     metrics.OLDEST_ERASURE.set(erasing["overdue_seconds"])
     metrics.SWEEP_HELD.set(sum(erasing[held] or 0 for held in ("held_users", "held_names", "held_uploads")))
+    training = status["training"]
+    for state in ("running", "waiting", "overdue", "doubled"):
+        metrics.TRAININGS.labels(state).set(training[state])
+    metrics.TRAINING_BUDGET_USED_UP.set(training["waits_for_budget"])
+    budget = training["usd_a_day"] if training["enabled"] else 0
+    for of, dollars in (
+        ("spent", training["spent_usd"]),
+        ("reserved", training["reserved_usd"]),
+        ("budget", budget),
+    ):
+        metrics.TRAINING_USD.labels(of).set(dollars)
     if numbers["pending"]:
         metrics.OLDEST.labels("pending").set(status["overdue_seconds"])
 

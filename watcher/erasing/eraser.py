@@ -45,7 +45,12 @@ class Eraser:
 
     def describe(self, claim: Claim) -> Mapping[str, object]:
         """Return how many repos, photos, samples and jobs are to go."""
-        return {f"{what}s": len(_lines(claim, what)) for what in ("repo", "photo", "sample", "job")}
+        return {
+            "repos": len(_lines(claim, "repo")),
+            "photos": len(_lines(claim, "photo")),
+            "samples": len(_lines(claim, "sample")),
+            "jobs": len(_lines(claim, "job")),
+        }
 
     async def carry(self, claim: Claim, lease: Lease) -> Done:
         """Erase what the claim lists, and look whether it is gone.
@@ -68,7 +73,12 @@ class Eraser:
         gone = _ids(claim.details["lines"])
         return Done(
             "erased",
-            {**self.describe(claim), "repos": len(repos) - len(foreign)},
+            {
+                "repos": len(repos) - len(foreign),
+                "photos": len(objects[BUCKET]),
+                "samples": len(objects[SAMPLES]),
+                "jobs": len(jobs),
+            },
             partial(self.verbs.erased, claim.attempt, gone, answered=lease.answered, foreign=foreign),
         )
 

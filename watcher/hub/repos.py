@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi, set_client_factory
@@ -33,6 +33,10 @@ File = CommitOperationAdd
 
 _SHA = re.compile(r"[0-9a-f]{7,64}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,96}")
+
+Right = Literal["repo.write", "job.write"]
+"""What a fine-grained token is allowed to do, in the Hub's words."""
+_RIGHTS: Final[dict[Right, str]] = {"repo.write": "write to the repos", "job.write": "run the jobs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,8 @@ class Hub:
         """Request a path of the Hub, in the calling thread."""
         return self._client.get(f"{self._endpoint}/{path}", headers=build_hf_headers(token=self._token))
 
-    async def check_token(self, namespace: str | None = None) -> None:
-        """Check that the token may write to the namespace, or to another one; raises Misconfigured, Outage or Transient."""
+    async def check_token(self, namespace: str | None = None, *, right: Right = "repo.write") -> None:
+        """Check that the token has a right in the namespace, or another one; raises Misconfigured, Outage or Transient."""
         try:
             who = await in_thread(self.api.whoami)
         except Refused as refusal:
@@ -109,7 +113,7 @@ class Hub:
             user = who["name"]
             valid = _NAMESPACE.fullmatch(user) is not None
             if valid:
-                _check_rights(who, namespace or self._namespace or user)
+                _check_rights(who, namespace or self._namespace or user, right)
         except (AttributeError, LookupError, TypeError):
             valid = False
         if not valid:
@@ -245,8 +249,8 @@ def _sha(commit_id: object) -> str:
     return commit_id
 
 
-def _check_rights(who: dict[str, Any], namespace: str) -> None:
-    """Raise Misconfigured if the token's own description shows that it cannot write to the namespace."""
+def _check_rights(who: dict[str, Any], namespace: str, right: Right) -> None:
+    """Raise Misconfigured if the token's own description shows that it lacks a right in the namespace."""
     token = who.get("auth", {}).get("accessToken", {})
     roles = {org["name"]: org.get("roleInOrg") for org in who.get("orgs", [])}
     if token.get("role") == "read":
@@ -269,8 +273,8 @@ def _check_rights(who: dict[str, Any], namespace: str) -> None:
             if scope.get("entity", {}).get("name") == namespace
             for permission in scope.get("permissions", [])
         ]
-        if "repo.write" not in {*granted, *rights.get("global", [])}:
+        if right not in {*granted, *rights.get("global", [])}:
             raise Misconfigured(
-                f"HF_TOKEN may not write to the repos of {namespace}: edit the token and allow write access to all "
-                f"repos under {namespace}."
+                f"HF_TOKEN may not {_RIGHTS[right]} of {namespace}: edit the token and allow it ({right}) for everything "
+                f"under {namespace}."
             )

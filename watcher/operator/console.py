@@ -6,6 +6,7 @@ Only click is imported here. What else a command needs is imported when it runs,
 import sys
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -79,18 +80,22 @@ async def _watch(database: "Queries", *, as_json: bool) -> None:
 def show(*, id: UUID, as_json: bool) -> None:  # noqa: A002  (it is the name that --help shows)
     """Show one row and all its attempts.
 
-    For each attempt: its instance, start, duration, outcome and reason. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
+    For each attempt: its instance, start, duration, outcome and reason. For a failed training, the last lines of its job's
+    log, if HF_TOKEN is set. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
     """
-    from watcher.operator import queries, screens, terminal
+    from watcher.operator import queries, screens, terminal, training_log, training_screens
 
     row = queries.ask(lambda database: database.story(str(id)))
     if row is None:
         click.echo(f"watcher: There is no row {id}; its user may have deleted it.", err=True)
         raise click.exceptions.Exit(1)
+    log = training_log.of(row)
     if as_json:
-        terminal.print_json(row)
+        terminal.print_json(row | {"training_log": log.lines})
     else:
         terminal.print_table(screens.story(row), terminal.console())
+        if log.lines or log.why_none:
+            terminal.print_table(training_screens.log(log), terminal.console())
 
 
 class _Since(click.ParamType[float | str]):
@@ -132,6 +137,9 @@ class _Since(click.ParamType[float | str]):
     help="Rows that failed in the last 30min, 2h or 3d, or since a TIME with its zone, such as 2026-11-22T14:05Z.",
 )
 @click.option("--user", type=click.UUID, help="Failed rows of this user.")
+@click.option(
+    "--trainings", is_flag=True, help="Failed trainings instead of failed rows; all, or those that match."
+)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @as_json
@@ -142,6 +150,7 @@ def replay(
     code: str | None,
     since: float | str | None,
     user: UUID | None,
+    trainings: bool,
     yes: bool,
     dry_run: bool,
     as_json: bool,
@@ -149,11 +158,14 @@ def replay(
     """Set failed rows back to pending; the attempt counter is reset.
 
     Replays only rows that match all given conditions. Pending, publishing and published rows are left alone, and the
-    history is kept. Shows first what it would do, and asks for confirmation. Works in batches: what is done when Ctrl-C
-    ends it stays done, and the same command goes on with the rest. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
+    history is kept. With --trainings, asks again for the trainings that failed, which costs again. Shows first what it
+    would do, and asks for confirmation. Works in batches: what is done when Ctrl-C ends it stays done, and the same command
+    goes on with the rest. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
     """
-    if not (ids or failed or code or since is not None or user):
-        raise click.UsageError("Choose the rows: IDS, --failed, --code, --since or --user.")
+    if not (ids or failed or code or since is not None or user or trainings):
+        raise click.UsageError("Choose the rows: IDS, --failed, --code, --since, --user or --trainings.")
+    if trainings and since is not None:
+        raise click.UsageError("Trainings are chosen by IDS, --code or --user, not by --since.")
     if not (yes or dry_run) and not sys.stdin.isatty():
         raise click.UsageError(
             "There is no terminal to confirm on: add --yes, or --dry-run to see what would be done."
@@ -167,6 +179,10 @@ def replay(
         failed_since=since if isinstance(since, str) else None,
         failed_within_seconds=since if isinstance(since, float) else None,
         user=str(user) if user else None,
+        trainings=trainings,
+    )
+    lines_of = partial(
+        screens.replay, ids=matching.ids, noun="failed training" if trainings else "failed row"
     )
     total = None
     if dry_run or not yes:
@@ -175,9 +191,9 @@ def replay(
             raise planned.error
         would, total = planned.counts, planned.counts["replayed"]
         if not dry_run:
-            del would["ids"]
+            would.pop("ids", None)
         if not (dry_run and as_json):
-            click.echo("\n".join(screens.replay(would, matching.ids, verb="Would replay")), err=as_json)
+            click.echo("\n".join(lines_of(would, verb="Would replay")), err=as_json)
         if dry_run or not would["replayed"]:
             if as_json:
                 terminal.print_json(would)
@@ -189,7 +205,7 @@ def replay(
     if as_json:
         terminal.print_json(done.counts)
     elif done.counts["replayed"] or not done.error:
-        lines = screens.replay(done.counts, matching.ids, verb="Replayed")
+        lines = lines_of(done.counts, verb="Replayed")
         click.echo("\n".join(lines if yes and not (done.error or done.interrupted) else lines[:1]))
     if done.error is not None:
         raise done.error

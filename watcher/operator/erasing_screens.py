@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from watcher.operator.format import count, duration, moment, plain
+from watcher.operator.tables import cell, new_table
 
 
 def erases(planned: Mapping[str, Any]) -> bool:
@@ -90,10 +91,8 @@ def erasures(answer: Mapping[str, Any]) -> RenderableType:
 def _open(rows: Sequence[Mapping[str, Any]], total: int) -> RenderableType:
     if not rows:
         return Text("No erasure is open.")
-    table = _table(
-        "Open" if total <= len(rows) else f"Open, the oldest {len(rows)} of {total:,}",
-        "id", "for", "left", "next look", "reason",
-    )  # fmt: skip
+    title = "Open" if total <= len(rows) else f"Open, the oldest {len(rows)} of {total:,}"
+    table = new_table(title, "id", "for", "left", "next look", "reason")
     for row in rows:
         left = [count(row["repos_left"], "repo")] if row["repos_left"] else []
         left += [count(row["photos_left"], "photo")] if row["photos_left"] else []
@@ -103,13 +102,13 @@ def _open(rows: Sequence[Mapping[str, Any]], total: int) -> RenderableType:
             duration(row["age_seconds"]),
             ", ".join(left),
             f"in {duration(row['due_in_seconds'])}" if row["due_in_seconds"] else "now",
-            Text(plain(row["last_reason"] or "")),
+            cell(row["last_reason"] or ""),
         )
     return table
 
 
 def _receipts(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("Receipts, the last first", "id", "finished", "took", "repos", "photos", "reason")
+    table = new_table("Receipts, the last first", "id", "finished", "took", "repos", "photos", "reason")
     for row in rows:
         table.add_row(
             row["id"],
@@ -117,7 +116,7 @@ def _receipts(rows: Sequence[Mapping[str, Any]]) -> Table:
             duration(row["seconds"]),
             str(row["repos"]),
             str(row["photos"]),
-            Text(f"closed: {plain(row['closed_because'])}" if row["closed_because"] else ""),
+            cell(f"closed: {row['closed_because']}" if row["closed_because"] else ""),
         )
     return table
 
@@ -130,15 +129,6 @@ def _settings(settings: Mapping[str, Any]) -> str:
         if going
         else "When a row is deleted, its repo and photos are kept."
     )
-
-
-def _table(title: str, *heads: str) -> Table:
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
-    for head in heads:
-        table.add_column(head, header_style="dim", no_wrap=head != "reason", overflow="fold")
-    return table
 
 
 def notices(erasing: Mapping[str, Any]) -> list[str]:

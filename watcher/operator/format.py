@@ -3,12 +3,14 @@
 import math
 import re
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, ROUND_UP, Decimal
 
 _UNITS = ((86400.0, "day"), (3600.0, "h"), (60.0, "min"))
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|days?|w|weeks?)")
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}
 _SECONDS |= {"w": 604800, "week": 604800, "weeks": 604800}
 _LONGEST = 100 * 366 * 86400
+_CENT = Decimal("0.01")
 # Control characters, including terminal escapes, and characters that change the direction of writing.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -34,6 +36,16 @@ def ago(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return 1 row, 2 rows, 1,000 rows."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def usd(amount: Decimal, *, at_most: bool = False) -> str:
+    """Return $0.30, $1,250.00; what something costs at most is rounded up to the cent."""
+    return f"${amount.quantize(_CENT, ROUND_UP if at_most else ROUND_HALF_EVEN):,}"
+
+
+def decimal(number: float | str) -> Decimal:
+    """Return a number of the database's JSON as its digits say."""
+    return Decimal(str(number))
 
 
 def moment(timestamp: str) -> str:

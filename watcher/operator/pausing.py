@@ -13,7 +13,7 @@ from watcher.operator.format import seconds_in
 _CODES = "Exit codes: 0 done; 1 Supabase could not be queried; 2 usage error; 78 configuration error."
 _kind = click.option(
     "--kind",
-    type=click.Choice(["publish", "erase", "sweep", "train", "follow"]),
+    type=click.Choice(["publish", "erase", "sweep", "train", "follow", "notify"]),
     help="This kind of work. Default: every kind.",
 )
 

@@ -1,7 +1,7 @@
-"""The operator's calls to the database: status, one row's history, the catalogue, limits, replay."""
+"""The operator's calls to the database: status, one row's history, the catalogue, limits, trainings, replay."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class ReplayFilter:
-    """Which failed rows to replay: those that match every condition given."""
+    """Which failed rows to replay, or of which the failed training: those that match every condition given."""
 
     ids: list[str] | None = None
     code: str | None = None
@@ -31,6 +31,8 @@ class ReplayFilter:
     """An ISO 8601 time with its zone."""
     failed_within_seconds: float | None = None
     user: str | None = None
+    trainings: bool = False
+    """Their trainings, which cannot be chosen by time."""
 
 
 class Queries:
@@ -74,25 +76,35 @@ class Queries:
     async def replay(
         self, matching: ReplayFilter, *, dry_run: bool, after: str | None = None
     ) -> dict[str, Any]:
-        """Set one batch of failed rows back to pending, those after that id.
+        """Set one batch of failed rows back to pending, or have them trained again, those after that id.
 
         Returns the counts, and as `last` what to call it with for the next batch, None if there is none; see
-        `watcher_replay` in the migrations. A dry run counts all rows in one call.
+        `watcher_replay` and `watcher_replay_trainings` in the migrations. A dry run counts all rows in one call.
         """
+        times = {
+            "p_failed_since": matching.failed_since,
+            "p_failed_within_seconds": matching.failed_within_seconds,
+        }
+        verb = "watcher_replay_trainings" if matching.trainings else "watcher_replay"
         answer = await self._rpc.object(
-            "watcher_replay",
+            verb,
             p_limit=_BATCH,
             p_after=after,
             p_ids=matching.ids,
             p_code=matching.code,
-            p_failed_since=matching.failed_since,
-            p_failed_within_seconds=matching.failed_within_seconds,
             p_user=matching.user,
             p_dry_run=dry_run,
+            **({} if matching.trainings else times),
         )
-        return read(
-            "watcher_replay", lambda: answer | {"codes": dict(answer["codes"]), "last": answer["last"]}
-        )
+        return read(verb, lambda: answer | {"codes": dict(answer["codes"]), "last": answer["last"]})
+
+    async def training(self) -> dict[str, Any]:
+        """Return the settings of trainings, those that run and the last ones; see `watcher_training` in the migrations."""
+        return await self._rpc.object("watcher_training")
+
+    async def set_training(self, changed: Mapping[str, object]) -> dict[str, Any]:
+        """Change these settings of trainings, and return what `training` does; see `watcher_set_training`."""
+        return await self._rpc.object("watcher_set_training", p_settings=dict(changed))
 
     async def erasures(self, *, limit: int = 100) -> dict[str, Any]:
         """Return open erasures, receipts, what is held back, and the settings; see `watcher_erasures` in the migrations."""

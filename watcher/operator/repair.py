@@ -13,7 +13,7 @@ from watcher.operator.doctor import drift
 from watcher.operator.doctor.definitions import definitions
 from watcher.operator.doctor.drift import Drift
 
-_CHECKS = (definitions, drift.tables, drift.policies, drift.grants, drift.bucket, drift.publication)
+_CHECKS = (definitions, drift.tables, drift.policies, drift.grants, drift.buckets, drift.publication)
 # What is restored can show more: a function that is created anew lacks its grants.
 _PASSES = 5
 _CATALOGUE = ("watcher.definitions()", "public.watcher_catalogue()")

@@ -3,21 +3,22 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from watcher.errors import WatcherError
 from watcher.operator.queries import Queries, ReplayFilter
 
-_NUMBERS = ("replayed", "pending", "publishing", "published")
+_ROWS = ("replayed", "pending", "publishing", "published")
+_TRAININGS = ("replayed",)
 
 
 @dataclass
 class Outcome:
     """The sums of all batches, and why it ended early, if it did."""
 
-    counts: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(_NUMBERS, 0) | {"codes": {}})
-    """As `watcher_replay` returns them; see the migrations."""
+    counts: dict[str, Any]
+    """As `watcher_replay` or `watcher_replay_trainings` returns them; see the migrations."""
     interrupted: bool = False
     error: WatcherError | None = None
 
@@ -29,11 +30,14 @@ async def replay(
     dry_run: bool = False,
     on_batch: Callable[[int], None] = lambda _rows: None,
 ) -> Outcome:
-    """Set failed rows back to pending, batch by batch; `on_batch` is told how many rows each has replayed.
+    """Set failed rows back to pending, or have them trained again, batch by batch.
+
+    `on_batch` is told how many rows each batch has replayed.
 
     Ctrl-C ends it after the batch that is in progress, an error of Supabase's at once.
     """
-    outcome = Outcome()
+    numbers = _TRAININGS if matching.trainings else _ROWS
+    outcome = Outcome(dict.fromkeys(numbers, 0) | {"codes": {}})
     after = None
     while True:
         request = asyncio.ensure_future(database.replay(matching, dry_run=dry_run, after=after))
@@ -42,7 +46,7 @@ async def replay(
         except WatcherError as error:
             outcome.error = error
             return outcome
-        _add(outcome.counts, batch)
+        _add(outcome.counts, batch, numbers)
         on_batch(batch["replayed"])
         after = batch["last"]
         if after is None or outcome.interrupted:
@@ -59,8 +63,8 @@ async def _finish(request: "asyncio.Future[dict[str, Any]]", outcome: Outcome) -
         return await request
 
 
-def _add(counts: dict[str, Any], batch: dict[str, Any]) -> None:
-    for name in _NUMBERS:
+def _add(counts: dict[str, Any], batch: dict[str, Any], numbers: tuple[str, ...]) -> None:
+    for name in numbers:
         counts[name] += batch[name]
     counts["codes"] = dict(Counter(counts["codes"]) + Counter(batch["codes"]))
     if "ids" in batch:  # of a dry run, which is one batch

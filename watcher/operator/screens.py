@@ -1,7 +1,7 @@
 """What the operator sees of the rows: the queue as a whole, and one row's history. Prints nothing.
 
-The words are those of the database and the log: pending, publishing, published, failed; deferred, waited, released,
-crashed.
+The words are those of the database and the log: pending, publishing, published, training, ready, failed; deferred, waited,
+released, crashed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,24 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from watcher.operator import erasing_screens
+from watcher.operator import erasing_screens, training_screens
 from watcher.operator.format import ago, count, duration, moment, plain
+from watcher.operator.tables import cell, new_facts, new_table
 from watcher.operator.waiting import outages, paused, why_waiting
 from watcher.process.log import redact
 
-_STATUSES = {"pending": "yellow", "publishing": "cyan", "published": "green", "failed": "red"}
+_STATUSES = {
+    "pending": "yellow",
+    "publishing": "cyan",
+    "published": "green",
+    "training": "cyan",
+    "ready": "green",
+    "failed": "red",
+}
 _OUTCOMES = {
     "published": "green",
     "erased": "green",
+    "trained": "green",
     "failed": "red",
     "deferred": "yellow",
     "waited": "yellow",
@@ -48,7 +57,8 @@ def status(answer: Mapping[str, Any]) -> RenderableType:
         parts += [Text(), _publishing(answer["publishing"])]
     if answer["waiting"]:
         parts += [Text(), _pending(answer)]
-    parts += [Text(f"\n{notice}", "yellow") for notice in erasing_screens.notices(answer["erasing"])]
+    notices = [*training_screens.notices(answer["training"]), *erasing_screens.notices(answer["erasing"])]
+    parts += [Text(f"\n{notice}", "yellow") for notice in notices]
     if answer["last_failed"]:
         parts += [Text(), _failed(answer["last_failed"], sum(answer["failed"].values()))]
         parts += [Text("\n`watcher show ID` shows a row's attempts; `watcher replay ID` tries it again.")]
@@ -65,6 +75,7 @@ def story(row: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble((plain(row["identity_name"]), "bold"), f"  {row['id']}"),
         _facts(row),
+        *training_screens.story(row),
         Text(),
         _attempts(row["attempts"]) if row["attempts"] else Text("No attempt yet."),
     ]
@@ -75,7 +86,7 @@ def story(row: Mapping[str, Any]) -> RenderableType:
 
 def limits(answer: Sequence[Mapping[str, Any]], *, for_user: bool) -> RenderableType:
     """Show the answer of `watcher_limits`."""
-    table = _table("", "limit", "value", *(["used"] if for_user else []), "set for", "what it is")
+    table = new_table("", "limit", "value", *(["used"] if for_user else []), "set for", "what it is")
     for limit in answer:
         used = "" if limit["used"] is None else f"{limit['used']:,}"
         others = f", {count(limit['users'], 'user')}" if limit["users"] and not for_user else ""
@@ -87,19 +98,21 @@ def limits(answer: Sequence[Mapping[str, Any]], *, for_user: bool) -> Renderable
             set_for + others,
             limit["about"],
         ]
-        table.add_row(*(_cell(cell) for cell in cells))
+        table.add_row(*map(cell, cells))
     return table
 
 
-def replay(counts: Mapping[str, Any], ids: Sequence[str] | None, *, verb: str) -> list[str]:
+def replay(
+    counts: Mapping[str, Any], ids: Sequence[str] | None, *, verb: str, noun: str = "failed row"
+) -> list[str]:
     """Return the lines that say which rows a replay takes or took, which it leaves alone and which it did not find.
 
     The first is for example "Replayed 3 failed rows: 2 image_missing, 1 hub_refused."
     """
     codes = sorted(counts["codes"].items(), key=lambda entry: -entry[1])
     which = ", ".join(f"{number:,} {code}" for code, number in codes)
-    lines = [f"{verb} {count(counts['replayed'], 'failed row')}" + (f": {which}." if which else ".")]
-    others = [name for name in ("pending", "publishing", "published") if counts[name]]
+    lines = [f"{verb} {count(counts['replayed'], noun)}" + (f": {which}." if which else ".")]
+    others = [name for name in ("pending", "publishing", "published") if counts.get(name)]
     lines += [f"Left alone: {counts[name]:,} {name}." for name in others]
     if "ids" in counts:
         lines += [f"  {id_}" for id_ in counts["ids"]]
@@ -126,6 +139,7 @@ def _summary(answer: Mapping[str, Any]) -> Table:
         ("pending", answer["pending"], pending),
         ("publishing", len(answer["publishing"]), ""),
         ("published", answer["published_24h"], "in the last 24 hours"),
+        *training_screens.summary(answer["training"]),
         ("failed", sum(answer["failed"].values()), ", ".join(f"{n:,} {code}" for code, n in failed)),
     ):
         grid.add_row(Text(state.capitalize(), _STATUSES[state] if number else "dim"), f"{number:,}", more)
@@ -133,14 +147,14 @@ def _summary(answer: Mapping[str, Any]) -> Table:
 
 
 def _publishing(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("Publishing", "name", "id", "for", "uploaded", "instance")
+    table = new_table("Publishing", "name", "id", "for", "uploaded", "instance")
     for row in rows:
         table.add_row(
             _name(row["identity_name"]),
             row["id"],
             duration(row["seconds"]) if row["attempt"] else "",
             f"{row['images_published']} of {row['num_training_images']}",
-            _cell(_holder(row)),
+            cell(_holder(row)),
         )
     return table
 
@@ -156,43 +170,41 @@ def _holder(row: Mapping[str, Any]) -> str:
 def _pending(answer: Mapping[str, Any]) -> Table:
     rows, total = answer["waiting"], answer["pending"]
     title = "Pending" if total <= len(rows) else f"Pending, the oldest {len(rows)} of {total:,}"
-    table = _table(title, "name", "id", "for", "next attempt", "reason")
+    table = new_table(title, "name", "id", "for", "next attempt", "reason")
     for row in rows:
         table.add_row(
             _name(row["identity_name"]),
             row["id"],
             duration(row["age_seconds"]),
             f"in {duration(row['due_in_seconds'])}" if row["due_in_seconds"] else "due",
-            _cell(why_waiting(row, answer)),
+            cell(why_waiting(row, answer)),
         )
     return table
 
 
 def _failed(rows: Sequence[Mapping[str, Any]], total: int) -> Table:
     title = "Failed" if total <= len(rows) else f"Failed, the last {len(rows)} of {total:,}"
-    table = _table(title, "name", "id", "when", "reason")
+    table = new_table(title, "name", "id", "when", "reason")
     for row in rows:
         table.add_row(
             _name(row["identity_name"]),
             row["id"],
             ago(row["failed_seconds_ago"]),
-            _cell(row["error_message"]),
+            cell(row["error_message"]),
         )
     return table
 
 
 def _facts(row: Mapping[str, Any]) -> Table:
     state = row["status"]
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
+    facts = new_facts()
     facts.add_row("status", _status(row))
     if state == "failed":
-        facts.add_row("reason", _cell(f"{row['error_message']} ({row['error_code']})"))
+        facts.add_row("reason", cell(f"{row['error_message']} ({row['error_code']})"))
         if image := row["error_image"]:
-            facts.add_row(f"image {image}", _cell(row["image_paths"][image - 1]))
+            facts.add_row(f"image {image}", cell(row["image_paths"][image - 1]))
     if state == "pending" and row["last_reason"]:
-        facts.add_row("last reason", _cell(row["last_reason"]))
+        facts.add_row("last reason", cell(row["last_reason"]))
     facts.add_row("repo", _repo(row))
     images = str(row["num_training_images"])
     # A failed row has the number of its last attempt, whose uploads are worth nothing any more.
@@ -222,6 +234,7 @@ def _status(row: Mapping[str, Any]) -> Text:
         due = row["due_in_seconds"]
         words += f", next attempt in {duration(due)}" if due else ", due now"
     if row["published_at"]:
+        words += "" if words == "published" else ", published"
         words += f" {moment(row['published_at'])}"
     return Text(words, _STATUSES.get(row["status"], ""))
 
@@ -235,16 +248,16 @@ def _repo(row: Mapping[str, Any]) -> Text:
 
 
 def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("Attempts", "number", "kind", "started (UTC)", "took", "instance", "outcome", "reason")
+    table = new_table("Attempts", "number", "kind", "started (UTC)", "took", "instance", "outcome", "reason")
     for attempt in attempts:
         table.add_row(
             str(attempt["number"]),
             attempt["kind"],
             moment(attempt["started_at"]).removesuffix(" UTC"),
             duration(attempt["seconds"]),
-            _cell(attempt["instance"]),
+            cell(attempt["instance"]),
             _outcome(attempt),
-            _cell(
+            cell(
                 attempt["reason"]
                 or ("No attempts left; only checked the Hub." if attempt["look_only"] else "")
             ),
@@ -259,21 +272,7 @@ def _outcome(attempt: Mapping[str, Any]) -> Text:
     return Text("running", "cyan") if lease > 0 else Text(f"lease expired {ago(-lease)}", "red")
 
 
-def _table(title: str, *heads: str) -> Table:
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
-    for head in heads:
-        wraps = head in {"name", "instance", "reason"}
-        table.add_column(head, header_style="dim", no_wrap=not wraps, overflow="fold")
-    return table
-
-
-def _cell(text: str) -> Text:
-    return Text(plain(text))
-
-
 def _name(text: str) -> Text:
-    name = _cell(text)
+    name = cell(text)
     name.truncate(_NAME, overflow="ellipsis")
     return name

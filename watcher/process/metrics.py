@@ -16,7 +16,7 @@ from prometheus_client import (
 )
 
 from watcher import __version__
-from watcher.errors import CODES
+from watcher.errors import CODES, TRAINING_CODES
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has types for everything but this
 REGISTRY = CollectorRegistry()
@@ -28,8 +28,8 @@ READY = Gauge(
 )
 SLOTS = Gauge(
     "watcher_slots",
-    "Slots by kind of work, `publish`, `erase`, `sweep`, `train` or `follow`, and by state, `busy` or `free`. One more than "
-    "there are may be `busy`, for a user who has no row running.",
+    "Slots by kind of work, `publish`, `erase`, `sweep`, `train`, `follow` or `notify`, and by state, `busy` or `free`. "
+    "One more than there are may be `busy`, for a user who has no row running.",
     ["kind", "state"],
     registry=REGISTRY,
 )
@@ -60,8 +60,9 @@ OLDEST = Gauge(
 )
 ATTEMPTS = Counter(
     "watcher_attempts",
-    "Attempts that ended, by outcome: `published`, `erased`, `swept`, `failed`, `deferred`, `waited`, `released` or "
-    "`lease_lost`; `code` is the row's `error_code` if it failed, and `unexpected` if a bug ended the attempt.",
+    "Attempts that ended, by outcome: `published`, `erased`, `swept`, `trained`, `followed`, `training_postponed`, "
+    "`failed`, `deferred`, `waited`, `released` or `lease_lost`; `code` is the row's `error_code` or `training_error_code` "
+    "if it failed, and `unexpected` if a bug ended the attempt.",
     ["outcome", "code"],
     registry=REGISTRY,
 )
@@ -91,6 +92,25 @@ SWEEP_HELD = Gauge(
     "watcher_sweep_held",
     "Users without an account or with uploads without a row, and repos without a row, that the sweep leaves alone until "
     "`watcher erasures --confirm`.",
+    registry=REGISTRY,
+)
+TRAININGS = Gauge(
+    "watcher_trainings",
+    "Trainings by state: `running`, `waiting`, `overdue` (they have gone on for longer than a job may wait and run) and "
+    "`doubled` (started within 24 hours, with more than one job). Absent while the database does not respond.",
+    ["state"],
+    registry=REGISTRY,
+)
+TRAINING_USD = Gauge(
+    "watcher_training_usd",
+    "US dollars of the trainings that started today, in UTC: `spent`, `reserved` (what the others can cost at most) and "
+    "`budget` (0 while trainings are off). Absent while the database does not respond.",
+    ["of"],
+    registry=REGISTRY,
+)
+TRAINING_BUDGET_USED_UP = Gauge(
+    "watcher_training_budget_used_up",
+    "1 while a training waits for tomorrow's dollars, in UTC, else 0.",
     registry=REGISTRY,
 )
 FEED_ALIVE = Gauge(
@@ -132,10 +152,13 @@ def exposition() -> bytes:
 
 
 # Start every counter at 0: Prometheus does not count the first increase of a series that appears at 1.
-for _outcome in ("published", "erased", "swept", "deferred", "waited", "released", "lease_lost"):
+for _outcome in (
+    *("published", "erased", "swept", "trained", "followed", "training_postponed"),
+    *("deferred", "waited", "released", "lease_lost"),
+):
     ATTEMPTS.labels(_outcome, "")
 ATTEMPTS.labels("deferred", "unexpected")
-for _code in CODES:
+for _code in (*CODES, *TRAINING_CODES):
     ATTEMPTS.labels("failed", _code)
 for _stage in ("wait", "look", "fetch", "upload", "commit", "complete"):
     STAGES.labels(_stage)

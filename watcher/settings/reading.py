@@ -104,3 +104,12 @@ def _aliases(alias: object) -> list[str]:
     if isinstance(alias, AliasChoices):
         return [choice for choice in alias.choices if isinstance(choice, str)]
     return [alias] if isinstance(alias, str) else []
+
+
+def default_spool() -> Path:
+    """Return systemd's CacheDirectory= if there is one, else a folder in XDG's cache folder."""
+    from_systemd = os.environ.get("CACHE_DIRECTORY")
+    if from_systemd:
+        return Path(from_systemd)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "watcher"

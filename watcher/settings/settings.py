@@ -11,26 +11,20 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from watcher.errors import Misconfigured
 from watcher.settings import surroundings
-from watcher.settings.reading import names, read
+from watcher.settings.reading import default_spool, names, read
 from watcher.settings.types import (
     HttpUrl,
     Key,
     Loopback,
+    OptionalKey,
     ProjectUrl,
     Seconds,
     Secret,
     SettingDoc,
+    WebhookSecret,
+    WebhookUrl,
     public_role_of,
 )
-
-
-def _default_spool() -> Path:
-    # systemd's CacheDirectory= if there is one, else XDG's cache folder.
-    from_systemd = os.environ.get("CACHE_DIRECTORY")
-    if from_systemd:
-        return Path(from_systemd)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "watcher"
 
 
 class SupabaseSettings(BaseSettings):
@@ -59,6 +53,27 @@ class Services(SupabaseSettings):
     hf_endpoint: HttpUrl = Field(
         "https://huggingface.co", validation_alias="HF_ENDPOINT", description="The Hub's URL"
     )
+    training_token: Annotated[OptionalKey, SettingDoc(default="no trainings")] = Field(
+        None,
+        validation_alias="WATCHER_TRAINING_TOKEN",
+        description="The token that a training's job gets: may read the base model and write to the namespace's repos",
+    )
+
+    @property
+    def secrets(self) -> list[str]:
+        """The values that must never be written anywhere."""
+        keys = (self.supabase_key, self.hf_token, self.training_token)
+        return [key.get_secret_value() for key in keys if key is not None]
+
+
+class OperatorSettings(Services):
+    """The settings of the operator's commands that ask the Hub where they can."""
+
+    hf_token: OptionalKey = Field(  # type: ignore[assignment]  # it is only read
+        None,
+        validation_alias=AliasChoices("HF_TOKEN", "HUGGINGFACE_TOKEN"),
+        description="A Hugging Face token with write access to the namespace",
+    )
 
 
 class Settings(Services):
@@ -75,10 +90,15 @@ class Settings(Services):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
         description="The user or organization that owns the repos",
     )
-    training_token: Annotated[Key | None, SettingDoc(default="no trainings")] = Field(
+    notify_url: Annotated[WebhookUrl, SettingDoc(default="off")] = Field(
         None,
-        validation_alias="WATCHER_TRAINING_TOKEN",
-        description="The token that a training's job gets: may read the base model and write to the namespace's repos",
+        validation_alias="WATCHER_NOTIFY_URL",
+        description="Where failures, outages and trainings are told with a POST; treated as a secret",
+    )
+    notify_secret: Annotated[WebhookSecret, SettingDoc(default="not signed")] = Field(
+        None,
+        validation_alias="WATCHER_NOTIFY_SECRET",
+        description="whsec_… as in Standard Webhooks, with which these are signed",
     )
     instance: Annotated[str, SettingDoc(range="1 to 64 of `A-Za-z0-9._-`", default="the host's name")] = (
         Field(
@@ -94,7 +114,7 @@ class Settings(Services):
             range="a folder that this user owns", default="`~/.cache/watcher`, or systemd's cache folder"
         ),
     ] = Field(
-        default_factory=_default_spool,
+        default_factory=default_spool,
         validation_alias="WATCHER_SPOOL",
         description="Where images are stored between fetch and upload",
     )
@@ -194,8 +214,8 @@ class Settings(Services):
     @property
     def secrets(self) -> list[str]:
         """The values that must never be written anywhere."""
-        keys = (self.supabase_key, self.hf_token, self.training_token)
-        return [key.get_secret_value() for key in keys if key is not None]
+        keys = (self.notify_url, self.notify_secret)
+        return [*super().secrets, *(key.get_secret_value() for key in keys if key is not None)]
 
 
 class DatabaseSettings(BaseSettings):
@@ -233,6 +253,13 @@ def load() -> Settings:
 def load_supabase() -> SupabaseSettings:
     """Read the settings of the operator's commands; raises Misconfigured."""
     settings = read(SupabaseSettings)
+    _check_key(settings)
+    return settings
+
+
+def load_operator() -> OperatorSettings:
+    """Read the settings of the operator's commands that ask the Hub where they can; raises Misconfigured."""
+    settings = read(OperatorSettings)
     _check_key(settings)
     return settings
 

@@ -1,6 +1,7 @@
 """The types of settings: how values are checked, and what docs/operating.md shows about them."""
 
 import base64
+import binascii
 import json
 import re
 from dataclasses import dataclass
@@ -61,6 +62,38 @@ def _key(value: object) -> object:
     return text
 
 
+def _webhook_url(value: object) -> object:
+    """Return an address that may have a query, unlike the services' own."""
+    text = str(_secret(value))
+    url, _, query = text.partition("?")
+    _http_url(url)
+    if re.search(r"[^!-~]|[#]", query):
+        raise ValueError("is not a valid URL")
+    return text
+
+
+def _webhook_secret(value: object) -> object:
+    text = str(_secret(value))
+    webhook_key(text)
+    return text
+
+
+def webhook_key(secret: str) -> bytes:
+    """Return the key in a secret as Standard Webhooks writes it: base64, after `whsec_`; raises ValueError."""
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error as error:
+        raise ValueError("must be whsec_ and base64") from error
+    if not 24 <= len(key) <= 64:
+        raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
+    return key
+
+
+def _none_if_blank(value: object) -> object:
+    """Return None for a credential of white space alone: systemd has such a one where there is no file."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 def public_role_of(key: str) -> str | None:
     """Return the role of a key that is no secret, as a legacy key (a JWT) names it, unverified; None for any other key."""
     if key.startswith("sb_publishable_"):
@@ -95,5 +128,14 @@ ProjectUrl = Annotated[str, BeforeValidator(_project_url), SettingDoc(range="`ht
 HttpUrl = Annotated[str, BeforeValidator(_http_url), SettingDoc(range="`https://…` or `http://…`")]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Key = Annotated[SecretStr, BeforeValidator(_key), SettingDoc(range="visible ASCII")]
+_WebhookUrl = Annotated[SecretStr, BeforeValidator(_webhook_url)]
+_WebhookSecret = Annotated[SecretStr, BeforeValidator(_webhook_secret)]
+WebhookUrl = Annotated[_WebhookUrl | None, BeforeValidator(_none_if_blank), SettingDoc(range="a URL")]
+WebhookSecret = Annotated[
+    _WebhookSecret | None,
+    BeforeValidator(_none_if_blank),
+    SettingDoc(range="`whsec_` and base64 of 24 to 64 bytes"),
+]
+OptionalKey = Annotated[Key | None, BeforeValidator(_none_if_blank), SettingDoc(range="visible ASCII")]
 Loopback = Annotated[str, BeforeValidator(_loopback)]
 Seconds = Annotated[float, SettingDoc(unit="seconds")]

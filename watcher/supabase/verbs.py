@@ -99,6 +99,14 @@ class Verbs:
             p_answered=answered,
         )
 
+    async def notify_from_now(self) -> None:
+        """Have the database keep what happens, to be told."""
+        await self._rpc.call("watcher_notify_from_now")
+
+    async def notified(self, attempt: int, *, answered: bool) -> None:
+        """End the attempt; it was told."""
+        await write_back(self._rpc, "watcher_notified", attempt, p_answered=answered)
+
     async def settle_repo(self, attempt: int, line: int) -> None:
         """Record that the repo of this line was found to be ours, before anything of it is deleted."""
         await write_back(self._rpc, "watcher_settle_repo", attempt, p_line=line)

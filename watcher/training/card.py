@@ -56,8 +56,8 @@ Inference Providers cannot use it: they do not see private LoRAs.
 ## Licence
 
 The weights come under {_terms(base)}.
-The photos, and the face in them, are licensed to nobody: they belong to the person, who has agreed to this training and to
-nothing else.
+The photos, and the face in them, are licensed to nobody: do nothing with them, and make no picture of that person, without
+their consent.
 
 ## The photos
 

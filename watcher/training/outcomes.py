@@ -77,8 +77,8 @@ CODES: Final = tuple(
 
 
 def exit_code(message: str | None) -> int | None:
-    """Return the exit code that a job's status message names, if any: the API has no field for it."""
-    found = re.search(r"exit code:? (\d+)", message or "", re.IGNORECASE)
+    """Return the exit code that a job's status message, or the last line of its log, names: the API has no field for it."""
+    found = re.search(r"\bexit(?: code:?)? (\d+)", message or "", re.IGNORECASE)
     return int(found[1]) if found else None
 
 
@@ -90,6 +90,6 @@ def failure(stage: str, message: str | None) -> Failure:
     """
     if (code := exit_code(message)) is not None:
         return _BY_EXIT.get(code, _FAILED)
-    if "timeout" in (message or "").lower().replace(" ", ""):
+    if re.search(r"time(d )?-?out", message or "", re.IGNORECASE):
         return _TIMED_OUT
     return _BY_STAGE.get(stage, _FAILED)

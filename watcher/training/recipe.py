@@ -39,7 +39,7 @@ _SCRIPT: Final = Path(__file__).with_name("script.py")
 _START: Final = (
     'script="${TMPDIR:-/tmp}/train.py"'
     ' && printf %s "$WATCHER_SCRIPT" | base64 -d | gunzip > "$script"'
-    " && pip install --quiet --root-user-action=ignore uv==0.13.9"
+    " && { command -v uv > /dev/null || pip install --quiet --root-user-action=ignore uv==0.13.9; }"
     # The checks first: they end what cannot work in seconds, before PyTorch is installed.
     ' && uv run --quiet --no-project --with huggingface_hub==2.4.0 python "$script" --check'
     ' && uv run --quiet "$script"'
@@ -139,6 +139,11 @@ def _environment(training: Training) -> dict[str, str]:
         "WATCHER_NAMESPACE": training.repo_id.partition("/")[0],
         "WATCHER_SECONDS": str(training.minutes * 60),
         "WATCHER_SCRIPT": _packed(_SCRIPT.read_text()),
+        # Bars would be most of the log, and a warning may quote a prompt.
+        "DIFFUSERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
         **{name: str(value) for name, value in overrides.items() if value is not None},
     }
 

@@ -36,14 +36,14 @@ from string import Template
 from typing import Any, Final, TypeVar
 
 from httpx2 import TransportError
-from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 T = TypeVar("T")
 
 WEIGHTS: Final = "pytorch_lora_weights.safetensors"
 RANK: Final = 16
-KEEP: Final = "**Keep this repo private.**"
+KEEP: Final = "\n**Keep this repo private.**"
 """From here on, the card of the published photos stays."""
 PAUSES: Final = (1, 4, 15, 30, 60)
 """Seconds before a request is tried again that the Hub has not answered."""
@@ -97,15 +97,14 @@ class Settings:
     job: str | None
     """Its id; None where it is run by hand."""
     token: str = field(repr=False)
+    endpoint: str | None = None
+    """The Hub's URL; None: the usual one."""
 
     @classmethod
     def read(cls, given: Mapping[str, str]) -> "Settings":
         """Read them; raises Stop where the repo's training_config.json cannot be read, and LookupError."""
         data = Path(given["WATCHER_DATA"])
-        try:
-            config = json.loads((data / "training_config.json").read_text())["training_params"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise Stop(Exit.DATA, "The repo's training_config.json cannot be read.") from error
+        steps, learning_rate, resolution = read_parameters(data / "training_config.json", given)
         return cls(
             repo=given["WATCHER_REPO"],
             revision=given["WATCHER_REVISION"],
@@ -116,14 +115,32 @@ class Settings:
             namespace=given["WATCHER_NAMESPACE"],
             prompts=tuple(json.loads(given["WATCHER_PROMPTS"])),
             trigger=given["WATCHER_TRIGGER"],
-            steps=int(given.get("WATCHER_STEPS") or config["steps"]),
-            learning_rate=float(given.get("WATCHER_LEARNING_RATE") or config["learning_rate"]),
-            resolution=int(given.get("WATCHER_RESOLUTION") or config["resolution"]),
+            steps=steps,
+            learning_rate=learning_rate,
+            resolution=resolution,
             seconds=float(given["WATCHER_SECONDS"]),
             card=decompress(b64decode(given["WATCHER_CARD"])).decode(),
             job=given.get("JOB_ID"),
             token=given["HF_TOKEN"],
+            endpoint=given.get("HF_ENDPOINT"),
         )
+
+    def hub(self) -> HfApi:
+        """Return the Hub, used with the job's token."""
+        return HfApi(endpoint=self.endpoint, token=self.token)
+
+
+def read_parameters(file: Path, given: Mapping[str, str]) -> tuple[int, float, int]:
+    """Return steps, learning rate and resolution: what was given, and the rest from the repo's own file; raises Stop."""
+    try:
+        config = json.loads(file.read_text())["training_params"]
+        return (
+            int(given.get("WATCHER_STEPS") or config["steps"]),
+            float(given.get("WATCHER_LEARNING_RATE") or config["learning_rate"]),
+            int(given.get("WATCHER_RESOLUTION") or config["resolution"]),
+        )
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise Stop(Exit.DATA, "The repo's training_config.json cannot be read.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +175,15 @@ def say(text: str) -> None:
 
 
 def unexpected(error: Exception) -> Exit:
-    """Say where an error comes from, but not its text, which may have the repo's name in it."""
+    """Say what an error is and where it comes from, without what may name somebody."""
     for frame in traceback.extract_tb(error.__traceback__):
         say(f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}")
-    code = (
-        Exit.MEMORY
-        if "OutOfMemory" in type(error).__name__ or isinstance(error, MemoryError)
-        else Exit.FAILED
-    )
-    say(f"Exit {code}: {type(error).__name__}")
+    name, text = type(error).__name__, " ".join(str(error).split())[:300]
+    for variable in ("HF_TOKEN", "WATCHER_REPO", "WATCHER_TRIGGER"):
+        for part in reversed(os.environ.get(variable, "").partition("/")):
+            text = text.replace(part, "…") if len(part) > 1 else text
+    code = Exit.MEMORY if "OutOfMemory" in name or isinstance(error, MemoryError) else Exit.FAILED
+    say(f"Exit {code}: {name}: {text}")
     return code
 
 
@@ -175,7 +192,7 @@ def unexpected(error: Exception) -> Exit:
 
 def check(settings: Settings) -> Base:
     """Return the base model, if nothing stands in the way of this training; raises Stop."""
-    api = HfApi(token=settings.token)
+    api = settings.hub()
     ask(api.whoami, Exit.TOKEN, "The Hub refuses the token.")
     check_oldest(api, settings)
     ask(lambda: api.auth_check(settings.repo, write=True), Exit.PUSH, "The token may not write to the repo.")
@@ -192,7 +209,7 @@ def ask(request: Callable[[], T], code: Exit, refusal: str) -> T:
     for pause in PAUSES:
         try:
             return request()
-        except (HfHubHTTPError, TransportError, LocalEntryNotFoundError) as error:
+        except (OSError, TransportError) as error:
             refuse(error, code, refusal)
         time.sleep(pause)
     return request()
@@ -351,20 +368,24 @@ FAMILIES: Final[dict[str, Family]] = {"FluxPipeline": Flux1, "Flux2KleinPipeline
 
 def make(settings: Settings, base: Base, images: Sequence[Any], folder: Path, end: float) -> list[str]:
     """Write the weights and pictures into the folder; returns the prompts of the pictures."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
     import torch
     from accelerate import Accelerator
     from accelerate.utils import set_seed
+    from diffusers.training_utils import free_memory
 
     set_seed(0)
     on_gpu = torch.cuda.is_available()
     accelerator = Accelerator(mixed_precision="bf16" if on_gpu else "no")
     family, dtype = FAMILIES[base.pipeline], torch.bfloat16 if on_gpu else torch.float32
-    say(
-        f"{len(images)} photos, {settings.steps} steps on {torch.cuda.get_device_name() if on_gpu else 'a CPU'}."
-    )
+    if not on_gpu and os.environ.get("ACCELERATOR", "none") != "none":
+        raise Stop(
+            Exit.FAILED, "PyTorch cannot use the GPU: its CUDA may be newer than the machine's driver."
+        )
+    device = torch.cuda.get_device_name() if on_gpu else "a CPU"
+    say(f"{len(images)} photos, {settings.steps} steps on {device}.")
     wanted = [instance_prompt(settings.trigger), *settings.prompts, ""]
     prompts = encode_prompts(load(base, dtype, "transformer", "vae").to(accelerator.device), family, wanted)
+    free_memory()
     pipe = load(base, dtype, *family.encoders).to(accelerator.device)
     photos = [encode_photo(pipe, family, image) for image in images]
     adapt(pipe.transformer, family)
@@ -381,7 +402,11 @@ def load(base: Base, dtype: Any, *without: str) -> Any:
 
     pipeline = getattr(diffusers, base.pipeline)
     parts = dict.fromkeys(without)
-    pipe = pipeline.from_pretrained(base.model_id, revision=base.revision, torch_dtype=dtype, **parts)
+    pipe = ask(
+        lambda: pipeline.from_pretrained(base.model_id, revision=base.revision, dtype=dtype, **parts),
+        Exit.BASE,
+        "The base model cannot be downloaded.",
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -439,6 +464,8 @@ def fit(
         optimizer.zero_grad()
         if step % 20 == 0 or step in {1, settings.steps}:
             yield step, loss.item()
+    if not all(bool(torch.isfinite(one).all()) for one in weights):
+        raise Stop(Exit.LOSS, "The weights are not finite.")
 
 
 def flow_loss(transformer: Any, latents: Any, ids: Any, text: Mapping[str, Any]) -> Any:
@@ -512,7 +539,7 @@ def fill_card(
     template: Template, published: str, settings: Settings, *, count: int, pictures: Sequence[str]
 ) -> str:
     """Return the card of the trained repo. What the published card says of the photos stays, and so does the name."""
-    title = next((line for line in published.splitlines() if line.startswith("# ")), "")
+    title = next((line for line in published.split("\n") if line.startswith("# ")), "")
     widget = "".join(
         f"- text: {json.dumps(prompt, ensure_ascii=False)}\n  output:\n    url: samples/sample_{number}.jpg\n"
         for number, prompt in enumerate(pictures, 1)
@@ -526,7 +553,7 @@ def fill_card(
         resolution=settings.resolution,
         widget=f"widget:\n{widget}" if widget else "",
         gallery="<Gallery />\n" if widget else "",
-        photos="".join(published.partition(KEEP)[1:]),
+        photos="".join(published.partition(KEEP)[1:]).lstrip(),
     )
 
 
@@ -535,28 +562,38 @@ def commit(settings: Settings, folder: Path, end: float) -> None:
 
     They have been paid for, so it is tried as long as the job may run. `parent_commit` makes a second one impossible.
     """
-    api = HfApi(token=settings.token)
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    pause = 2
+    api, pause = settings.hub(), 2
     while True:
         try:
             api.create_commit(
                 settings.repo,
-                [CommitOperationAdd(str(file.relative_to(folder)), file) for file in files],
+                operations(settings, folder),
                 commit_message=f"Train a LoRA ({settings.steps} steps)",
                 commit_description=description(settings.training),
                 parent_commit=settings.revision,
             )
-        except (HfHubHTTPError, TransportError) as error:
+            return
+        except Exception as error:  # an upload by Xet raises more than its client's own errors
             say(f"The commit was not answered ({type(error).__name__}).")
-            if not has_landed(api, settings):
+            landed = has_landed(api, settings)
+            if landed:
+                return
+            if landed is False:
                 refuse(error, Exit.MOVED, "The Hub does not accept the weights.")
-                if time.monotonic() + pause > end:
-                    raise
-                time.sleep(pause)
-                pause = min(2 * pause, 60)
-                continue
-        return
+            if time.monotonic() + pause > end:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 60)
+
+
+def operations(settings: Settings, folder: Path) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """Return what adds the folder's files, and removes the pictures of an earlier training that have no successor."""
+    new = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    old = {f"samples/{file.name}" for file in (settings.data / "samples").glob("*")}
+    return [
+        *(CommitOperationAdd(path, file) for path, file in new.items()),
+        *(CommitOperationDelete(path) for path in sorted(old - new.keys())),
+    ]
 
 
 def description(training: str) -> str:
@@ -564,10 +601,13 @@ def description(training: str) -> str:
     return f"Watcher training: {training}"
 
 
-def has_landed(api: HfApi, settings: Settings) -> bool:
-    """Whether the repo has this training's commit."""
-    refusal = "The token may not read the repo any more."
-    commits = ask(lambda: api.list_repo_commits(settings.repo), Exit.MOVED, refusal)
+def has_landed(api: HfApi, settings: Settings) -> bool | None:
+    """Whether the repo has this training's commit; None where the Hub does not answer. Raises Stop if it refuses."""
+    try:
+        commits = api.list_repo_commits(settings.repo)
+    except (OSError, TransportError) as error:
+        refuse(error, Exit.MOVED, "The token may not read the repo any more.")
+        return None
     return any(description(settings.training) in one.message.splitlines() for one in commits)
 
 

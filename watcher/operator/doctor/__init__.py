@@ -5,11 +5,13 @@ from typing import Any
 
 import httpx
 
-from watcher.operator.doctor import host, hub, supabase
-from watcher.operator.doctor.finding import Finding
+from watcher.operator.doctor import host, hub, supabase, training
+from watcher.operator.doctor.finding import Finding, skipped
 from watcher.settings.settings import Settings, notices
 
 __all__ = ["Finding", "as_json", "examine", "exit_code"]
+
+_WITHOUT_WHICH_NO_ANSWER = {"supabase reachable", "key", "schema"}
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
@@ -17,11 +19,20 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     yield Finding("settings", "ok", "The settings are complete and valid.")
     for notice in notices():
         yield Finding("settings", "warning", notice, "See the table of settings in docs/operating.md.")
+    broken = set()
     async with httpx.AsyncClient(timeout=10) as http:
         async for finding in supabase.findings(settings, http):
+            broken |= {finding.check} if finding.state == "error" else set()
             yield finding
+    hub_works = True
     async for finding in hub.findings(settings):
+        hub_works = hub_works and finding.state != "error"
         yield finding
+    if broken & _WITHOUT_WHICH_NO_ANSWER:
+        yield skipped("trainings")
+    else:
+        async for finding in training.findings(settings, hub_works=hub_works):
+            yield finding
     for finding in host.findings(settings):
         yield finding
 

@@ -13,7 +13,8 @@ from typing import Any
 
 _GRANT = re.compile(r"(?P<role>\S+) (?P<privilege>\w+)(?: \((?P<column>\w+)\))? on (?P<object>.+)")
 _TABLES = {"trained_identities": "public.trained_identities", "watcher_pulse": "public.watcher_pulse"}
-BUCKET = "identity-images"
+_BUCKETS = {"identity-images": "bucket", "identity-samples": "samples_bucket"}
+"""Their keys in the catalogue."""
 
 
 def load_expected() -> dict[str, Any]:
@@ -92,35 +93,30 @@ def _is_gone(name: str, definitions: Mapping[str, str]) -> bool:
     return not any(known.startswith(f"function {whole}") for known in definitions)
 
 
-def bucket(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
-    """Find out whether the bucket exists, is private and has its limits."""
-    expected_bucket, actual_bucket = expected["bucket"], actual["bucket"]
-    types = "{" + ",".join(expected_bucket["allowed_mime_types"] or []) + "}"
-    if actual_bucket is None:
+def buckets(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
+    """Find out whether both buckets exist, are private and have their limits."""
+    for name, key in _BUCKETS.items():
+        yield from _bucket(name, actual.get(key), expected[key])
+
+
+def _bucket(name: str, actual: Mapping[str, Any] | None, expected: Mapping[str, Any]) -> Iterator[Drift]:
+    types = "{" + ",".join(expected["allowed_mime_types"] or []) + "}"
+    if actual is None:
         yield Drift(
-            f"The bucket {BUCKET} is missing.",
+            f"The bucket {name} is missing.",
             "insert into storage.buckets (id, name, public, file_size_limit, allowed_mime_types)\n"
-            f"values ('{BUCKET}', '{BUCKET}', false, {expected_bucket['file_size_limit']}, '{types}');",
+            f"values ('{name}', '{name}', false, {expected['file_size_limit']}, '{types}');",
         )
         return
+    size, wanted = _bytes(actual["file_size_limit"]), _bytes(expected["file_size_limit"])
     for column, sentence, value in (
-        ("public", f"The bucket {BUCKET} is public: anybody who knows a path can see the photo.", "false"),
-        (
-            "file_size_limit",
-            (
-                f"The bucket {BUCKET} accepts files of {_bytes(actual_bucket['file_size_limit'])}, "
-                f"not {_bytes(expected_bucket['file_size_limit'])}."
-            ),
-            str(expected_bucket["file_size_limit"]),
-        ),
-        (
-            "allowed_mime_types",
-            f"The bucket {BUCKET} accepts {_types(actual_bucket)}, not {_types(expected_bucket)}.",
-            f"'{types}'",
-        ),
+        ("public", "is public: anybody who knows a path can see the picture", "false"),
+        ("file_size_limit", f"accepts files of {size}, not {wanted}", str(expected["file_size_limit"])),
+        ("allowed_mime_types", f"accepts {_types(actual)}, not {_types(expected)}", f"'{types}'"),
     ):
-        if actual_bucket[column] != expected_bucket[column]:
-            yield Drift(sentence, f"update storage.buckets set {column} = {value} where id = '{BUCKET}';")  # noqa: S608  (never executed here)
+        if actual[column] != expected[column]:
+            update = f"update storage.buckets set {column} = {value} where id = '{name}';"  # noqa: S608  (never executed here)
+            yield Drift(f"The bucket {name} {sentence}.", update)
 
 
 def publication(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
@@ -150,11 +146,11 @@ def _name(policy: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _applies(policy: Mapping[str, Any]) -> bool:
-    """Whether it applies to our tables or our bucket; a policy that names no bucket applies to all."""
+    """Whether it applies to our tables or our buckets; a policy that names no bucket applies to all."""
     if policy["table"] != "storage.objects":
         return True
     text = f"{policy['using']} {policy['check']}"
-    return BUCKET in text or "bucket_id" not in text
+    return any(bucket in text for bucket in _BUCKETS) or "bucket_id" not in text
 
 
 def _create(policy: Mapping[str, Any]) -> str:

@@ -15,9 +15,8 @@ from watcher.operator.doctor.definitions import definitions
 from watcher.operator.doctor.finding import KEY_REMEDY, REPAIR, Finding, skipped, unanswered
 from watcher.operator.format import duration
 from watcher.operator.queries import Queries, connected
-from watcher.photos.fetch import MAX_BYTES
 from watcher.settings.settings import Settings
-from watcher.supabase.storage import BUCKET
+from watcher.supabase.storage import BUCKET, SAMPLES
 from watcher.supabase.verbs import SCHEMA, Verbs
 
 _PAUSED = 540
@@ -164,8 +163,8 @@ async def _catalogue(queries: Queries) -> AsyncIterator[Finding]:
         ("grants", drift.grants, "The grants are as migrated."),
         (
             "bucket",
-            drift.bucket,
-            f"The bucket {BUCKET} is private and accepts JPG and PNG up to {MAX_BYTES // 2**20} MiB.",
+            drift.buckets,
+            f"The buckets {BUCKET} and {SAMPLES} are private, and accept JPG and PNG up to their limits.",
         ),
         (
             "publication",

@@ -1,14 +1,16 @@
-"""The public models that a LoRA can be trained on: their names and licences alone, from when they are first asked for."""
+"""The public models that LoRAs are trained on: a licence and the name of a pipeline, from when they are first asked for."""
+
+import json
 
 from watcher.sandbox.hub.store import Kind, Repo, RepoExistsError, Store
 
-_LICENSES = {
-    "black-forest-labs/FLUX.1-dev": "other",
-    "black-forest-labs/FLUX.2-dev": "other",
-    "black-forest-labs/FLUX.2-klein-base-4B": "apache-2.0",
-    "black-forest-labs/FLUX.2-klein-base-9B": "other",
+_BASES = {
+    "black-forest-labs/FLUX.1-dev": ("other", "FluxPipeline"),
+    "black-forest-labs/FLUX.2-dev": ("other", "Flux2Pipeline"),
+    "black-forest-labs/FLUX.2-klein-base-4B": ("apache-2.0", "Flux2KleinPipeline"),
+    "black-forest-labs/FLUX.2-klein-base-9B": ("other", "Flux2KleinPipeline"),
 }
-_BY_NAME = {name.lower(): name for name in _LICENSES}
+_BY_NAME = {name.lower(): name for name in _BASES}
 
 
 def base(store: Store, kind: Kind, name: str) -> Repo | None:
@@ -16,9 +18,10 @@ def base(store: Store, kind: Kind, name: str) -> Repo | None:
     known = _BY_NAME.get(name.lower()) if kind == "models" else None
     if known is None:
         return None
-    card = f"---\nlicense: {_LICENSES[known]}\npipeline_tag: text-to-image\nlibrary_name: diffusers\n---\n"
+    license_id, pipeline = _BASES[known]
+    card = f"---\nlicense: {license_id}\npipeline_tag: text-to-image\nlibrary_name: diffusers\n---\n"
+    files = {"README.md": card.encode(), "model_index.json": json.dumps({"_class_name": pipeline}).encode()}
     try:
-        author = known.partition("/")[0]
-        return store.create(kind, known, author, {"README.md": card.encode()}, private=False)
+        return store.create(kind, known, known.partition("/")[0], files, private=False)
     except RepoExistsError:  # by another request at the same moment
         return store.repo(kind, known)

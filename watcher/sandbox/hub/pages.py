@@ -1,4 +1,4 @@
-"""The Hub's pages for a browser: a repo's card, files, commits, and one file. Nothing of their looks is the Hub's.
+"""The Hub's pages for a browser: a repo's card, files, commits, and one file; a job. Nothing of their looks is the Hub's.
 
 A browser sends no token, so the pages show what the owner of the first token may read, as if signed in as that user. On the
 Hub itself, somebody who is not gets "404" for a private repo.
@@ -100,6 +100,23 @@ async def _home(request: Request) -> Response:
     return _html(user, "Repos", f"<ul>{''.join(links)}</ul>" if links else "<p>There is no repo yet.</p>")
 
 
+async def _job(request: Request) -> Response:
+    """Show a job's stage and log."""
+    hub = state(request)
+    user, namespace = hub.access.owner, request.path_params["namespace"]
+    try:
+        job = hub.jobs.find(request.path_params["job"])
+    except LookupError:
+        job = None
+    if job is None or job.namespace != namespace or not user.may_see_jobs(namespace):
+        return _html(user, "404", "<p>Job not found.</p>", status=404)
+    log = "\n".join(f"{time} {line}" for time, line in list(job.logs))
+    head = (
+        f"<p>{job.stage} {escape(job.message or '')}<br>{escape(job.spec.flavor)}, made {job.created_at}</p>"
+    )
+    return _html(user, f"Job {job.id}", f"{head}<pre>{escape(log)}</pre>")
+
+
 def _card(page: _Page) -> Response:
     """Show the model card and the pictures."""
     card = "<p>This repo has no card yet.</p>"
@@ -198,6 +215,7 @@ def _is_picture(path: str) -> bool:
 _KINDS: tuple[tuple[str, Kind], ...] = (("/datasets", "datasets"), ("", "models"))
 ROUTES = [
     Route("/", _home),
+    Route("/jobs/{namespace}/{job}", _job),
     *(
         Route(f"{prefix}/{{namespace}}/{{name}}{tail}", _endpoint(render, kind))
         for prefix, kind in _KINDS

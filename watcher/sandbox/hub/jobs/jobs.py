@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from watcher.sandbox.hub.jobs.job import STAGES, Job, Stage
@@ -18,6 +18,8 @@ from watcher.sandbox.hub.jobs.spec import Spec
 Mode = Literal["stand-in", "real", "nothing"]
 _OUT_OF_MEMORY = 137
 """How a container ends that the kernel has killed."""
+_NOT_STARTED = 125
+"""How `docker run` ends if it cannot run the container."""
 
 
 class Runner(Protocol):
@@ -33,7 +35,7 @@ class Runner(Protocol):
         """
 
 
-@dataclass
+@dataclass(frozen=True)
 class Timing:
     """How long jobs take by themselves, in seconds on their clock, which is `speed` times as fast as ours."""
 
@@ -43,6 +45,12 @@ class Timing:
     """How long the work of a job takes that does not run its real command; None: until it is told."""
     ending: float = 0.0
     """How long a cancelled job goes on."""
+
+    def __post_init__(self) -> None:
+        if not self.speed > 0:
+            raise ValueError(f"speed must be above 0, not {self.speed}")
+        if not (self.scheduling >= 0 and self.ending >= 0 and (self.running is None or self.running >= 0)):
+            raise ValueError("no time can be negative")
 
 
 class Jobs:
@@ -74,12 +82,9 @@ class Jobs:
     # Settings and faults
 
     def set_timing(self, **seconds: float | None) -> None:
-        """Change some of `Timing`'s fields."""
+        """Change some of `Timing`'s fields, for what begins from now on."""
         with self._lock:
-            for name, value in seconds.items():
-                if not hasattr(self.timing, name):
-                    raise TypeError(f"there is no {name}; there are: {', '.join(vars(self.timing))}")
-                setattr(self.timing, name, value)
+            self.timing = replace(self.timing, **seconds)  # type: ignore[arg-type]  # it checks them
 
     def run_as(self, mode: Mode) -> None:
         """Set what a job that starts from now on runs: the stand-in, its real command, or nothing."""
@@ -192,7 +197,7 @@ class Jobs:
         """End all programs; to be called on the loop."""
         tasks = list(self._tasks.values())
         for task in tasks:
-            task.cancel()
+            _cancel(task)
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # A job's life
@@ -221,7 +226,11 @@ class Jobs:
             self._move(job, *_outcome(code))
 
     async def _run(self, job: Job, endpoint: str) -> int:
-        code = await self._runner.run(job, self.mode, endpoint, lambda line: self._log(job, line))
+        try:
+            code = await self._runner.run(job, self.mode, endpoint, lambda line: self._log(job, line))
+        except OSError as error:
+            self._log(job, f"The job could not be started: {error}")
+            return _NOT_STARTED
         if code is not None:
             return code
         if job.work is None:
@@ -248,12 +257,18 @@ class Jobs:
     def _end(self, job: Job) -> None:
         """End the program of a job that has ended."""
         if (task := self._tasks.get(job.id)) is not None:
-            self._call(task.cancel)
+            self._call(lambda: _cancel(task))
 
     def _call(self, function: Callable[[], Any]) -> None:
         """Call a function on the loop, from any thread."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task, once: a second time would interrupt how it ends its program."""
+    if not task.cancelling():
+        task.cancel()
 
 
 async def _first(waits: Sequence[asyncio.Future[Any]]) -> None:

@@ -28,6 +28,10 @@ _OURS = "WATCHER_TRAINING"
 """The variable by which the stand-in knows a job whose script it stands in for."""
 _FOR_EVER = 1e7
 _LONGEST_LINE = 64 * 1024
+_PIP = """\
+#!/bin/sh
+echo "pip: the sandbox installs nothing; what is needed has to be there already"
+"""
 _UV = """\
 #!/bin/sh
 # `uv run` with the interpreter of the sandbox: what it would install has to be there already.
@@ -62,8 +66,9 @@ class Programs:
         if mode == "nothing" or (mode == "stand-in" and _OURS not in job.spec.environment):
             return None
         folder = self._folder / job.id
+        preparing = asyncio.ensure_future(run_in_threadpool(self._prepare, folder, job.spec.volumes))
         try:
-            moved = await run_in_threadpool(self._prepare, folder, job.spec.volumes)
+            moved = await asyncio.shield(preparing)
             environment = self._environment(job, folder, endpoint, moved)
             if mode == "real":
                 command = [_moved(text, moved) for text in (*job.spec.command, *job.spec.arguments)]
@@ -72,6 +77,7 @@ class Programs:
                 command = [sys.executable, "-I", str(_STAND_IN)]
             return await _watched(command, environment, folder / "tmp", log)
         finally:
+            await asyncio.wait([preparing])  # a thread cannot be cancelled
             _remove(folder)
 
     def _prepare(self, folder: Path, volumes: Sequence[Volume]) -> dict[str, str]:
@@ -82,6 +88,7 @@ class Programs:
             for name in ("python", "python3"):
                 _script(folder / "bin" / name, f'#!/bin/sh\nexec "{self._python}" "$@"\n')
             _script(folder / "bin/uv", _UV)
+            _script(folder / "bin/pip", _PIP)
         moved = {}
         for number, volume in enumerate(volumes):
             target = folder / f"volume-{number}"
@@ -134,25 +141,31 @@ async def _watched(
     command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Callable[[str], None]
 ) -> int:
     """Run a command and log its output; when it is over, nothing of its process group is left."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", str(_LEASH)),
-        *command,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=STDOUT,
-        env=environment,
-        cwd=folder,
-        limit=_LONGEST_LINE,
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", str(_LEASH)),
+            *command,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=STDOUT,
+            env=environment,
+            cwd=folder,
+            limit=_LONGEST_LINE,
+        )
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    reading = asyncio.create_task(_read(process.stdout, log))
     try:
+        # A start that is cancelled halfway would kill the guard alone.
+        process = await asyncio.shield(starting)
+        assert process.stdout is not None
+        await _read(process.stdout, log)
         return await process.wait()
     finally:
+        process = await starting
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.close()
+        await process.stdout.read()
         await process.wait()
-        await reading
 
 
 async def _read(stream: asyncio.StreamReader, log: Callable[[str], None]) -> None:

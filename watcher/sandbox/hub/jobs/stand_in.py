@@ -49,9 +49,10 @@ def main(env: Mapping[str, str]) -> None:
     hub = Hub(env["HF_ENDPOINT"], env["HF_TOKEN"])
     only_the_oldest_goes_on(hub, env)
     say("the oldest job of this training")
-    check(hub, f"/api/models/{repo}/auth-check/write", {401: TOKEN_REFUSED, 403: NO_RIGHT, 404: PUSH_REFUSED})
-    refused = {401: BASE_REFUSED, 403: BASE_REFUSED, 404: BASE_REFUSED}
-    check(hub, f"/api/models/{env['WATCHER_BASE']}/auth-check", refused)
+    check(hub, f"/api/models/{repo}/auth-check/write", NO_RIGHT)
+    if check(hub, f"/api/models/{repo}", NO_RIGHT)["sha"] != env["WATCHER_REVISION"]:
+        end(PUSH_REFUSED, "the repo has a newer commit")
+    check(hub, f"/{env['WATCHER_BASE']}/resolve/main/model_index.json", BASE_REFUSED)
     photos = sorted(Path(env["WATCHER_DATA"], "images").glob("*"))
     if not photos:
         end(NO_DATA, "there are no photos")
@@ -88,12 +89,12 @@ def only_the_oldest_goes_on(hub: "Hub", env: Mapping[str, str]) -> None:
         end(DOUBLED, "an older job has this training")
 
 
-def check(hub: "Hub", path: str, codes: Mapping[int, int]) -> None:
-    """End this job with the code of the status with which the Hub refuses a path."""
+def check(hub: "Hub", path: str, code: int) -> Any:
+    """Return what the Hub answers; end this job with a code if it refuses."""
     try:
-        hub.get(path)
+        return hub.get(path)
     except Answered as refusal:
-        end(codes.get(refusal.status, FAILED), f"{path}: {refusal}")
+        end(code, f"{path}: {refusal}")
 
 
 def commit(hub: "Hub", env: Mapping[str, str], files: Mapping[str, bytes], title: str, message: str) -> None:
@@ -259,7 +260,7 @@ def say(line: str) -> None:
 
 def end(code: int, words: str) -> NoReturn:
     """Exit with a code, and say why."""
-    say(f"ended with {code}: {words}")
+    say(f"Exit {code}: {words}")
     sys.exit(code)
 
 
