@@ -225,7 +225,8 @@ def refuse(error: Exception, code: Exit, refusal: str) -> None:
 def check_oldest(api: HfApi, settings: Settings) -> None:
     """Raise Stop unless this is the oldest job of the training, so that one is paid for, whatever has been started.
 
-    A list may lag behind, so it counts only if this job is in it.
+    A list may lag behind, so it counts only if this job is in it. A token that may not list jobs does not stop the training:
+    a second job is nearly always prevented before.
     """
     labels = {"watcher": settings.project, "training": settings.training}
 
@@ -234,7 +235,11 @@ def check_oldest(api: HfApi, settings: Settings) -> None:
         return [job.id for job in sorted(found, key=lambda job: (str(job.created_at), job.id))]
 
     for pause in (*PAUSES, None):
-        ids = ask(jobs, Exit.TOKEN, "The token may not list the jobs.")
+        try:
+            ids = ask(jobs, Exit.TOKEN, "The token may not list the jobs")
+        except Stop as refused:
+            say(f"{refused}: it is not known whether another job trains the same.")
+            return
         if settings.job in ids or settings.job is None:
             break
         if pause is None:
