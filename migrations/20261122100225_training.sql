@@ -597,6 +597,15 @@ begin
   end
   $function$;
 
+  -- Whether there is money for one more training, at the price of the last one.
+  create function watcher.training_affordable() returns boolean
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select coalesce((
+      select s.enabled and c.spent + c.reserved + watcher.training_reserve(s.minutes, n.usd_per_minute) <= s.usd_a_day
+      from watcher.training_settings s, watcher.training_costs() c, watcher.trainings n
+      order by n.number desc limit 1), false)
+  $function$;
+
   -- Trainings whose row is gone although no deletion has listed them; trainings are kept for 90 days.
   create function watcher.sweep_trainings() returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
@@ -616,6 +625,10 @@ begin
         perform watcher.cancel_job(gone);
       end if;
     end loop;
+    -- One that was put off just as money became free again, or that stood behind one that was woken and then withdrawn.
+    if watcher.training_affordable() then
+      perform watcher.wake_waiting_training();
+    end if;
   end
   $function$;
 

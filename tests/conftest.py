@@ -41,6 +41,7 @@ from watcher.supabase.storage import Storage
 from watcher.supabase.training_verbs import TrainingVerbs
 from watcher.supabase.verbs import Verbs
 from watcher.training.follower import Follower
+from watcher.training.prices import Prices
 from watcher.training.recipe import project_digest
 from watcher.training.trainer import Trainer
 
@@ -265,6 +266,7 @@ def trainer(rpc: Rpc, hub: Hub, bucket: Storage, quick: Retry, sandbox: Sandbox)
     return Trainer(
         verbs=TrainingVerbs(rpc),
         jobs=Jobs(hub),
+        prices=Prices(Jobs(hub), quick),
         weights=Weights(hub),
         storage=bucket,
         retry=quick,

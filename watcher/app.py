@@ -40,6 +40,7 @@ from watcher.supabase.rpc import Rpc
 from watcher.supabase.training_verbs import TrainingVerbs
 from watcher.supabase.verbs import Verbs
 from watcher.training.follower import Follower
+from watcher.training.prices import Prices
 from watcher.training.recipe import project_digest
 from watcher.training.trainer import Trainer
 
@@ -173,6 +174,7 @@ def _training(
     trainer = Trainer(
         verbs=verbs,
         jobs=jobs,
+        prices=Prices(jobs, retry),
         weights=Weights(hub),
         storage=bucket,
         retry=retry,

@@ -118,11 +118,7 @@ def test_the_audit_finds_trainings_that_are_doubled_without_weights_stuck_or_ove
         stage.sql("update watcher.trainings set spent_usd = null where identity_id = %s", third["id"])
         stage.sql("update watcher.training_settings set usd_a_day = 0.08")
 
-    calm = _calm(3)
-    trained = dataclasses.replace(
-        calm, rows=tuple(dataclasses.replace(row, train=True) for row in calm.rows), trainings_a_day=10
-    )
-    run = play(trained, own_postgres, _TEMPLATE, before_audit=damage)
+    run = play(_calm(3, train=True), own_postgres, _TEMPLATE, before_audit=damage)
     found = run.verdict.trainings
     assert found.ended == {"ready": 3}
     assert found.jobs == 3
@@ -211,11 +207,12 @@ def test_a_takeover_is_counted_without_the_time_in_which_nobody_could_claim() ->
     assert ended.takeovers([(4, "a")], []) == []
 
 
-def _calm(rows: int) -> Schedule:
-    """A run in which nothing goes wrong."""
+def _calm(rows: int, *, train: bool = False) -> Schedule:
+    """A run in which nothing goes wrong, with money for every training."""
     drawn = draw(1, lasts=1.0)
     fit = tuple(
-        dataclasses.replace(row, at=0.1, train=False, pictures=(("jpeg", 1), ("png", 2), ("jpeg", 3)))
+        dataclasses.replace(row, at=0.1, train=train, pictures=(("jpeg", 1), ("png", 2), ("jpeg", 3)))
         for row in drawn.rows[:rows]
     )
-    return dataclasses.replace(drawn, rows=fit, acts=(), harms=(), latency=0.0, slots=(4,))
+    calm = dataclasses.replace(drawn, rows=fit, acts=(), harms=(), latency=0.0, slots=(4,))
+    return dataclasses.replace(calm, usd_a_day=5.0, trainings_a_day=10)

@@ -460,6 +460,24 @@ def test_money_that_is_free_again_starts_who_has_waited_longest(database: Databa
     assert claim["identity_id"] == str(others[1]), "There may be money for one more."
 
 
+def test_who_was_put_off_just_as_money_became_free_again_is_found(
+    database: Database, trainer: Trainer
+) -> None:
+    switch_on(database, usd_a_day=2.5)
+    first, late = running(database), asked(database)
+    attempt = trainer.take(late)
+    assert trainer.start(attempt) == {"result": "budget"}
+    due(database, first)
+    other = Trainer(database, "other")
+    assert other.ended(other.take(first), billed=60) == "done"
+    assert trainer.postpone(attempt, "budget") == "done"
+    assert trainer.claim({"train": 4}) == []
+    Worker(database).sweep()
+    [claim] = trainer.claim({"train": 4})
+    assert claim["identity_id"] == str(late)
+    assert trainer.start(claim["attempt"])["result"] == "started"
+
+
 def test_more_money_wakes_who_waits_for_it_and_who_backs_off_goes_on_backing_off(
     database: Database, trainer: Trainer
 ) -> None:

@@ -4,11 +4,9 @@ No lease is held while the job runs: an attempt starts it, or looks at it, and e
 training due when its job is no longer listed as running; see `follower`.
 """
 
-import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -18,13 +16,14 @@ from watcher.engine.lease import Lease
 from watcher.engine.retry import Retry
 from watcher.engine.work import Done
 from watcher.errors import Outage, Permanent, Transient, Wait
-from watcher.hub.jobs import Job, Jobs, JobSpec, Machine
+from watcher.hub.jobs import Job, Jobs, JobSpec
 from watcher.hub.weights import Weights
 from watcher.identity import Claim
 from watcher.supabase.storage import Storage
 from watcher.supabase.training_verbs import TrainingVerbs
 from watcher.training.one_job import next_step
 from watcher.training.outcomes import exit_code, failure
+from watcher.training.prices import Prices
 from watcher.training.recipe import Training, job_spec, labels
 from watcher.training.script import Exit
 
@@ -36,18 +35,8 @@ _QUEUE_LIMIT = 6 * 3600.0
 """Seconds that a job may wait for a machine."""
 _GRACE = 600.0
 """Seconds beyond its time-out that a job may run."""
-_BELIEVED = 600.0
-"""Seconds for which the list of machines and prices is believed."""
 _COMMIT_WITHIN = 60.0
 """Seconds from the end of a job within which its commit is shown."""
-
-
-@dataclass(slots=True)
-class _Machines:
-    """The machines that the Hub has listed last, believed until a loop time."""
-
-    machines: Mapping[str, Machine] = field(default_factory=dict)
-    until: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +48,7 @@ class Trainer:
 
     verbs: TrainingVerbs
     jobs: Jobs
+    prices: Prices
     weights: Weights
     storage: Storage
     retry: Retry
@@ -66,20 +56,11 @@ class Trainer:
     """A digest of the project, by which its jobs are found."""
     token: str
     """Of the job."""
-    _listed: _Machines = field(default_factory=_Machines)
 
     def describe(self, claim: Claim) -> Mapping[str, object]:
         """Return the training's label and job, once it has them."""
         training = claim.details["training"] or {}
         return {"training": training.get("label"), "job": training.get("job")}
-
-    async def machines(self) -> Mapping[str, Machine]:
-        """Return the machines that jobs can run on, asked for every ten minutes: what a user asks for costs no request."""
-        now = asyncio.get_running_loop().time()
-        if now > self._listed.until:
-            self._listed.machines = await self.retry(self.jobs.hardware)
-            self._listed.until = now + _BELIEVED
-        return self._listed.machines
 
     async def carry(self, claim: Claim, lease: Lease) -> Done:
         """Start the training, or look how far it is; raises as `Work.carry` does."""
@@ -115,7 +96,8 @@ class _Attempt:
         raise self._look_again(job, _NEXT_LOOK)
 
     async def _start(self) -> Done:
-        price = await self._price()
+        price = await self._trainer.prices.per_minute(self._details["flavor"])
+        revision = await self._revision()
         await self._jobs.turn()
         started = await self._retry(self._verbs.start, self._claim.attempt, self._jobs.namespace, price)
         if started.obstacle == "never":
@@ -126,23 +108,12 @@ class _Attempt:
                 {"because": started.obstacle},
                 partial(self._verbs.postpone, self._claim.attempt, started.obstacle),
             )
-        raise await self._find_job(started.label, None)
+        job = await self._request(self._spec(started.label, revision))
+        raise self._look_again(job, self._details["first_look_seconds"])
 
-    async def _price(self) -> Decimal:
-        """Return US dollars a minute, as the Hub last said."""
-        flavor = self._details["flavor"]
-        machine = (await self._trainer.machines()).get(flavor)
-        if machine is None:
-            raise Outage(
-                f"The Hub has no machine {flavor!r} for trainings: choose another one with `watcher training on --flavor`.",
-                of_kind=True,
-            )
-        return Decimal(machine.micro_usd_per_minute) / 1_000_000
-
-    async def _find_job(self, label: str, intent_age: float | None) -> Wait:
-        """Adopt the training's job, or request it; returns the wait for it."""
-        new = intent_age is None
-        listed = () if new else await self._retry(self._jobs.list_jobs, self._labels(label))
+    async def _find_job(self, label: str, intent_age: float) -> Wait:
+        """Adopt the training's job, or request it again; returns the wait for it."""
+        listed = await self._retry(self._jobs.list_jobs, self._labels(label))
         settled_after = self._details["settled_after_seconds"]
         match next_step(jobs=len(listed), intent_age=intent_age, settled_after=settled_after):
             case "adopt":
@@ -153,19 +124,19 @@ class _Attempt:
             case "request":
                 if self._claim.look_only:
                     raise Permanent("training_failed", self._claim.exhausted or "Gave up.")
-                if not new:
-                    await self._jobs.turn()
-                    await self._retry(self._verbs.intend, self._claim.attempt)
-                job = await self._request(label)
+                # Nothing that can take long stands between the intent and its request.
+                spec = self._spec(label, await self._revision())
+                await self._jobs.turn()
+                await self._retry(self._verbs.intend, self._claim.attempt)
+                job = await self._request(spec)
             case "wait":
                 return self._waiting(
                     "A request for the job was not answered; it may still land.",
-                    settled_after - (intent_age or 0) + 1,
+                    settled_after - intent_age + 1,
                 )
         return self._look_again(job, self._details["first_look_seconds"])
 
-    async def _request(self, label: str) -> Job:
-        spec = self._spec(label, await self._revision())
+    async def _request(self, spec: JobSpec) -> Job:
         self._lease.check()
         try:
             with self._lease.mutating():
@@ -179,13 +150,11 @@ class _Attempt:
 
     async def _revision(self) -> str:
         """Return the commit that the job trains on, and commits on top of; raises Permanent."""
-        repo_id, published = self._details["model_id"], self._details["commit_sha"]
-        revision = await self._retry(self._trainer.weights.head, repo_id, published)
+        head = self._trainer.weights.head
+        revision = await self._retry(head, self._details["model_id"], self._details["commit_sha"])
         if revision is None:
-            raise Permanent(
-                "training_refused",
-                "The repo is gone, or was changed by somebody else since the photos were published.",
-            )
+            sentence = "The repo is gone, or was changed by somebody else since the photos were published."
+            raise Permanent("training_refused", sentence)
         return revision
 
     def _spec(self, label: str, revision: str) -> JobSpec:

@@ -133,7 +133,8 @@ class User:
         try:
             self._person.table.insert(new).execute()
         except APIError as error:
-            if error.code != "23505":  # it exists already
+            # It exists already: the answer to the first request was lost.
+            if error.code != "23505" or "trained_identities_pkey" not in str(error.message):
                 raise
 
     def _delete(self, row: int) -> None:
