@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import tables
+from watcher.cli import cli
 from watcher.errors import CODES
 from watcher.training import outcomes
 from watcher.training.recipe import TRIGGER
@@ -74,3 +75,14 @@ def test_every_file_that_a_page_names_is_there(page: Path) -> None:
         r"`((?:watcher|migrations|tests|docs|systemd|bench|examples)/[\w./-]*)`", page.read_text()
     )
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_a_page_shows_is_there(page: Path) -> None:
+    shown = "\n".join(re.findall(r"^ *```bash\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL))
+    for name, option in re.findall(r"\.venv/bin/watcher ([a-z]+)(?: (on|off)\b)?", shown):
+        command = cli.commands.get(name)
+        assert command is not None, name
+        assert not option or option in getattr(command, "commands", ()), f"{name} {option}"
+    targets = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {*re.findall(r"^make ([a-z-]+)", shown, re.MULTILINE)} <= {*targets}

@@ -38,8 +38,8 @@ def version() -> str:
 def node(
     arguments: Sequence[str | Path], *, cwd: Path, own: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run Node with these variables alone; raises Wrong after two minutes."""
-    return run([PROGRAM, *arguments], cwd=cwd, env=variables(own), within=120)
+    """Run Node with these variables alone; raises Wrong after ten minutes."""
+    return run([PROGRAM, *arguments], cwd=cwd, env=variables(own), within=600)
 
 
 def variables(own: dict[str, str] | None = None) -> dict[str, str]:

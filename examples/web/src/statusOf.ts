@@ -30,7 +30,7 @@ function trainingOf(row: Identity): string {
   if (!row.train) return ''
   if (!row.training_waits_until) return `. ${training} waits for its turn.`
   const until = new Date(row.training_waits_until).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' })
-  return `. ${training} waits until ${until}: no more can start today.`
+  return `. ${training} waits until ${until}.`
 }
 
 function lasting(seconds: number): string {
