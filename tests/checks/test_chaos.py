@@ -13,7 +13,7 @@ from tests.checks.chaos.fence import Fence
 from tests.checks.chaos.record import Exchange
 from tests.checks.chaos.report import figures
 from tests.checks.chaos.run import play
-from tests.checks.chaos.schedule import Schedule, draw
+from tests.checks.chaos.schedule import Event, Schedule, draw
 from tests.checks.chaos.users import Register
 from tests.support.database import migrate
 from tests.support.pictures import png
@@ -44,6 +44,28 @@ def test_nothing_is_lost_and_nothing_doubled_whatever_happens(own_postgres: Post
     assert run.rows == sum(run.verdict.ended.values()) > 0
     assert run.kills
     assert run.met
+
+
+def test_each_training_has_one_job_and_its_weights_whatever_happens(own_postgres: Postgres) -> None:
+    lost = {"action": "LoseAnswer", "options": {}, "place": "run job", "times": 2, "skip": 0}
+    ambush = {"place": "trained", "when": "after", "skip": 0, "freeze": 0, "late": 0}
+    schedule = dataclasses.replace(
+        _calm(4, train=True),
+        lasts=6.0,
+        slots=(2, 2),
+        acts=(Event(0.5, "delete_training", {"row": 3}),),
+        harms=(
+            Event(0.0, "lag_lists", {"seconds": 1.5, "lasts": 6.0}),
+            Event(0.0, "exit_jobs", {"code": 15, "many": 1}),
+            Event(0.1, "fault", lost),
+            Event(0.1, "ambush", ambush),
+        ),
+    )
+    run = play(schedule, own_postgres, _TEMPLATE)
+    assert not run.findings, "\n".join([*run.story, *run.findings])
+    trainings = run.verdict.trainings
+    assert trainings.jobs == trainings.ended.total() > 1
+    assert trainings.ended["ready"]
 
 
 def test_the_audit_finds_what_is_lost_doubled_or_nobodys(own_postgres: Postgres) -> None:
