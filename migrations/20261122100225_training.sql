@@ -280,6 +280,12 @@ begin
     elsif training.number is null then
       perform watcher.wake_waiting_training();
     end if;
+    -- What the first checks of a job refuse does not use up the user's day, unless somebody is just changing that.
+    if failed_code in ('training_refused', 'training_base_refused') then
+      update watcher.usage u set trainings = greatest(u.trainings - 1, 0) where (u.user_id, u.hour) in (
+        select c.user_id, c.hour from watcher.usage c join public.trained_identities t on t.user_id = c.user_id
+        where t.id = p_identity_id and c.hour = date_trunc('hour', training.started_at, 'UTC') for update of c skip locked);
+    end if;
     update public.trained_identities set
       status = watcher.status_before_training(training_commit_sha),
       train = false, training_error_code = failed_code, training_error_message = p_message

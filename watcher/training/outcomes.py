@@ -20,31 +20,30 @@ class Failure:
 
 _OUT_OF_MEMORY: Final = Failure(
     "training_out_of_memory",
-    "The training needed more memory than its machine has. The operator can choose a larger one (--flavor).",
+    "The training needed more memory than its machine has; the operator of this app has to choose a larger one.",
 )
 _BY_EXIT: Final = {
     Exit.TOKEN: Failure(
         "training_refused",
-        "The Hub refused the token of the training. The operator has to replace WATCHER_TRAINING_TOKEN.",
+        "The training was refused: the operator of this app has to renew its token.",
     ),
     Exit.PUSH: Failure(
         "training_refused",
-        "The token of the training may not write to the repo. The operator has to give it write access.",
+        "The training was refused: the operator of this app has to give its token write access.",
     ),
     Exit.MOVED: Failure(
         "training_refused",
-        "The Hub did not accept the weights, or the repo was changed by somebody else in the meantime.",
+        "The result of the training was not accepted: the repo may have been changed by somebody else in the meantime.",
     ),
     Exit.BASE: Failure(
         "training_base_refused",
-        "The base model could not be used. The operator has to accept its licence on its page on the Hub, with the "
-        "account of the training's token, or choose another one (--base).",
+        "The base model could not be used; the operator of this app has to accept its licence, or choose another one.",
     ),
     Exit.MEMORY: _OUT_OF_MEMORY,
     _KILLED: _OUT_OF_MEMORY,
     Exit.LOSS: Failure(
         "training_failed",
-        "The training did not converge. The operator can set a lower learning rate.",
+        "The training did not converge; the operator of this app can set a lower learning rate.",
     ),
     Exit.DATA: Failure(
         "training_failed",
@@ -64,10 +63,10 @@ _BY_STAGE: Final = {
 }
 _TIMED_OUT: Final = Failure(
     "training_timed_out",
-    "The training took longer than it may. The operator can allow more minutes, or choose a faster machine.",
+    "The training took longer than it may; the operator of this app can allow it more time, or a faster machine.",
 )
 _FAILED: Final = Failure(
-    "training_failed", "The training failed. The operator sees why in the log of its job, on the Hub."
+    "training_failed", "The training failed; the operator of this app can see why in the log of its job."
 )
 
 CODES: Final = tuple(
