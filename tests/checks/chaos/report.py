@@ -14,7 +14,7 @@ lost                   findings: a row that is none of these; a row that nobody 
                        was still in flight during that look.
 doubled                findings: a repo with more than one commit after the initial one (apart from those made by hand);
                        a row named by the commits of more than one repo.
-stuck                  rows still open, and repos still to be erased, 90 s after all faults were removed.
+stuck                  rows still open, and repos still to be erased, 240 s after all faults were removed.
 stale_writes_accepted  calls of complete, erased, fail, defer, wait, reserve or renew that began after another attempt
                        had got the work and were accepted by the database (recorded before a fault can lose the answer).
                        A repeated write-back of the same attempt is not counted: it changes nothing.
