@@ -9,6 +9,7 @@ ends after its checks.
 import base64
 import gzip
 import hashlib
+import http
 import http.client
 import json
 import os
@@ -78,7 +79,10 @@ def only_the_oldest_goes_on(hub: "Hub", env: Mapping[str, str]) -> None:
         try:
             jobs = hub.get(f"/api/jobs/{env['WATCHER_NAMESPACE']}?{labels}")
         except Answered as refusal:
-            end(TOKEN_REFUSED if refusal.status in {401, 403} else FAILED, f"the list of jobs: {refusal}")
+            if refusal.status == http.HTTPStatus.UNAUTHORIZED:
+                end(TOKEN_REFUSED, f"the list of jobs: {refusal}")
+            say(f"the list of jobs: {refusal}; it is not known whether another job trains the same")
+            return
         found = sorted((job["createdAt"], job["id"]) for job in jobs)
         if env["JOB_ID"] in [job for _, job in found]:
             break
