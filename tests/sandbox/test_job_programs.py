@@ -129,6 +129,7 @@ def test_the_stand_in_makes_one_commit_with_weights_pictures_and_a_card(
     assert card is not None
     assert (card["base_model"], card["instance_prompt"], "lora" in card["tags"]) == (BASE, "ohwx", True)
     assert lines(site, job)[1:] == [
+        "the oldest job of this training",
         "checked: 2 photos",
         *[f"step {step}/20" for step in range(2, 21, 2)],
         "done",
