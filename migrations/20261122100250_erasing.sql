@@ -927,6 +927,7 @@ begin
     began timestamptz;
   begin
     select * into mine from watcher.lock_attempt(p_attempt);
+    insert into watcher.sweep default values on conflict do nothing;  -- if somebody has emptied the table
     select * into strict state from watcher.sweep for update;
     if not mine.held or mine.kind <> 'sweep' then
       return watcher.swept(case when exists (

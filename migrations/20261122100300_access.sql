@@ -15,7 +15,8 @@ begin
   create function watcher.definitions() returns table (name text, definition text)
   language sql stable set search_path = pg_catalog, pg_temp as $function$
     with ours as (
-      select c.oid, c.oid::regclass::text as name, c.relowner as owner, c.relreplident, c.relrowsecurity
+      select c.oid, c.oid::regclass::text as name, c.relowner as owner, c.relreplident, c.relrowsecurity,
+        c.relforcerowsecurity, c.relpersistence
       from pg_catalog.pg_class c
       where c.relkind = 'r' and (c.relnamespace = to_regnamespace('watcher')
         or c.oid in (to_regclass('public.trained_identities'), to_regclass('public.watcher_pulse')))
@@ -56,12 +57,20 @@ begin
     union all
     select 'function ' || f.name, pg_get_functiondef(f.oid) from functions f
     union all
-    -- Of everything that is not the schema's owner's.
+    -- Of everything that is not the owner's who has most of it.
     select 'owner of ' || o.what, o.owner::regrole::text
     from (
       select 'table ' || t.name, t.owner from ours t union all select 'function ' || f.name, f.owner from functions f
+      union all select 'schema watcher', n.nspowner from pg_catalog.pg_namespace n where n.nspname = 'watcher'
     ) o (what, owner)
-    where o.owner <> (select n.nspowner from pg_catalog.pg_namespace n where n.nspname = 'watcher')
+    where o.owner <> (select mode() within group (order by f.owner) from functions f)
+    union all
+    select 'forced row security of ' || t.name, 'on' from ours t where t.relforcerowsecurity
+    union all
+    select 'persistence of ' || t.name, 'unlogged' from ours t where t.relpersistence <> 'p'
+    union all
+    select format('rule %s on %s', quote_ident(r.rulename), t.name), pg_get_ruledef(r.oid)
+    from ours t join pg_catalog.pg_rewrite r on r.ev_class = t.oid
     union all
     select 'published part of ' || t.name, concat_ws(' ',
       (select string_agg(a.attname, ', ' order by a.attnum) from pg_catalog.pg_attribute a
@@ -84,7 +93,8 @@ begin
         from pg_catalog.pg_publication_tables p
         where p.pubname = 'supabase_realtime' and p.schemaname = 'public'
           and p.tablename in ('trained_identities', 'watcher_pulse')),
-      'published_events', (select jsonb_build_object('insert', p.pubinsert, 'update', p.pubupdate)
+      'published_events', (select jsonb_build_object('insert', p.pubinsert, 'update', p.pubupdate,
+          'delete', p.pubdelete)
         from pg_catalog.pg_publication p where p.pubname = 'supabase_realtime'),
       'policies', (select coalesce(jsonb_agg(jsonb_build_object(
           'table', p.schemaname || '.' || p.tablename, 'name', p.policyname, 'command', p.cmd,
@@ -117,6 +127,23 @@ begin
         ) a
         where a.grantee <> a.owner
       ) g (line)),
+      -- What is not ours and has to be open to others: to users, or to the owner of these functions.
+      'needs', (select coalesce(jsonb_agg(n.line order by n.line), '[]') from (
+        select format('%s USAGE on schema %s', n.role, n.name)
+        from (values ('authenticated', 'public'), ('service_role', 'public'), ('authenticated', 'auth'),
+          ('authenticated', 'storage'), ('current_user', 'auth'), ('current_user', 'storage')) n (role, name)
+        where has_schema_privilege(case n.role when 'current_user' then current_user else n.role end, n.name, 'USAGE')
+        union all
+        select format('%s %s on %s', n.role, n.privilege, n.name)
+        from (values ('authenticated', 'SELECT', 'storage.objects'), ('authenticated', 'INSERT', 'storage.objects'),
+          ('authenticated', 'DELETE', 'storage.objects'), ('current_user', 'SELECT', 'storage.objects'),
+          ('current_user', 'SELECT', 'auth.users')) n (role, privilege, name)
+        where has_table_privilege(case n.role when 'current_user' then current_user else n.role end, n.name, n.privilege)
+        union all
+        select format('%s EXECUTE on %s', n.role, n.name)
+        from (values ('authenticated', 'auth.uid()'), ('authenticated', 'storage.foldername(text)')) n (role, name)
+        where has_function_privilege(n.role, to_regprocedure(n.name), 'EXECUTE')
+      ) n (line)),
       'bucket', (select jsonb_build_object('public', b.public, 'file_size_limit', b.file_size_limit,
           'allowed_mime_types', to_jsonb(b.allowed_mime_types))
         from storage.buckets b where b.id = 'identity-images'),

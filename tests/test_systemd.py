@@ -53,11 +53,21 @@ def test_the_template_is_the_unit_with_names_of_its_own() -> None:
 
 
 @analyzed
-def test_the_unit_exposes_little_of_the_host() -> None:
-    [level] = re.findall(
-        r"exposure level for watcher.service: (\S+)", analyze("security", "--offline=true", str(UNIT))
-    )
-    assert float(level) <= 1.2
+@pytest.mark.parametrize("name", ["watcher.service", "watcher@.service", "watcher-check.service"])
+def test_the_units_expose_little_of_the_host(tmp_path: Path, name: str) -> None:
+    unit = tmp_path / name.replace("@", "@one")
+    shutil.copy(FOLDER / name, unit)
+    [level] = re.findall(r"exposure level for \S+: (\S+)", analyze("security", "--offline=true", str(unit)))
+    print(f"{unit.name}: exposure level {level}")  # noqa: T201  (shown with pytest -rP)
+    assert float(level) <= 1.1
+
+
+def test_the_morning_check_fails_for_errors_and_not_for_warnings() -> None:
+    lines = (FOLDER / "watcher-check.service").read_text().splitlines()
+    assert "Type=oneshot" in lines
+    assert "ExecStart=/opt/watcher/bin/watcher doctor" in lines  # 1: warnings, 2: errors
+    assert [line for line in lines if line.startswith("SuccessExitStatus=")] == ["SuccessExitStatus=1"]
+    assert "Persistent=yes" in (FOLDER / "watcher-check.timer").read_text().splitlines()
 
 
 def test_the_unit_speaks_the_daemons_language() -> None:

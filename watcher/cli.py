@@ -145,8 +145,12 @@ def _exit_soon() -> None:
 @click.option(
     "--repair", is_flag=True, help="Also restore what was changed since; says first what, and asks."
 )
-@click.option("--yes", is_flag=True, help="With --repair: do not ask for confirmation.")
-def migrate_(into: Path | None, repair: bool, yes: bool) -> None:
+@click.option(
+    "--remove", is_flag=True, help="Remove everything that the migrations made; says first what, and asks."
+)
+@click.option("--yes", is_flag=True, help="With --repair or --remove: do not ask for confirmation.")
+@click.option("--force", is_flag=True, help="With --remove: also while daemons run or erasures are open.")
+def migrate_(*, into: Path | None, repair: bool, remove: bool, yes: bool, force: bool) -> None:
     """Migrate the database to the schema that this version needs.
 
     Without --into, the migrations are applied over SUPABASE_DB_URL, as the role postgres: the URL of the direct connection
@@ -155,10 +159,12 @@ def migrate_(into: Path | None, repair: bool, yes: bool) -> None:
     from watcher import migrate
     from watcher.settings import settings
 
-    if repair and (into is not None or not (yes or sys.stdin.isatty())):
+    if (repair or remove) and (into is not None or not (yes or sys.stdin.isatty())):
         raise click.UsageError(
-            "--repair needs the database, not --into, and a terminal to confirm on, or --yes."
+            "--repair and --remove need the database, not --into, and a terminal to confirm on, or --yes."
         )
+    if (repair and remove) or (force and not remove):
+        raise click.UsageError("Either --repair, or --remove, which may have --force.")
     if into is not None:
         for file in migrate.copy(into):
             click.echo(f"Wrote {file}")
@@ -166,6 +172,9 @@ def migrate_(into: Path | None, repair: bool, yes: bool) -> None:
         return
     done = 0
     db_url = settings.load_database().db_url.get_secret_value()
+    if remove:
+        _remove(db_url, yes=yes, force=force)
+        return
     for version in migrate.apply(db_url, on_wait=lambda reason: click.echo(reason, err=True)):
         click.echo(f"Applied {version}")
         done += 1
@@ -187,6 +196,18 @@ def _repair(db_url: str, *, yes: bool) -> None:
 
     restored = repair.repair(db_url, confirm=confirm)
     click.echo(f"Restored {len(restored)}: see `watcher doctor`." if restored else "Nothing was restored.")
+
+
+def _remove(db_url: str, *, yes: bool, force: bool) -> None:
+    from watcher.operator.remove import Plan, remove
+
+    def confirm(planned: Plan) -> bool:
+        click.echo("\n".join(["This is removed:", *(f"- {what}" for what in planned.removed)]))
+        click.echo("\n".join(["This stays: the repos on the Hub", *(f"- {what}" for what in planned.kept)]))
+        return yes or click.confirm("Remove it? Only a backup brings it back.", err=True)
+
+    done = remove(db_url, force=force, confirm=confirm)
+    click.echo("Removed." if done else "Nothing was removed.")
 
 
 @cli.command()

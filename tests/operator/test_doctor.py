@@ -1,4 +1,7 @@
-"""A working set-up is broken in one way after the other: doctor names the cause first, and its remedy mends it."""
+"""Services, settings and the host are broken in one way after the other: doctor names the cause first.
+
+What can be broken in the database is in test_breakages.py.
+"""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -10,6 +13,7 @@ import httpx
 import psycopg
 import pytest
 from click.testing import CliRunner
+from psycopg.types.json import Jsonb
 
 from tests.operator.conftest import Look
 from tests.support.database import Database, Worker
@@ -17,7 +21,6 @@ from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.cli import cli
 from watcher.operator.doctor import Finding, as_json, exit_code
-from watcher.operator.doctor.finding import REPAIR
 from watcher.operator.doctor.supabase import clock
 from watcher.process.instance import InstanceLock, machine
 from watcher.sandbox import Sandbox
@@ -40,141 +43,6 @@ def test_what_works_is_said_to_work(look: Look) -> None:
     assert {finding.state for finding in findings} == {"ok"}
     assert exit_code(findings) == 0
     assert len({finding.sentence for finding in findings}) == len(findings) >= 16
-
-
-OBJECTS = "storage.objects"
-BREAKS = {
-    "a policy is dropped": (
-        'drop policy "Users see their own identities" on public.trained_identities',
-        "is missing",
-    ),
-    "a policy is loosened": (
-        'alter policy "Users see their own identities" on public.trained_identities using (true)',
-        "was changed",
-    ),
-    "a policy of the bucket is dropped": (
-        f'drop policy "Users upload their own identity images" on {OBJECTS}',
-        "is missing",
-    ),
-    "a policy opens every bucket": (
-        f"create policy everything on {OBJECTS} for select to anon using (true)",
-        "additional policy grants access",
-    ),
-    "a function grant is lost": (
-        "revoke execute on function public.watcher_claim from service_role",
-        "A grant is missing: service_role EXECUTE on watcher_claim",
-    ),
-    "a function is opened to all": (
-        "grant execute on function public.watcher_status to anon",
-        "Unexpected grant: anon EXECUTE on watcher_status",
-    ),
-    "the table is opened to all": (
-        "grant update on public.trained_identities to authenticated",
-        "Unexpected grant: authenticated UPDATE on public.trained_identities",
-    ),
-    "a column cannot be written any more": (
-        "revoke insert (image_paths) on public.trained_identities from authenticated",
-        "A grant is missing: authenticated INSERT (image_paths)",
-    ),
-    "the watcher cannot ask for the schema": (
-        "revoke execute on function public.watcher_version from service_role",
-        "may not call watcher_version",
-    ),
-    "the watcher cannot ask for the catalogue": (
-        "revoke execute on function public.watcher_catalogue from service_role",
-        "may not call watcher_catalogue",
-    ),
-    "the table is dropped from the publication": (
-        "alter publication supabase_realtime drop table public.trained_identities",
-        "public.trained_identities is not in the Realtime publication",
-    ),
-    "the pulse is dropped from the publication": (
-        "alter publication supabase_realtime drop table public.watcher_pulse",
-        "public.watcher_pulse is not in the Realtime publication",
-    ),
-    "the publication is dropped": ("drop publication supabase_realtime", "supabase_realtime is missing"),
-    "the publication leaves out inserts": (
-        "alter publication supabase_realtime set (publish = 'update')",
-        "omits inserts or updates",
-    ),
-    "the pulse has no row": ("delete from public.watcher_pulse", "watcher_pulse has no row"),
-    "the bucket is public": (
-        "update storage.buckets set public = true where id = 'identity-images'",
-        "is public",
-    ),
-    "the bucket of samples is public": (
-        "update storage.buckets set public = true where id = 'identity-samples'",
-        "identity-samples is public",
-    ),
-    "the policy on samples is dropped": (
-        f'drop policy "Users see their own samples" on {OBJECTS}',
-        "is missing",
-    ),
-    "the bucket's limit is lowered": (
-        "update storage.buckets set file_size_limit = 1048576 where id = 'identity-images'",
-        "accepts files of 1 MiB, not 20 MiB",
-    ),
-    "the bucket takes anything": (
-        "update storage.buckets set allowed_mime_types = null where id = 'identity-images'",
-        "accepts files of any type, not image/jpeg, image/png",
-    ),
-    "row-level security is off": (
-        "alter table public.trained_identities disable row level security",
-        "Row-level security is off on public.trained_identities",
-    ),
-    "a trigger is off": (
-        "alter table public.trained_identities disable trigger b_queue_new_row",
-        "The trigger b_queue_new_row",
-    ),
-    "a trigger is dropped": (
-        "drop trigger b_queue_changed_row on public.trained_identities",
-        "The trigger b_queue_changed_row",
-    ),
-    "a function is dropped": (
-        "drop function public.watcher_renew",
-        "The function public.watcher_renew(jsonb,double precision) is missing",
-    ),
-    "the doctor's own function is dropped": (
-        "drop function public.watcher_catalogue",
-        "The database has no function watcher_catalogue",
-    ),
-    "the version's function is dropped": (
-        "drop function public.watcher_version",
-        "The database lacks Watcher's tables and functions",
-    ),
-    "no row can be changed": (
-        "alter table public.trained_identities replica identity nothing",
-        "The replica identity of public.trained_identities is nothing, not default: no change of it can be written",
-    ),
-    "the watcher's role sees no bucket": (
-        "alter role service_role nobypassrls",
-        "Storage hides the bucket identity-images from the secret key, although it exists",
-    ),
-}
-
-
-@pytest.mark.parametrize(("harm", "sentence"), BREAKS.values(), ids=BREAKS)
-def test_the_cause_comes_first_and_its_remedy_mends_it(
-    scene: Scene, look: Look, harm: str, sentence: str
-) -> None:
-    sql(scene, harm)
-    try:
-        first = bad(look())[0]
-        assert (first.state, sentence in first.sentence) == ("error", True), first
-    finally:
-        mend(scene, first)
-    assert bad(look()) == []
-
-
-def mend(scene: Scene, finding: Finding) -> None:
-    """Do what the remedy says."""
-    if finding.remedy == REPAIR:
-        given = {"SUPABASE_DB_URL": scene.sandbox.db_url}
-        done = CliRunner().invoke(cli, ["migrate", "--repair", "--yes"], env=given)
-        assert done.exit_code == 0, done.output
-        assert "- The function " in done.output
-    else:
-        sql(scene, finding.remedy)
 
 
 def test_a_bucket_that_is_gone_is_made_anew_with_its_limits(scene: Scene, look: Look) -> None:
@@ -357,6 +225,37 @@ def test_a_database_that_takes_no_writes_is_not_waited_for(scene: Scene, look: L
         True,
     )
     assert "Compute and Disk" in finding.remedy
+
+
+def test_a_hub_that_stores_nothing_more_is_told_before_a_row_meets_it(scene: Scene, look: Look) -> None:
+    worker = Worker(scene.database, "attic", machine=machine())
+    scene.insert()
+    worker.reserve(attempt := worker.claim_one(), namespace=scene.sandbox.hub_user, slug="ada")
+    done = {"url": "https://hub/ada", "commit_sha": "c0ffee", "training_config": Jsonb({"a": 1})}
+    worker.call("complete", attempt=attempt, **done)
+    name = scene.database.value("select model_id from public.trained_identities")
+    scene.make_repo(name)
+    assert bad(look()) == []
+    scene.sandbox.hub.knobs.limit_storage(0)
+    finding = only(look())
+    assert (finding.check, "storage" in finding.sentence.lower()) == ("hub storage", True), finding
+    assert "settings/billing" in finding.remedy
+
+
+def test_rows_that_are_tried_again_and_again_and_rows_that_failed_are_told(scene: Scene, look: Look) -> None:
+    worker = Worker(scene.database, "attic", machine=machine())
+    row = scene.insert()
+    for _ in range(3):
+        worker.defer(worker.claim_one(), reason="The Hub is away.")
+        scene.database.pass_time(3600)
+    worker.claim(0)
+    finding = only([found for found in look() if found.check != "queue"], "warning")
+    assert "tried 3 times or more; the last reason: The Hub is away." in finding.sentence
+    assert finding.remedy == f"watcher show {row}"
+    worker.fail(worker.claim_one(), code="hub_refused", message="The Hub refused the card.")
+    finding = only(look(), "warning")
+    assert "not by their photos (hub_refused): The Hub refused the card." in finding.sentence
+    assert finding.remedy == "watcher replay --code hub_refused --since 2h"
 
 
 def test_another_machine_that_has_this_name_is_named_while_it_is_heard(scene: Scene, look: Look) -> None:

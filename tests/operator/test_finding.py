@@ -11,13 +11,25 @@ from watcher.supabase.rpc import NoFunction, NotGranted
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (NotGranted("no"), "grant execute on function public.watcher_status to service_role;"),
+        (
+            NotGranted("permission denied for function watcher_status"),
+            "grant execute on function public.watcher_status to service_role;",
+        ),
+        (NotGranted("permission denied for function may_upload"), REPAIR),
+        (
+            NotGranted("permission denied for schema public"),
+            "grant usage on schema public to current_user, service_role;",
+        ),
+        (
+            NotGranted('permission denied to set role "service_role"'),
+            "grant service_role to authenticator;",
+        ),
         (NoFunction("no"), REPAIR),
         (Transient("no"), "Try again in a minute; see https://status.supabase.com."),
     ],
 )
 def test_each_reason_has_its_remedy(error: WatcherError, remedy: str) -> None:
-    assert unanswered("queue", "watcher_status", error) == Finding("queue", "error", "no", remedy)
+    assert unanswered("queue", "watcher_status", error) == Finding("queue", "error", str(error), remedy)
 
 
 def test_the_exit_code_is_that_of_the_worst_finding() -> None:

@@ -8,12 +8,21 @@ from collections.abc import Callable, Iterator
 import psycopg
 
 from watcher import migrate
-from watcher.errors import Misconfigured, Transient
+from watcher.errors import Misconfigured
+from watcher.operator import direct
 from watcher.operator.doctor import drift
 from watcher.operator.doctor.definitions import definitions
 from watcher.operator.doctor.drift import Drift
 
-_CHECKS = (definitions, drift.tables, drift.policies, drift.grants, drift.buckets, drift.publication)
+_CHECKS = (
+    definitions,
+    drift.tables,
+    drift.policies,
+    drift.grants,
+    drift.needs,
+    drift.buckets,
+    drift.publication,
+)
 # What is restored can show more: a function that is created anew lacks its grants.
 _PASSES = 5
 _CATALOGUE = ("watcher.definitions()", "public.watcher_catalogue()")
@@ -27,26 +36,15 @@ def repair(db_url: str, *, confirm: Callable[[list[Drift]], bool]) -> list[Drift
     available.
     """
     expected = drift.load_expected()
-    try:
-        with psycopg.connect(
-            db_url, autocommit=True, connect_timeout=10, prepare_threshold=None
-        ) as connection:
-            with connection.transaction(force_rollback=True):
-                planned = list(_restore(connection, expected))
-            if not planned or not confirm(planned):
-                return []
-            with connection.transaction():
-                done = list(_restore(connection, expected))
-            connection.execute("notify pgrst, 'reload schema'")
-            return done
-    except psycopg.errors.LockNotAvailable as error:
-        raise Transient(
-            "A table that has to be changed is locked, and nothing was changed: run it again when the app is less busy."
-        ) from error
-    except psycopg.OperationalError as error:
-        raise Transient(f"The database could not be reached: {error}") from error
-    except psycopg.Error as error:
-        raise Misconfigured(f"Nothing was changed: {error.diag.message_primary or error}") from error
+    with direct.connected(db_url) as connection:
+        with connection.transaction(force_rollback=True):
+            planned = list(_restore(connection, expected))
+        if not planned or not confirm(planned):
+            return []
+        with connection.transaction():
+            done = list(_restore(connection, expected))
+        connection.execute("notify pgrst, 'reload schema'")
+        return done
 
 
 def _restore(connection: psycopg.Connection, expected: dict[str, object]) -> Iterator[Drift]:

@@ -12,12 +12,15 @@ from watcher.operator.doctor.drift import Drift
 
 # In the order in which they can be restored.
 _KINDS = (
-    "table", "column", "function", "owner", "constraint", "index", "trigger", "row security", "replica identity",
-    "published part",
+    "table", "column", "function", "owner", "constraint", "index", "trigger", "rule", "row security",
+    "forced row security", "persistence", "replica identity", "published part",
 )  # fmt: skip
 # Of these, others in the same place are the app's own.
 _ONLY_OURS = {"table", "column", "constraint", "index"}
 _PUBLICATION = "supabase_realtime"
+_COLUMN = re.compile(
+    r"(?P<type>.*?)(?P<generated> generated .*?)?(?: default (?P<default>.*?))?(?P<required> not null)?"
+)
 
 
 def definitions(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
@@ -26,6 +29,8 @@ def definitions(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Itera
     for kind in _KINDS:
         for name in (name for name in want if name.startswith(f"{kind} ") and have.get(name) != want[name]):
             yield _restored(name, kind, have.get(name), want[name])
+        if kind == "column":
+            yield from _required(have, want)
         if kind not in _ONLY_OURS:
             for name in (name for name in have if name.startswith(f"{kind} ") and name not in want):
                 if kind != "function" or _concerns_us(name, want):
@@ -36,6 +41,21 @@ def _concerns_us(function: str, want: Mapping[str, str]) -> bool:
     """Whether an additional function is in our schema, or a second one of a name that PostgREST has to tell apart."""
     name = function.partition("(")[0]
     return name.startswith("function watcher.") or any(known.startswith(f"{name}(") for known in want)
+
+
+def _required(have: Mapping[str, str], want: Mapping[str, str]) -> Iterator[Drift]:
+    """Find columns of the app's own that need a value, which neither users nor our functions give."""
+    for name, definition in have.items():
+        if name.startswith("column ") and name not in want and _needs_value(definition):
+            column, _, table = name.removeprefix("column ").rpartition(" of ")
+            yield Drift(
+                f"The additional {name} needs a value, so no row can be inserted.",
+                f"alter table {table} alter column {column} drop not null;",
+            )
+
+
+def _needs_value(column: str) -> bool:
+    return column.endswith(" not null") and " default " not in column and " generated " not in column
 
 
 def _restored(name: str, kind: str, have: str | None, want: str) -> Drift:
@@ -71,13 +91,17 @@ def _statement(name: str, kind: str, have: str | None, want: str) -> str:
 def _column(table: str, column: str, have: str | None, want: str) -> str:
     if have is None:
         return f"alter table {table} add column {column} {want};"
-    form = re.compile(r"(?P<type>.*?)(?: default (?P<default>.*?))?(?P<required> not null)?")
-    old, new = form.fullmatch(have), form.fullmatch(want)
+    old, new = _COLUMN.fullmatch(have), _COLUMN.fullmatch(want)
     assert old is not None
     assert new is not None
     changes = []
     if old["type"] != new["type"]:
         changes.append(f"alter column {column} type {new['type']}")
+    if old["generated"] != new["generated"]:
+        if old["generated"]:
+            changes.append(f"alter column {column} drop identity")
+        if new["generated"]:
+            changes.append(f"alter column {column} add{new['generated']}")
     if old["default"] != new["default"]:
         default = "drop default" if new["default"] is None else f"set default {new['default']}"
         changes.append(f"alter column {column} {default}")
@@ -87,7 +111,7 @@ def _column(table: str, column: str, have: str | None, want: str) -> str:
 
 
 def _added(name: str, kind: str, have: str) -> Drift:
-    own, _, table = name.removeprefix(f"{kind} ").partition(" on " if kind == "trigger" else "of ")
+    own, _, table = name.removeprefix(f"{kind} ").partition(" on " if kind in {"trigger", "rule"} else "of ")
     match kind:
         case "owner":
             return Drift(f"The {table} belongs to {have}.", f"alter {table} owner to current_user;")
@@ -97,7 +121,13 @@ def _added(name: str, kind: str, have: str) -> Drift:
                 f"alter publication {_PUBLICATION} drop table {table};\n"
                 f"alter publication {_PUBLICATION} add table {table};",
             )
-        case "trigger":
-            return Drift(f"There is an additional {name}.", f"drop trigger {own} on {table};")
+        case "trigger" | "rule":
+            return Drift(f"There is an additional {name}.", f"drop {kind} {own} on {table};")
+        case "forced row security":
+            sentence = f"Row-level security binds also the functions that own {table}."
+            return Drift(sentence, f"alter table {table} no force row level security;")
+        case "persistence":
+            sentence = f"The table {table} is {have}: a crash of the database empties it."
+            return Drift(sentence, f"alter table {table} set logged;")
         case _:
             return Drift(f"There is an additional {name}.", f"drop {name};")

@@ -83,6 +83,13 @@ def grants(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[D
         yield Drift(f"Unexpected grant: {line}.", "\n".join(remedy))
 
 
+def needs(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Drift]:
+    """Find missing privileges on what is not ours, such as the schema public; additional ones are not our concern."""
+    for line in sorted(set(expected["needs"]) - set(actual["needs"])):
+        who = line.replace("current_user ", "the owner of Watcher's functions ")
+        yield Drift(f"A privilege is missing: {who}.", _grant(line, "grant {} to {};"))
+
+
 def _is_gone(name: str, definitions: Mapping[str, str]) -> bool:
     """Whether the table or function of a grant is missing."""
     if name.startswith("schema "):
@@ -136,7 +143,7 @@ def publication(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Itera
             )
     if actual["published_events"] != expected["published_events"]:
         yield Drift(
-            "The Realtime publication supabase_realtime omits inserts or updates.",
+            "The Realtime publication supabase_realtime omits inserts, updates or deletions.",
             "alter publication supabase_realtime set (publish = 'insert, update, delete, truncate');",
         )
 

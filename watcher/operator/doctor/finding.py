@@ -1,5 +1,6 @@
 """The result of one check, as data."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,9 @@ _READ_ONLY = (
 )
 REPAIR = "SUPABASE_DB_URL='postgresql://postgres:…' watcher migrate --repair"
 
+_SCHEMA_ERROR = re.compile(r"\(42\w{3}\)$")
+"""Postgres's class of errors about names, such as a function or column that the called function does not find."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -32,14 +36,23 @@ class Finding:
 def unanswered(check: str, verb: str, error: WatcherError) -> Finding:
     """Return the finding for a function of the database that could not be called."""
     if isinstance(error, NotGranted):
-        return Finding(
-            check, "error", str(error), f"grant execute on function public.{verb} to service_role;"
-        )
-    if isinstance(error, NoFunction):
+        return Finding(check, "error", str(error), _grant(verb, str(error)))
+    if isinstance(error, NoFunction) or _SCHEMA_ERROR.search(str(error)):
         return Finding(check, "error", str(error), REPAIR)
     if isinstance(error, ReadOnly):
         return Finding("database", "error", str(error), _READ_ONLY)
     return Finding(check, "error", str(error), "Try again in a minute; see https://status.supabase.com.")
+
+
+def _grant(verb: str, refusal: str) -> str:
+    """Return what gives back the privilege that Postgres names."""
+    if "permission denied to set role" in refusal:
+        return "grant service_role to authenticator;"
+    if schema := re.search(r"permission denied for schema (\w+)", refusal):
+        return f"grant usage on schema {schema[1]} to current_user, service_role;"
+    if "permission denied for function" in refusal and verb in refusal.rpartition("for function")[2]:
+        return f"grant execute on function public.{verb} to service_role;"
+    return REPAIR
 
 
 def skipped(what: str) -> Finding:

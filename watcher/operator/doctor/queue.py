@@ -13,6 +13,9 @@ from watcher.settings.settings import Settings
 
 _OVERDUE = 300.0
 """Seconds that a due row may wait before it is a problem."""
+_OFTEN = 3
+"""Attempts after which a row that waits is worth a look."""
+_LATELY = 3600.0
 _REMEDY = "systemctl status watcher; journalctl -u watcher -n 50"
 
 
@@ -30,6 +33,16 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
         yield Finding("paused", "warning", sentence, "watcher resume")
     else:
         yield _waiting(status)
+    if stuck := [row for row in status["waiting"] if row["spent"] >= _OFTEN]:
+        sentence = (
+            f"{count(len(stuck), 'row')} of the oldest ten were tried {_OFTEN} times or more; the last reason: "
+            f"{stuck[0]['last_reason']}"
+        )
+        yield Finding("attempts", "warning", sentence, f"watcher show {stuck[0]['id']}")
+    if lately := [row for row in status["last_failed"] if _is_ours(row)]:
+        code = lately[0]["error_code"]
+        sentence = f"Within the last hour rows failed, and not by their photos ({code}): {lately[0]['error_message']}"
+        yield Finding("failed", "warning", sentence, f"watcher replay --code {code} --since 2h")
     known = status["instances"].get(settings.instance)
     if known is not None and known["machine"] != machine():
         sentence = (
@@ -37,6 +50,11 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
             f"{ago(known['heard_seconds_ago'])}: one that starts here waits for it to be gone."
         )
         yield Finding("instance", "error", sentence, "Set WATCHER_INSTANCE to another name for one of them.")
+
+
+def _is_ours(row: Mapping[str, Any]) -> bool:
+    """Whether a row failed lately by something that its user cannot mend."""
+    return row["failed_seconds_ago"] < _LATELY and row["error_code"] in {"hub_refused", "attempts_exhausted"}
 
 
 def _waiting(status: Mapping[str, Any]) -> Finding:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,6 +25,8 @@ _PAUSED = 540
 _LATER = "Try again in a minute; see https://status.supabase.com."
 _LONGEST_SQL = 8
 """Lines that are pasted rather than left to `watcher migrate --repair`."""
+_MOST_REMEDIES = 5
+"""Remedies of one check that are pasted one by one."""
 _SKEW = 60.0
 """Seconds of clock skew from which TLS and tokens may be refused."""
 
@@ -57,8 +60,8 @@ async def findings(settings: Settings, http: httpx.AsyncClient) -> AsyncIterator
             async for finding in _catalogue(queries):
                 broken = broken or finding.state == "error"
                 yield finding
-        for check in (_storage(settings, http), realtime.delivery(settings, verbs)):
-            found = await check
+        for check in (partial(_storage, settings, http), partial(realtime.delivery, settings, verbs)):
+            found = await check()
             # Most likely a consequence of what is broken above.
             yield replace(found, remedy="Fix the errors above first.") if broken and found.remedy else found
         async for finding in queue.findings(settings, queries):
@@ -162,6 +165,11 @@ async def _catalogue(queries: Queries) -> AsyncIterator[Finding]:
         ("policies", drift.policies, "The policies are as migrated."),
         ("grants", drift.grants, "The grants are as migrated."),
         (
+            "privileges",
+            drift.needs,
+            "Users may use the schemas public, auth and storage, and Watcher's functions, too.",
+        ),
+        (
             "bucket",
             drift.buckets,
             f"The buckets {BUCKET} and {SAMPLES} are private, and accept JPG and PNG up to their limits.",
@@ -175,7 +183,7 @@ async def _catalogue(queries: Queries) -> AsyncIterator[Finding]:
     for check, differences, no_difference in checks:
         drifts = list(differences(actual, expected))
         # Of definitions, one often depends on another.
-        long = differences is definitions and len(drifts) > 1
+        long = len(drifts) > (1 if differences is definitions else _MOST_REMEDIES)
         for found in drifts:
             long = long or found.remedy.count("\n") > _LONGEST_SQL
             yield Finding(check, "error", found.sentence, REPAIR if long else found.remedy)
