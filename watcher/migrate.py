@@ -27,6 +27,10 @@ LOCK_TIMEOUT = 3
 _GIVE_UP_AFTER = 600.0
 _PAUSE_FIRST, _PAUSE_LONGEST = 2.0, 20.0
 
+_NO_ADDRESS = re.compile(
+    "Network is unreachable|Cannot assign requested address|No address associated|Name or service not known"
+)
+
 
 def files() -> list[Path]:
     """Return the migrations in order, from the installed wheel or the checkout."""
@@ -105,9 +109,20 @@ def apply(db_url: str, *, on_wait: Callable[[str], object] = lambda _: None) -> 
     except psycopg.OperationalError as error:
         if re.match(r"(connection is bad: )?invalid ", str(error)):  # of an option of the URL
             raise Misconfigured(f"SUPABASE_DB_URL cannot be used: {error}") from error
-        raise Transient(f"The database could not be reached: {error}") from error
+        raise unreachable(error) from error
     except psycopg.Error as error:
         raise Misconfigured(str(error.diag.message_primary or error)) from error
+
+
+def unreachable(error: psycopg.OperationalError) -> Transient:
+    """Return the error for a database that does not answer, with a hint where this host cannot use its address."""
+    reason = str(error).rstrip(".")
+    if not _NO_ADDRESS.search(reason):
+        return Transient(f"The database could not be reached: {reason}.")
+    return Transient(
+        f"The database could not be reached: {reason}. A project's direct connection has only an IPv6 address: if this host "
+        "has none, take the URL of the session pooler (port 5432) from the dashboard, Connect."
+    )
 
 
 def _apply(connection: psycopg.Connection, file: Path, on_wait: Callable[[str], object]) -> None:

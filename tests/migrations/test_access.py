@@ -540,7 +540,7 @@ def test_doctor_is_told_of_everything_that_matters(database: Database) -> None:
     connection = database.connect()
     with connection.transaction():
         answer = catalogue(connection)
-    assert answer["published_events"] == {"insert": True, "update": True}
+    assert answer["published_events"] == {"insert": True, "update": True, "delete": True}
     assert "trigger b_queue_new_row on public.trained_identities" in answer["definitions"]
     assert "function watcher.max_attempts()" in answer["definitions"]
     assert answer["row_security"] == {"trained_identities": True, "watcher_pulse": True, "objects": True}

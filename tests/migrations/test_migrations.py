@@ -11,7 +11,7 @@ from tests.support.database import MIGRATIONS, Database, Worker, migrate, schema
 from tests.support.waiting import PATIENCE
 from watcher.cli import cli
 from watcher.errors import Misconfigured, Transient
-from watcher.migrate import apply, copy, files
+from watcher.migrate import apply, copy, files, unreachable
 
 pytestmark = pytest.mark.postgres
 
@@ -248,3 +248,17 @@ def test_the_command_says_what_it_did(project: Database, tmp_path: Path) -> None
     assert (again.exit_code, "Nothing to do" in again.output) == (0, True)
     into = CliRunner().invoke(cli, ["migrate", "--into", str(tmp_path)])
     assert (into.exit_code, into.output.count("Wrote ")) == (0, len(VERSIONS))
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ('connection to server at "2001:db8::1", port 5432 failed: Network is unreachable', True),
+        ('connection to server at "2001:db8::1", port 5432 failed: Cannot assign requested address', True),
+        ('connection to server at "127.0.0.1", port 9 failed: Connection refused', False),
+    ],
+)
+def test_a_host_without_ipv6_is_told_of_the_pooler(reason: str, hint: bool) -> None:
+    sentence = str(unreachable(psycopg.OperationalError(reason)))
+    assert sentence.startswith(f"The database could not be reached: {reason}.")
+    assert ("take the URL of the session pooler (port 5432)" in sentence) is hint

@@ -247,6 +247,10 @@ FUNCTIONS = {
         "drop function public.watcher_catalogue",
         "The database has no function watcher_catalogue",
     ),
+    "the doctor's own function says nothing": (
+        "create or replace function public.watcher_catalogue() returns jsonb language sql as 'select ''{}''::jsonb'",
+        "The function watcher_catalogue was changed: its answer has no bucket",
+    ),
     "the function behind it is dropped": (
         "drop function watcher.definitions",
         "watcher.definitions() does not exist",

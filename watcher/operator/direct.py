@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import psycopg
 
+from watcher import migrate
 from watcher.errors import Misconfigured, Transient
 
 
@@ -25,7 +26,7 @@ def connected(db_url: str) -> Iterator[psycopg.Connection]:
             "A table that has to be changed is locked, and nothing was changed: run it again when the app is less busy."
         ) from error
     except psycopg.OperationalError as error:
-        raise Transient(f"The database could not be reached: {error}") from error
+        raise migrate.unreachable(error) from error
     except psycopg.Error as error:
         detail = f" ({error.diag.message_detail.splitlines()[0]})" if error.diag.message_detail else ""
         raise Misconfigured(f"Nothing was changed: {error.diag.message_primary or error}{detail}") from error

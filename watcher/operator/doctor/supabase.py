@@ -159,6 +159,10 @@ async def _catalogue(queries: Queries) -> AsyncIterator[Finding]:
         yield unanswered("catalogue", "watcher_catalogue", error)
         return
     expected = drift.load_expected()
+    if lacking := sorted(expected.keys() - actual.keys()):
+        sentence = f"The function watcher_catalogue was changed: its answer has no {', '.join(lacking)}."
+        yield Finding("catalogue", "error", sentence, REPAIR)
+        return
     checks: tuple[tuple[str, Callable[..., Iterator[drift.Drift]], str], ...] = (
         ("definitions", definitions, "Tables, functions, triggers, constraints and indexes are as migrated."),
         ("row-level security", drift.tables, "Row-level security is on."),
