@@ -107,9 +107,26 @@ begin
     name text primary key,
     run_id uuid not null,
     machine text not null,
-    seen_at timestamptz not null default now()
+    seen_at timestamptz not null default now(),
+    outage text
   );
   alter table watcher.instances enable row level security;
+  comment on column watcher.instances.outage is 'Why the run claims nothing of some kind of work; null if it claims all.';
+
+  -- The kinds of work of which the operator lets nothing be claimed, until when (null: until `watcher resume`), and why.
+  create table watcher.pauses (
+    kind text primary key,
+    since timestamptz not null default now(),
+    until timestamptz,
+    why text
+  );
+  alter table watcher.pauses enable row level security;
+
+  create function watcher.paused_kinds() returns text[]
+  language sql stable set search_path = pg_catalog, pg_temp as $function$
+    select coalesce(array_agg(p.kind order by p.kind), '{}') from watcher.pauses p
+    where p.until is null or p.until > now()
+  $function$;
 
   -- How far the search for work without an entry in the queue has come: the next one goes on behind this row.
   create table watcher.searches (
@@ -323,8 +340,9 @@ begin
   --
   -- p_machine: the machine that the run is on. While another machine uses the same instance name, nothing is claimed, and
   -- "name_taken" has {"machine": m, "seconds": s until that one counts as gone}.
+  -- p_outage: why the run claims nothing of some kind, as a sentence. Without slots, it only lets this be known.
   --
-  -- Returns {"claims": [...], "next_due_seconds": s or null}.
+  -- Returns {"claims": [...], "next_due_seconds": s or null}, and in "paused" the kinds that are paused, if any.
   create function public.watcher_claim(
     p_instance text,
     p_run uuid,
@@ -333,11 +351,14 @@ begin
     p_holding bigint[] default '{}',
     p_predecessor_is_dead boolean default false,
     p_machine text default '',
-    p_extra text[] default '{}'
+    p_extra text[] default '{}',
+    p_outage text default null
   ) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
-    kinds constant text[] := array(select jsonb_object_keys(p_slots));
+    kinds text[] := array(select jsonb_object_keys(p_slots));
+    paused constant text[] := watcher.paused_kinds();
+    answer jsonb := case when paused = '{}' then '{}' else jsonb_build_object('paused', paused) end;
     holding constant bigint[] := coalesce(p_holding, '{}');
     this_machine constant text := coalesce(p_machine, '');
     answers_lost constant text := 'The answers to three claims in a row were lost.';
@@ -378,10 +399,18 @@ begin
         'name_taken', jsonb_build_object('machine', known.machine, 'seconds', known.left_seconds));
     end if;
     if known.machine is null then
-      insert into watcher.instances (name, run_id, machine) values (p_instance, p_run, this_machine) on conflict do nothing;
+      insert into watcher.instances (name, run_id, machine, outage)
+      values (p_instance, p_run, this_machine, left(p_outage, 500)) on conflict do nothing;
     else
-      update watcher.instances set run_id = p_run, machine = this_machine, seen_at = now()
+      update watcher.instances set run_id = p_run, machine = this_machine, seen_at = now(), outage = left(p_outage, 500)
       where name = (select i.name from watcher.instances i where i.name = p_instance for update skip locked);
+    end if;
+
+    -- What is paused may not keep this run from other work, nor what it cannot take now from another run.
+    update watcher.work set isolated_for = null where isolated_for = p_run and (kinds = '{}' or kind = any (paused));
+    kinds := array(select unnest(kinds) except select unnest(paused));
+    if kinds = '{}' then
+      return answer || jsonb_build_object('claims', claims, 'next_due_seconds', null);
     end if;
 
     -- Work that may crash its worker runs alone; the run that is to take it claims nothing else until then, of any kind.
@@ -397,7 +426,7 @@ begin
       exit when pass = 2 and not watcher.find_unqueued(kinds);
       for asked in
         select key as kind, least(greatest(coalesce(value::integer, 0), 0), 64) as slots
-        from jsonb_each_text(p_slots) order by key is distinct from isolated.kind, key
+        from jsonb_each_text(p_slots) where key = any (kinds) order by key is distinct from isolated.kind, key
       loop
         wanted := asked.slots;
         extra := (asked.kind = any (coalesce(p_extra, '{}')))::integer;
@@ -554,7 +583,44 @@ begin
       select min(a.lease_expires_at) from watcher.attempts a
       where a.ended_at is null and a.kind = any (kinds) and a.run_id <> p_run and a.lease_expires_at > now()
     ) times;
-    return jsonb_build_object('claims', claims, 'next_due_seconds', next_due);
+    return answer || jsonb_build_object('claims', claims, 'next_due_seconds', next_due);
+  end
+  $function$;
+
+  -- What is paused now: [{"kind": k, "for_seconds": s, "left_seconds": s or null, "why": w or null}, ...].
+  create function watcher.pauses_now() returns jsonb
+  language sql stable set search_path = pg_catalog, pg_temp as $function$
+    select coalesce(jsonb_agg(jsonb_build_object(
+      'kind', p.kind, 'for_seconds', extract(epoch from now() - p.since),
+      'left_seconds', extract(epoch from p.until - now()), 'why', p.why) order by p.kind), '[]')
+    from watcher.pauses p where p.kind = any (watcher.paused_kinds())
+  $function$;
+
+  -- Lets no daemon claim work of a kind (null: of any kind) for so many seconds (null: until it is resumed). What runs
+  -- goes on. Returns what is paused now.
+  create function public.watcher_pause(
+    p_kind text default null, p_seconds double precision default null, p_why text default null
+  ) returns jsonb
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  begin
+    if p_kind <> all (watcher.kinds()) or not coalesce(p_seconds between 1 and 366 * 86400, true) then
+      raise exception using errcode = 'invalid_parameter_value',
+        message = format('Pause one of %s, for a second to a year.', array_to_string(watcher.kinds(), ', '));
+    end if;
+    insert into watcher.pauses (kind, until, why)
+    select k, now() + make_interval(secs => p_seconds), left(p_why, 500)
+    from unnest(watcher.kinds()) k where k = coalesce(p_kind, k)
+    on conflict (kind) do update set since = now(), until = excluded.until, why = excluded.why;
+    return watcher.pauses_now();
+  end
+  $function$;
+
+  -- Ends the pause of a kind (null: of every kind). Returns what is paused still.
+  create function public.watcher_resume(p_kind text default null) returns jsonb
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  begin
+    delete from watcher.pauses p where p.kind = coalesce(p_kind, p.kind);
+    return watcher.pauses_now();
   end
   $function$;
 

@@ -467,7 +467,7 @@ begin
     return jsonb_build_object(
       'replayed', (select coalesce(sum(value::bigint), 0) from jsonb_each_text(codes)), 'codes', codes,
       'pending', 0, 'publishing', 0, 'published', 0, 'last', last
-    ) || counts;
+    ) || case when p_dry_run then jsonb_build_object('ids', batch[1:1000]) else '{}' end || counts;
   end
   $function$;
 
@@ -521,7 +521,7 @@ begin
       'published_24h', (select count(*) from public.trained_identities
         where status = 'published' and published_at > now() - interval '24 hours'),
       'instances', (select coalesce(jsonb_object_agg(i.name, jsonb_build_object(
-          'machine', i.machine, 'heard_seconds_ago', extract(epoch from now() - i.seen_at))), '{}')
+          'machine', i.machine, 'heard_seconds_ago', extract(epoch from now() - i.seen_at), 'outage', i.outage)), '{}')
         from watcher.instances i where i.seen_at > now() - make_interval(secs => watcher.silence_seconds()))
     ) from counted
   $function$;

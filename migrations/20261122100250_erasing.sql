@@ -1130,7 +1130,8 @@ begin
   -- What `watcher status` shows; see watcher.publish_status.
   create function public.watcher_status() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
-    select watcher.publish_status() || jsonb_build_object('erasing', watcher.erasing_summary())
+    select watcher.publish_status()
+      || jsonb_build_object('erasing', watcher.erasing_summary(), 'paused', watcher.pauses_now())
   $function$;
 
 

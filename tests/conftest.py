@@ -77,6 +77,14 @@ _LOGGERS = [
 ]
 
 
+@pytest.fixture
+def heeds_hangup() -> Iterator[None]:
+    """Let the processes that the test starts get SIGHUP as usual, also where all tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(autouse=True)
 def _plain_log() -> Iterator[None]:
     """Undo what a test's command did to logging, which is one for all tests of a process.

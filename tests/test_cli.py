@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
+from tests.support.watching import Manager
 from watcher import __version__
 from watcher.cli import cli
 from watcher.settings.settings import environment
@@ -135,6 +136,13 @@ def test_a_missing_module_is_a_configuration_error_that_names_it(
     assert line.startswith(f"watcher: The module {module} cannot be imported (No such module): reinstall ")
 
 
+def test_the_service_manager_is_told_that_a_module_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "supabase.py").write_text("raise ModuleNotFoundError('No such module', name=__name__)")
+    with Manager() as manager:
+        assert watcher("run", PYTHONPATH=str(tmp_path), NOTIFY_SOCKET=manager.address).returncode == 78
+        manager.wait_for("STATUS=The module supabase cannot be imported (No such module): reinstall ")
+
+
 def test_a_module_of_another_python_is_named_though_its_error_names_none(tmp_path: Path) -> None:
     (tmp_path / "psycopg.py").write_text("raise ImportError('no pq wrapper available.\\nAttempts made: …')")
     ended = watcher("migrate", PYTHONPATH=str(tmp_path))
@@ -150,4 +158,7 @@ def test_a_sandbox_that_is_not_installed_is_a_configuration_error_that_says_how_
     (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('No such module', name={module!r})")
     ended = watcher(*arguments, PYTHONPATH=str(tmp_path))
     assert ended.returncode == 78
-    assert f"The sandbox is not installed ({module}): pip install 'watcher[sandbox]'." in ended.stderr
+    assert (
+        f"The sandbox is not installed ({module}): in the checkout, run {sys.executable} -m pip install "
+        in ended.stderr
+    )

@@ -29,10 +29,27 @@ def analyze(*arguments: str) -> str:
 
 
 @analyzed
-def test_systemd_has_nothing_to_say_about_the_unit(tmp_path: Path) -> None:
-    here = tmp_path / UNIT.name
-    here.write_text(UNIT.read_text().replace("/opt/watcher/bin/watcher", "/bin/true"))
-    assert analyze("verify", str(here)) == ""
+@pytest.mark.parametrize("name", ["watcher.service", "watcher@.service", "watcher-check.timer"])
+def test_systemd_has_nothing_to_say_about_the_units(tmp_path: Path, name: str) -> None:
+    for unit in FOLDER.iterdir():
+        if unit.suffix in {".service", ".timer"}:
+            text = unit.read_text().replace("/opt/watcher/bin/watcher", "/bin/true")
+            (tmp_path / unit.name).write_text(text)
+    assert analyze("verify", str(tmp_path / name.replace("@", "@one"))) == ""
+
+
+def test_the_template_is_the_unit_with_names_of_its_own() -> None:
+    unit, template = (
+        [line for line in file.read_text().splitlines() if not line.startswith("Description=")]
+        for file in (UNIT, FOLDER / "watcher@.service")
+    )
+    own = [
+        "EnvironmentFile=-/etc/watcher/%i.env",
+        "Environment=WATCHER_INSTANCE=%l-%i",
+        "CacheDirectory=watcher-%i",
+    ]
+    assert [line for line in template if line not in unit] == own
+    assert [line for line in unit if line not in template] == ["CacheDirectory=watcher"]
 
 
 @analyzed
@@ -49,7 +66,10 @@ def test_the_unit_speaks_the_daemons_language() -> None:
         "Type=notify",
         "NotifyAccess=main",
         "TimeoutStartSec=infinity",
-        "RestartPreventExitStatus=78",
+        "RestartPreventExitStatus=78 203 243",
+        "EnvironmentFile=-/etc/watcher/watcher.env",
+        "SetCredential=HF_TOKEN:\\n",
+        "SetCredential=SUPABASE_SECRET_KEY:\\n",
         "LoadCredential=SUPABASE_SECRET_KEY:/etc/watcher/SUPABASE_SECRET_KEY",
         "LoadCredential=HF_TOKEN:/etc/watcher/HF_TOKEN",
     ):

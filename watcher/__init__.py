@@ -11,6 +11,11 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     # Also avoids the request to /api/agent-harnesses and the file that it leaves in the home directory.
     HF_HUB_DISABLE_TELEMETRY="1",
+    # What they change is not used here, and a value that is not a number would raise an exception.
+    HF_HUB_ETAG_TIMEOUT="10",
+    HF_HUB_DOWNLOAD_TIMEOUT="10",
+    # Only warns that it has no effect.
+    HF_HUB_ENABLE_HF_TRANSFER="0",
     # websockets reads this when it is imported. 1 means one request and so no redirects, which would be sent the key.
     WEBSOCKETS_MAX_REDIRECTS="1",
 )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import httpx
+import structlog
 
 from watcher.engine.attempt import Attempts
 from watcher.engine.daemon import Daemon
@@ -28,12 +29,14 @@ from watcher.process.sd_notify import ServiceManager
 from watcher.process.signals import handling_signals
 from watcher.publishing.publisher import Publisher
 from watcher.publishing.write_check import WriteCheck
-from watcher.settings.settings import Settings, environment
+from watcher.settings.settings import Settings, environment, notices
 from watcher.supabase import storage
 from watcher.supabase.client import TIMEOUT, supabase_client
 from watcher.supabase.connections import Client
 from watcher.supabase.rpc import Rpc
 from watcher.supabase.verbs import Verbs
+
+log = structlog.get_logger(__name__)
 
 # Seconds. About ten threads per row upload images, and by default each may keep the interpreter for 5 ms while the loop
 # waits.
@@ -52,6 +55,8 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
     Calls `stopped` once every row is finished or released, before connections are closed.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL)
+    for notice in notices():
+        log.warning("setting_unused", reason=notice)
     key = settings.supabase_key.get_secret_value()
     retry = Retry()
     spool = Spool(settings.spool)

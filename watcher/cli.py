@@ -7,6 +7,7 @@ Only click and the errors are imported here. What else a command needs is import
 `--help` are quick and each process holds in memory only what it uses.
 """
 
+import errno
 import faulthandler
 import logging
 import os
@@ -14,47 +15,63 @@ import shlex
 import signal
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import click
 
 from watcher import __version__
-from watcher.errors import Misconfigured, WatcherError
-from watcher.operator import console, erasing, limits
+from watcher.errors import Misconfigured, SandboxMissing, WatcherError
+from watcher.operator import console, erasing, limits, pausing
 
 EX_CONFIG = 78
+_OUTPUT_FAILED = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_PORT = click.IntRange(0, 65535)
 
 
 def main() -> None:
     """Run a command and end the process with its exit code; raises ImportError where a module cannot be imported."""
     try:
-        code = cli(prog_name="watcher", standalone_mode=False) or 0
+        code = _run()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has closed the pipe.
+        code = 0
+    except OSError as error:
+        code = 1
+        with suppress(OSError):
+            click.echo(f"watcher: The output could not be written: {error.strerror}.", err=True)
+    # A thread that waits for the Hub cannot be cancelled, and the interpreter would wait for it.
+    os._exit(code)
+
+
+def _run() -> int:
+    """Run a command and return its exit code; raises ImportError, and OSError if its output cannot be written."""
+    try:
+        return cli(prog_name="watcher", standalone_mode=False) or 0
     except ImportError:
         raise
     except (click.Abort, KeyboardInterrupt):
-        code = 130
-    except (BrokenPipeError, SystemExit):
-        # The reader of our output, such as `head`, has closed the pipe; rich and click turn that into an exit with 1.
-        os._exit(0)
+        return 130
+    except SystemExit as error:
+        raise BrokenPipeError from error  # as rich and click turn it into an exit with 1
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except Misconfigured as error:
         _print_error(error)
-        code = EX_CONFIG
+        return EX_CONFIG
     except WatcherError as error:
         _print_error(error)
-        code = 1
-    except Exception:
+        return 1
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUTPUT_FAILED:
+            raise
         # Through the log, which redacts secrets.
         logging.getLogger("watcher").exception("Unexpected error: this is a bug, please report it.")
-        code = 1
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # A thread that waits for the Hub cannot be cancelled, and the interpreter would wait for it.
-    os._exit(code)
+        return 1
 
 
 def _print_error(error: WatcherError) -> None:
@@ -72,10 +89,10 @@ def cli() -> None:
 
 
 @cli.command(
-    epilog="Exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 a bug; 2 usage error; 78 configuration error."
+    epilog="Exit codes: 0 stopped by SIGTERM, SIGHUP or Ctrl-C; 1 a bug; 2 usage error; 78 configuration error."
 )
 def run() -> None:
-    """Publish rows, and erase what deleted ones leave, until SIGTERM or Ctrl-C.
+    """Publish rows, and erase what deleted ones leave, until SIGTERM, SIGHUP or Ctrl-C.
 
     Needs SUPABASE_URL, SUPABASE_SECRET_KEY and HF_TOKEN. All settings come from the environment, or from files under
     $CREDENTIALS_DIRECTORY; docs/operating.md lists them.
@@ -84,21 +101,27 @@ def run() -> None:
 
     from watcher.app import run as run_app
     from watcher.process.event_loop import EventLoop
-    from watcher.process.log import configure
+    from watcher.process.log import configure, redact
+    from watcher.process.sd_notify import ServiceManager
     from watcher.settings import settings
 
-    loaded = settings.load()
-    configure(
-        loaded.log_level,
-        loaded.log_format,
-        loaded.secrets,
-        settings.environment(),
-        instance=loaded.instance,
-    )
-    # If the watchdog ends a hung process with SIGABRT, this logs the stacks of its threads.
-    faulthandler.enable()
-    with asyncio.Runner(loop_factory=EventLoop) as runner:
-        runner.run(run_app(loaded, stopped=_exit_soon))
+    try:
+        loaded = settings.load()
+        configure(
+            loaded.log_level,
+            loaded.log_format,
+            loaded.secrets,
+            settings.environment(),
+            instance=loaded.instance,
+        )
+        # If the watchdog ends a hung process with SIGABRT, this logs the stacks of its threads.
+        faulthandler.enable()
+        with asyncio.Runner(loop_factory=EventLoop) as runner:
+            runner.run(run_app(loaded, stopped=_exit_soon))
+    except Misconfigured as error:
+        # systemd shows the last status line also after the exit.
+        ServiceManager(settings.environment()).status(redact(str(error)))
+        raise
 
 
 def _exit_soon() -> None:
@@ -119,7 +142,11 @@ def _exit_soon() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Only write the files into this folder, for `supabase db push`.",
 )
-def migrate_(into: Path | None) -> None:
+@click.option(
+    "--repair", is_flag=True, help="Also restore what was changed since; says first what, and asks."
+)
+@click.option("--yes", is_flag=True, help="With --repair: do not ask for confirmation.")
+def migrate_(into: Path | None, repair: bool, yes: bool) -> None:
     """Migrate the database to the schema that this version needs.
 
     Without --into, the migrations are applied over SUPABASE_DB_URL, as the role postgres: the URL of the direct connection
@@ -128,6 +155,10 @@ def migrate_(into: Path | None) -> None:
     from watcher import migrate
     from watcher.settings import settings
 
+    if repair and (into is not None or not (yes or sys.stdin.isatty())):
+        raise click.UsageError(
+            "--repair needs the database, not --into, and a terminal to confirm on, or --yes."
+        )
     if into is not None:
         for file in migrate.copy(into):
             click.echo(f"Wrote {file}")
@@ -140,6 +171,22 @@ def migrate_(into: Path | None) -> None:
         done += 1
     if not done:
         click.echo("Nothing to do: the database has every migration.")
+    if repair:
+        _repair(db_url, yes=yes)
+
+
+def _repair(db_url: str, *, yes: bool) -> None:
+    from watcher.operator import repair
+    from watcher.operator.doctor.drift import Drift
+
+    def confirm(planned: list[Drift]) -> bool:
+        click.echo("Changed since the migrations:")
+        for drift in planned:
+            click.echo(f"- {drift.sentence}")
+        return yes or click.confirm("Restore all of this?", err=True)
+
+    restored = repair.repair(db_url, confirm=confirm)
+    click.echo(f"Restored {len(restored)}: see `watcher doctor`." if restored else "Nothing was restored.")
 
 
 @cli.command()
@@ -148,10 +195,15 @@ def migrate_(into: Path | None) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep database, photos and repos in this folder. Default: deleted at the end.",
 )
-@click.option("--port", default=54321, show_default=True, help="Supabase's port; 0 picks a free one.")
-@click.option("--hub-port", default=54380, show_default=True, help="The Hub's port; 0 picks a free one.")
+@click.option(
+    "--port", type=_PORT, default=54321, show_default=True, help="Supabase's port; 0 picks a free one."
+)
+@click.option(
+    "--hub-port", type=_PORT, default=54380, show_default=True, help="The Hub's port; 0 picks a free one."
+)
 @click.option(
     "--control-port",
+    type=_PORT,
     default=0,
     show_default=True,
     help="The port for fault injection over HTTP (docs/sandbox.md); 0 picks a free one.",
@@ -164,17 +216,21 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
     from watcher import migrate
 
     try:
-        from watcher.sandbox import Sandbox
+        from watcher.sandbox import PostgresError, Sandbox
     except ImportError as error:
-        raise Misconfigured(
-            f"The sandbox is not installed ({error.name}): pip install 'watcher[sandbox]'."
-        ) from error
+        raise SandboxMissing(error) from error
 
     box = Sandbox(data=data, supabase_port=port, hub_port=hub_port, control_port=control_port)
     stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stopped.set())
-    with box:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(box)
+        except (PostgresError, OSError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            place = f"{data}: " if data and isinstance(error, OSError) and error.filename else ""
+            raise Misconfigured(f"The sandbox could not be started: {place}{reason}.") from error
         for _version in migrate.apply(box.db_url):
             pass
         for name, value in box.settings().items():
@@ -225,6 +281,8 @@ for command in (
     console.status,
     console.show,
     console.replay,
+    pausing.pause,
+    pausing.resume,
     limits.limits,
     erasing.forget,
     erasing.erasures,

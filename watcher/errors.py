@@ -14,6 +14,7 @@ Each package that uses a service translates that service's errors, `raise … fr
 """
 
 import math
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 CODES = (
@@ -35,14 +36,32 @@ class WatcherError(Exception):
 
 
 class Misconfigured(WatcherError):
-    """A setting, a key or the schema is unusable."""
+    """A setting, a key or the schema is unusable.
+
+    `passes_within`: seconds within which it may pass by itself, as a schema that PostgREST has not loaded yet.
+    """
+
+    def __init__(self, sentence: str, *, passes_within: float = 0) -> None:
+        super().__init__(sentence)
+        self.passes_within = passes_within
+
+
+class SandboxMissing(Misconfigured):
+    """What only the sandbox needs is not installed."""
+
+    def __init__(self, error: ImportError) -> None:
+        super().__init__(
+            f"The sandbox is not installed ({error.name}): in the checkout, run {sys.executable} -m pip install "
+            "--constraint constraints.txt '.[sandbox]'."
+        )
 
 
 class Outage(WatcherError):
     """A service refuses every request, or this host's disk is full: the row is not the cause.
 
     `certain` is false where only requests about rows have shown it. `of_kind`: it concerns the kind of work that met it,
-    not every kind. `probe` raises an error while it lasts; None where the daemon's own probe shows that.
+    not every kind. `probe` raises an error while it lasts; None where the daemon's own probe shows that. `lasting`: the
+    service itself says that it does not accept the key, which waiting does not change.
     """
 
     def __init__(
@@ -52,8 +71,10 @@ class Outage(WatcherError):
         certain: bool = True,
         of_kind: bool = False,
         probe: Callable[[], Awaitable[object]] | None = None,
+        lasting: bool = False,
     ) -> None:
         super().__init__(sentence)
+        self.lasting = lasting
         self.certain = certain
         self.of_kind = of_kind
         self.probe = probe
@@ -66,10 +87,14 @@ class Refused(WatcherError):
 
     The text is for that row, `everybody` for the case that every row is refused. `service` is the one to ask, "hub" or
     "storage"; `step` what the row was about to do. With `now`, the answer may not be an older one: the key is in doubt.
+    `lasting` is that of the Outage if the request was about the key.
     """
 
-    def __init__(self, sentence: str, *, everybody: str, service: str, now: bool = False) -> None:
+    def __init__(
+        self, sentence: str, *, everybody: str, service: str, now: bool = False, lasting: bool = False
+    ) -> None:
         super().__init__(sentence)
+        self.lasting = lasting
         self.everybody = everybody
         self.service = service
         self.now = now

@@ -41,18 +41,27 @@ def copy(into: Path) -> list[Path]:
         raise Misconfigured(
             f"There is no folder {into}: give the app's migrations folder, such as supabase/migrations."
         )
-    copied = []
-    for file in files():
-        target = into / file.name
-        if not target.exists():
-            shutil.copyfile(file, target)
-            copied.append(target)
-        elif target.read_bytes() != file.read_bytes():
-            raise Misconfigured(
-                f"{target} differs from the migration of that name, and a pushed migration must not change: restore it, "
-                "or delete it if it was never pushed."
-            )
-    return copied
+    try:
+        return [target for file in files() if _copy(file, target := into / file.name)]
+    except OSError as error:
+        raise Misconfigured(
+            f"{error.filename or into} cannot be written to ({error.strerror}): give a folder that this user owns."
+        ) from error
+
+
+def _copy(file: Path, target: Path) -> bool:
+    """Copy a file unless it is there already, and return whether it was not; raises Misconfigured and OSError."""
+    if not target.exists():
+        shutil.copyfile(file, target)
+        return True
+    if not target.is_file():
+        raise Misconfigured(f"{target} cannot be read: it is not a file. Move it away.")
+    if target.read_bytes() != file.read_bytes():
+        raise Misconfigured(
+            f"{target} differs from the migration of that name, and a pushed migration must not change: restore it, "
+            "or delete it if it was never pushed."
+        )
+    return False
 
 
 def apply(db_url: str, *, on_wait: Callable[[str], object] = lambda _: None) -> Iterator[str]:
@@ -62,7 +71,7 @@ def apply(db_url: str, *, on_wait: Callable[[str], object] = lambda _: None) -> 
     a migration fails, Transient if the database cannot be reached or a lock is not available for ten minutes.
     """
     try:
-        psycopg.conninfo.conninfo_to_dict(db_url)
+        ports = str(psycopg.conninfo.conninfo_to_dict(db_url).get("port") or 0)
     except psycopg.ProgrammingError:
         # Without psycopg's message, which contains the URL with its password.
         raise Misconfigured(
@@ -73,6 +82,8 @@ def apply(db_url: str, *, on_wait: Callable[[str], object] = lambda _: None) -> 
         raise Misconfigured(
             "SUPABASE_DB_URL has an @ or a / in its user or password: write %40 for @ and %2F for /."
         )
+    if not re.fullmatch(r"[\d,]+", ports):
+        raise Misconfigured("SUPABASE_DB_URL has a port that is not a number: write host:5432.")
     try:
         # psycopg prepares what runs often, and a pooler may send it to another server.
         with psycopg.connect(
@@ -92,19 +103,11 @@ def apply(db_url: str, *, on_wait: Callable[[str], object] = lambda _: None) -> 
                         ) from error
                     yield version
     except psycopg.OperationalError as error:
+        if re.match(r"(connection is bad: )?invalid ", str(error)):  # of an option of the URL
+            raise Misconfigured(f"SUPABASE_DB_URL cannot be used: {error}") from error
         raise Transient(f"The database could not be reached: {error}") from error
     except psycopg.Error as error:
         raise Misconfigured(str(error.diag.message_primary or error)) from error
-
-
-def statement(beginning: str) -> str:
-    """Return the first statement in the files with this beginning, up to its semicolon; raises LookupError."""
-    found = re.search(
-        rf"^ *({re.escape(beginning)}[^;]*;)", "\n".join(map(Path.read_text, files())), re.MULTILINE
-    )
-    if found is None:
-        raise LookupError(beginning)
-    return found[1]
 
 
 def _apply(connection: psycopg.Connection, file: Path, on_wait: Callable[[str], object]) -> None:

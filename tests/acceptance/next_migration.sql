@@ -26,15 +26,15 @@ begin
     check (outcome in ('published', 'erased', 'failed', 'deferred', 'released', 'waited', 'crashed', 'revoked', 'notified')) not valid;
 
   -- Whatever is answered to a claim, a renewal or a question has something in it that nobody knew before.
-  alter function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean, text, text[]) rename to watcher_claim_before;
+  alter function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean, text, text[], text) rename to watcher_claim_before;
   create function public.watcher_claim(
     p_instance text, p_run uuid, p_slots jsonb, p_lease_seconds double precision,
     p_holding bigint[] default '{}', p_predecessor_is_dead boolean default false,
-    p_machine text default '', p_extra text[] default '{}'
+    p_machine text default '', p_extra text[] default '{}', p_outage text default null
   ) returns jsonb language plpgsql security definer set search_path = '' as $function$
   declare
     answer jsonb := public.watcher_claim_before(
-      p_instance, p_run, p_slots, p_lease_seconds, p_holding, p_predecessor_is_dead, p_machine, p_extra);
+      p_instance, p_run, p_slots, p_lease_seconds, p_holding, p_predecessor_is_dead, p_machine, p_extra, p_outage);
   begin
     return answer || jsonb_build_object('news', 1, 'claims', (
       select coalesce(jsonb_agg(claim || '{"news": 1}' || jsonb_build_object('details', claim -> 'details' || '{"train": false}')), '[]')
@@ -42,8 +42,8 @@ begin
     ));
   end
   $function$;
-  revoke all on function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean, text, text[]) from public, anon, authenticated;
-  grant execute on function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean, text, text[]) to service_role;
+  revoke all on function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean, text, text[], text) from public, anon, authenticated;
+  grant execute on function public.watcher_claim(text, uuid, jsonb, double precision, bigint[], boolean, text, text[], text) to service_role;
 
   alter function public.watcher_renew(jsonb, double precision) rename to watcher_renew_before;
   create function public.watcher_renew(p_progress jsonb, p_lease_seconds double precision) returns jsonb

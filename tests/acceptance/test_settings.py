@@ -13,9 +13,11 @@ from tests.acceptance.repo import audit
 from tests.acceptance.running import Watcher, environment
 from tests.acceptance.stage import Stage
 from tests.checks.photos.judging import judged
+from tests.support.database import migrate
 from tests.support.hostile import a_phones_photo
 from tests.support.pictures import jpeg
 from tests.support.waiting import PATIENCE
+from tests.support.watching import Manager
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults import Answer
 from watcher.sandbox.hub.access import User
@@ -113,11 +115,22 @@ def bare(postgres: Postgres) -> Iterator[Sandbox]:
         yield running
 
 
-def test_a_database_without_the_migrations_is_told_the_remedy(
+def test_a_database_without_the_migrations_is_told_the_remedy_and_used_once_it_has_them(
     stage: Stage, sandbox: Sandbox, bare: Sandbox
 ) -> None:
-    said = _sentence(stage, **bare.settings())
-    assert "run `watcher migrate`" in said
+    with Watcher(stage, **bare.settings()) as watcher:
+        assert "run `watcher migrate`" in watcher.wait_for("unreachable")["reason"]
+        migrate(bare.db_url)
+        watcher.ready()
+        watcher.stop()
+
+
+def test_the_service_manager_shows_why_it_ended(stage: Stage) -> None:
+    with Manager() as manager:
+        said = _sentence(stage, HF_TOKEN="hf_nobody", NOTIFY_SOCKET=manager.address)
+        assert manager.wait_for("STATUS=The Hub refused the token").line[7:] in said
+        manager_told = [message.line for message in manager.told("READY")]
+    assert manager_told == []
 
 
 def test_a_schema_that_is_too_old_or_too_new_is_told(stage: Stage, sandbox: Sandbox) -> None:

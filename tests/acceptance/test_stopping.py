@@ -16,7 +16,8 @@ from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer, Hang, Hold
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("heeds_hangup")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_idle_it_ends_at_once(stage: Stage, number: signal.Signals) -> None:
     with Watcher(stage) as watcher:
         watcher.ready()

@@ -17,7 +17,7 @@ import pytest
 from tests.acceptance.running import environment
 from tests.acceptance.stage import elsewhere
 from tests.support.pictures import jpeg
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -182,6 +182,21 @@ def test_a_demo_that_is_kept_says_how_to_look_around_and_stops_on_ctrl_c(home: P
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0
     assert _offspring(home) == []
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("heeds_hangup")
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent died")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_a_demo_that_dies_takes_all_with_it(home: Path, number: signal.Signals) -> None:
+    with _command(home, "demo") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "watcher run" in line:
+                break
+        process.send_signal(number)
+        assert process.wait(PATIENCE) != 0
+        wait_until(lambda: not _offspring(home), pause=0.1)
 
 
 @pytest.mark.faults

@@ -486,3 +486,39 @@ async def test_a_predecessors_row_that_was_locked_just_then_is_taken_a_moment_la
             await asyncio.sleep(0.5)
             somebody.rollback()
             await until(lambda: scene.database.status(row) == "published")
+
+
+async def test_an_outage_is_reported_although_nothing_is_claimed_and_withdrawn_when_it_is_over(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    def reported() -> Any:
+        return scene.database.value("select outage from watcher.instances where name = 'test'")
+
+    async with running():
+        scene.sandbox.hub.knobs.limit_storage(10)
+        row = await asyncio.to_thread(scene.insert)
+        await until(lambda: count(said)["outage"])
+        await until(lambda: "storage limit reached" in str(reported()))
+        assert await asyncio.to_thread(scene.database.status, row) == "pending"
+        scene.sandbox.hub.reset()
+        await until(lambda: scene.database.status(row) == "published")
+        await until(lambda: reported() is None)
+
+
+async def test_a_pause_is_obeyed_and_shown_until_it_is_ended(
+    scene: Scene, running: Running, said: Said
+) -> None:
+    address = free_address()
+    async with running(metrics_address=address):
+        scene.database.run("select public.watcher_pause('publish')", role="service_role")
+        await until(lambda: len(scene.seen("POST", "watcher_claim")) > 1)
+        row = await asyncio.to_thread(scene.insert)
+        claims = len(scene.seen("POST", "watcher_claim"))
+        await until(lambda: len(scene.seen("POST", "watcher_claim")) > claims + 3)
+        assert scene.database.status(row) == "pending"
+        assert (
+            'watcher_paused{kind="publish"} 1.0' in (await asyncio.to_thread(get, address, "/metrics")).text
+        )
+        assert (await asyncio.to_thread(get, address, "/readyz")).status_code == 200
+        scene.database.run("select public.watcher_resume()", role="service_role")
+        await until(lambda: scene.database.status(row) == "published")

@@ -116,6 +116,30 @@ async def test_it_beats_neither_before_it_is_ready_nor_once_it_stops(manager: Ma
     assert "WATCHDOG=1" not in lines[: lines.index("READY=1")] + lines[lines.index("STOPPING=1") :]
 
 
+@pytest.mark.usefixtures("no_waiting")
+async def test_systemd_is_told_that_the_start_is_done_after_half_a_minute_of_outage(manager: Manager) -> None:
+    outages = Outages()
+    health = watched(manager, outages, watchdog=60)
+    outages.mark_unreachable("Supabase is away.")
+    for _ in range(8):
+        health.heartbeat()
+        await asyncio.sleep(5)
+    assert health.why_not_ready() == "Supabase is away."
+    outages.mark_reachable()
+    health.started()
+    health.stopping(5)
+    manager.wait_for("STATUS=Stopping")
+    lines = [message.line for message in manager.messages]
+    assert lines.count("READY=1") == 1
+    assert lines.index("STATUS=Starting: Supabase is away.") < lines.index("READY=1")
+    assert lines.index("READY=1") < lines.index(
+        "STATUS=Waiting for rows. Realtime is down: polling every few seconds."
+    )
+    assert (
+        lines.count("WATCHDOG=1") == 2
+    )  # with READY=1, and 5 s later; from the start on systemd expects them
+
+
 class Stuck(Verbs):
     """A table whose third claim does not come back, however often it is told to, until it is let go."""
 

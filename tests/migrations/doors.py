@@ -205,6 +205,8 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "watcher_restore_receipts": {"p_ids": []},
     "watcher_replay": {"p_ids": [], "p_dry_run": True},
     "watcher_beat": {},
+    "watcher_pause": {},
+    "watcher_resume": {},
     "watcher_version": {},
     "watcher_status": {},
     "watcher_story": {"p_id": "{pending}"},
@@ -319,7 +321,7 @@ def of_the_tables() -> dict[str, Door]:
 def of_the_functions() -> dict[str, Door]:
 
     def answers(name: str) -> Verdict:
-        return "nothing" if name in {"watcher_names", "watcher_newest_repos"} else "yes"
+        return "nothing" if name in {"watcher_names", "watcher_newest_repos", "watcher_resume"} else "yes"
 
     doors = {
         f"call {name}": Door("POST", f"/rest/v1/rpc/{name}", "no", "no", "no", answers(name), arguments)
@@ -336,6 +338,7 @@ def of_the_private_schemas() -> dict[str, Door]:
             "attempts",
             "work",
             "instances",
+            "pauses",
             "names",
             "used_names",
             "erase_lines",

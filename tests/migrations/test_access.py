@@ -45,7 +45,7 @@ COLUMNS = {
 }
 PULSE = ("id", "beats", "beaten_at")
 PRIVATE_TABLES = {"migrations", "work", "attempts", "instances", "searches", "names", "used_names"}
-PRIVATE_TABLES |= {"rejections", "limits", "usage", "retries"}
+PRIVATE_TABLES |= {"rejections", "limits", "usage", "retries", "pauses"}
 PRIVATE_TABLES |= {"erase_lines", "erasures", "departures", "sweep", "unnamed_objects"}
 
 # Every verb with a call of it.
@@ -75,6 +75,8 @@ VERBS = {
     "watcher_restore_receipts": "public.watcher_restore_receipts('{}')",
     "watcher_replay": "public.watcher_replay()",
     "watcher_beat": "public.watcher_beat()",
+    "watcher_pause": "public.watcher_pause()",
+    "watcher_resume": "public.watcher_resume()",
     "watcher_version": "public.watcher_version()",
     "watcher_status": "public.watcher_status()",
     "watcher_story": "public.watcher_story(gen_random_uuid())",
@@ -511,7 +513,8 @@ def test_doctor_is_told_of_everything_that_matters(database: Database) -> None:
     with connection.transaction():
         answer = catalogue(connection)
     assert answer["published_events"] == {"insert": True, "update": True}
-    assert "b_queue_new_row" in answer["triggers"]
+    assert "trigger b_queue_new_row on public.trained_identities" in answer["definitions"]
+    assert "function watcher.max_attempts()" in answer["definitions"]
     assert answer["row_security"] == {"trained_identities": True, "watcher_pulse": True, "objects": True}
     assert answer["published_tables"] == ["trained_identities", "watcher_pulse"]
     assert len(answer["policies"]) == 8
@@ -527,6 +530,8 @@ def test_doctor_is_told_of_everything_that_matters(database: Database) -> None:
     expected |= {f"authenticated {right} on public.trained_identities" for right in ("SELECT", "DELETE")}
     for column, rights in COLUMNS.items():
         expected |= {f"authenticated {right} ({column}) on public.trained_identities" for right in rights}
+    helpers = ("name_error(text)", "paths_error(uuid,text[])", "image_label(bigint,text)", "may_upload(uuid)")
+    expected |= {f"authenticated EXECUTE on watcher.{helper}" for helper in helpers}
     assert set(answer["grants"]) == expected
 
 

@@ -11,7 +11,7 @@ from tests.support.database import MIGRATIONS, Database, Worker, migrate, schema
 from tests.support.waiting import PATIENCE
 from watcher.cli import cli
 from watcher.errors import Misconfigured, Transient
-from watcher.migrate import apply, copy, files, statement
+from watcher.migrate import apply, copy, files
 
 pytestmark = pytest.mark.postgres
 
@@ -201,13 +201,6 @@ def test_deletions_of_accounts_and_rescues_find_what_they_need_by_an_index(proje
 
 
 # Without a database, or with what is no database of ours.
-
-
-def test_a_statement_of_the_files_is_found_whole() -> None:
-    found = statement("create trigger b_queue_new_row ")
-    assert (found[:31], found[-1], found.count(";")) == ("create trigger b_queue_new_row ", ";", 1)
-    with pytest.raises(LookupError):
-        statement("create trigger nobody ")
 
 
 def test_a_database_that_is_away_may_be_there_later() -> None:

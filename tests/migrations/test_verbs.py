@@ -493,7 +493,8 @@ def test_replay_chooses_by_code_user_id_and_time(database: Database) -> None:
     since = database.value("select now() - interval '10 minutes'")
     nothing = {"pending": 0, "publishing": 0, "published": 0, "last": None}
     would = worker.replay(code="image_missing", dry_run=True)
-    assert would == {"replayed": 2, "codes": {"image_missing": 2}, **nothing}
+    ids = sorted(str(row) for row in rows[:2])
+    assert would == {"replayed": 2, "codes": {"image_missing": 2}, "ids": ids, **nothing}
     assert worker.replay(ids=[uuid4()]) == {"replayed": 0, "codes": {}, **nothing}
     assert worker.replay(user=owner, dry_run=True)["replayed"] == 1
     assert worker.replay(failed_since=since, dry_run=True)["replayed"] == 1
@@ -581,6 +582,7 @@ def test_an_empty_table_has_an_empty_status(database: Database) -> None:
             "failed_because": None,
             "swept_seconds_ago": None,
         },
+        "paused": [],
     }
 
 

@@ -63,12 +63,27 @@ def test_status_names_who_waits_who_works_and_what_failed_and_why(scene: Scene) 
     assert line(late).endswith("The Hub is away.")
     assert line(running).startswith("Eve ")
     assert line(running).endswith("2 of 3 attic")
-    assert line(new).endswith("due queued")
+    assert line(new).endswith("due its turn")
     assert "watcher doctor" not in output
     scene.database.pass_time(600)
     assert (
-        "The oldest due row has waited for 10 min: no daemon is claiming" in watcher(scene, "status").output
+        "The oldest due row has waited for 10 min. Run `watcher doctor`." in watcher(scene, "status").output
     )
+
+
+def test_status_tells_why_a_row_waits(scene: Scene) -> None:
+    def told() -> str:
+        return " ".join(watcher(scene, "status", columns=200).output.split())
+
+    scene.insert(name="Zoë")
+    worker = Worker(scene.database, "attic")
+    worker.claim(0)
+    assert told().endswith("due its turn")
+    worker.ask({}, outage="The Hub refused to store data.")
+    assert "Outage, as attic reports it: The Hub refused to store data." in told()
+    assert told().endswith("due outage")
+    scene.database.pass_time(31)
+    assert told().endswith("due no daemon was heard lately")
 
 
 def test_status_says_how_many_there_are_where_it_shows_only_some(scene: Scene) -> None:
@@ -151,6 +166,15 @@ def test_show_of_no_row_ends_with_1(scene: Scene) -> None:
     assert "There is no row" in ended.stderr
 
 
+def test_the_running_attempt_is_told_by_what_it_spends_and_by_its_number(scene: Scene) -> None:
+    row = scene.insert()
+    worker = Worker(scene.database)
+    worker.defer(worker.claim_one(), "The Hub is away.")
+    scene.database.pass_time(600)
+    number = worker.claim_one()
+    assert f"attempt 2 of 8 (number {number}) is running" in watcher(scene, "show", str(row)).output
+
+
 def test_json_is_what_the_database_told(scene: Scene) -> None:
     row = failed(scene)
     assert json.loads(watcher(scene, "status", "--json").output)["failed"] == {"image_missing": 1}
@@ -176,7 +200,7 @@ def test_replay_needs_to_be_told_which_rows_and_that_it_is_meant(scene: Scene) -
     assert scene.database.status(row) == "failed"
     for sure in ([], ["--yes"]):
         dry = watcher(scene, "replay", "--failed", "--dry-run", *sure)
-        assert (dry.exit_code, dry.output) == (0, "Would replay 1 failed row: 1 image_missing.\n")
+        assert (dry.exit_code, dry.output) == (0, f"Would replay 1 failed row: 1 image_missing.\n  {row}\n")
         assert scene.database.status(row) == "failed"
     zoneless = watcher(scene, "replay", "--since", "2026-11-22", "--dry-run")
     assert "write 2026-11-22T00:00Z for UTC" in zoneless.stderr
@@ -238,9 +262,9 @@ def test_any_number_of_rows_is_replayed_in_batches_whose_counts_are_added_up(
 
 def test_a_dry_run_counts_any_number_of_rows_in_one_call(scene: Scene) -> None:
     many_failed(scene, 1500)
-    assert watcher(scene, "replay", "--failed", "--dry-run").output.startswith(
-        "Would replay 1,500 failed rows"
-    )
+    lines = watcher(scene, "replay", "--failed", "--dry-run").output.splitlines()
+    assert lines[0].startswith("Would replay 1,500 failed rows")
+    assert (len({UUID(line.strip()) for line in lines[1:-1]}), lines[-1]) == (1000, "  … and 500 more")
     assert len(scene.seen("POST", "/rpc/watcher_replay")) == 1
 
 

@@ -18,6 +18,7 @@ from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.cli import cli
 from watcher.operator.doctor import Finding, as_json, examine, exit_code
+from watcher.operator.doctor.finding import REPAIR
 from watcher.operator.doctor.supabase import clock
 from watcher.process.instance import InstanceLock, machine
 from watcher.sandbox import Sandbox
@@ -142,6 +143,22 @@ BREAKS = {
         "drop trigger b_queue_changed_row on public.trained_identities",
         "The trigger b_queue_changed_row",
     ),
+    "a function is dropped": (
+        "drop function public.watcher_renew",
+        "The function public.watcher_renew(jsonb,double precision) is missing",
+    ),
+    "the doctor's own function is dropped": (
+        "drop function public.watcher_catalogue",
+        "The database has no function watcher_catalogue",
+    ),
+    "the version's function is dropped": (
+        "drop function public.watcher_version",
+        "The database lacks Watcher's tables and functions",
+    ),
+    "no row can be changed": (
+        "alter table public.trained_identities replica identity nothing",
+        "The replica identity of public.trained_identities is nothing, not default: no change of it can be written",
+    ),
     "the watcher's role sees no bucket": (
         "alter role service_role nobypassrls",
         "Storage hides the bucket identity-images from the secret key, although it exists",
@@ -158,8 +175,19 @@ def test_the_cause_comes_first_and_its_remedy_mends_it(
         first = bad(look())[0]
         assert (first.state, sentence in first.sentence) == ("error", True), first
     finally:
-        sql(scene, first.remedy)
+        mend(scene, first)
     assert bad(look()) == []
+
+
+def mend(scene: Scene, finding: Finding) -> None:
+    """Do what the remedy says."""
+    if finding.remedy == REPAIR:
+        given = {"SUPABASE_DB_URL": scene.sandbox.db_url}
+        done = CliRunner().invoke(cli, ["migrate", "--repair", "--yes"], env=given)
+        assert done.exit_code == 0, done.output
+        assert "- The function " in done.output
+    else:
+        sql(scene, finding.remedy)
 
 
 def test_a_bucket_that_is_gone_is_made_anew_with_its_limits(scene: Scene, look: Look) -> None:
@@ -215,11 +243,11 @@ def test_a_project_that_is_paused_or_restricted_is_not_waited_for(scene: Scene, 
     scene.sandbox.faults.clear()
 
 
-@pytest.mark.parametrize("path", ["/rest/v1", "/dashboard/project/abc"])
-def test_a_url_that_is_not_the_projects_own_is_not_waited_for(scene: Scene, look: Look, path: str) -> None:
-    finding = only(look(SUPABASE_URL=scene.sandbox.supabase_url + path))
-    assert finding.sentence.endswith(f"{path} is not a Supabase project (HTTP 404).")
+def test_a_url_that_is_not_the_projects_own_is_not_waited_for(scene: Scene, look: Look) -> None:
+    finding = only(look(SUPABASE_URL=f"{scene.sandbox.supabase_url}/dashboard/project/abc"))
+    assert finding.sentence.endswith("/dashboard/project/abc is not a Supabase project (HTTP 404).")
     assert "without a path" in finding.remedy
+    assert bad(look(SUPABASE_URL=f"{scene.sandbox.supabase_url}/rest/v1/")) == []
 
 
 def test_tls_that_fails_is_not_taken_for_silence(scene: Scene, look: Look) -> None:
@@ -278,7 +306,7 @@ def test_a_spool_that_cannot_be_written_to_and_a_disk_that_is_full(
     (tmp_path / "file").touch()
     assert "file is not a folder" in only(look(WATCHER_SPOOL=str(tmp_path / "file" / "spool"))).sentence
     monkeypatch.setattr("watcher.operator.doctor.host.os.access", lambda *_: False)
-    assert "is not writable" in only(look(WATCHER_SPOOL=str(tmp_path))).sentence
+    assert "cannot be read and written to" in only(look(WATCHER_SPOOL=str(tmp_path))).sentence
     monkeypatch.undo()
     usage = disk_usage(tmp_path)
     monkeypatch.setattr("watcher.operator.doctor.host.disk_usage", lambda _: usage._replace(free=2**30))
@@ -310,7 +338,38 @@ def test_a_clock_that_is_off_is_told(hours: int) -> None:
 def test_rows_that_nobody_takes(scene: Scene, look: Look) -> None:
     scene.insert()
     scene.database.pass_time(600)
-    assert "no daemon is claiming rows" in only(look(), "warning").sentence
+    assert only(look()).sentence == "Rows wait for 10 min, and no daemon was heard in the last 30 s."
+    Worker(scene.database, "attic", machine=machine()).claim(0)
+    assert only(look(), "warning").sentence.startswith(
+        "The oldest due row has waited for 10 min: all slots are"
+    )
+
+
+def test_a_pause_is_told_and_is_no_error(scene: Scene, look: Look) -> None:
+    scene.insert()
+    Worker(scene.database).call("pause", kind="publish")
+    scene.database.pass_time(600)
+    finding = only(look(), "warning")
+    assert (finding.sentence, finding.remedy) == ("Paused: publish until `watcher resume`.", "watcher resume")
+
+
+def test_an_outage_is_told_as_the_daemon_tells_it(scene: Scene, look: Look) -> None:
+    worker = Worker(scene.database, "attic", machine=machine())
+    assert worker.ask({}, outage="The Hub refused to store data.") == {"claims": [], "next_due_seconds": None}
+    assert only(look()).sentence == "The daemon attic is in an outage: The Hub refused to store data."
+    worker.claim(0)
+    assert bad(look()) == []
+
+
+def test_a_database_that_takes_no_writes_is_not_waited_for(scene: Scene, look: Look) -> None:
+    told = {"code": "25006", "message": "cannot execute UPDATE in a read-only transaction"}
+    scene.sandbox.faults.add(Answer(405, told), path="watcher_beat")
+    finding = only(look())
+    assert (finding.check, "read-only, as it becomes when its disk is nearly full" in finding.sentence) == (
+        "database",
+        True,
+    )
+    assert "Compute and Disk" in finding.remedy
 
 
 def test_another_machine_that_has_this_name_is_named_while_it_is_heard(scene: Scene, look: Look) -> None:

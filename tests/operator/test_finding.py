@@ -4,7 +4,7 @@ import pytest
 
 from watcher.errors import Transient, WatcherError
 from watcher.operator.doctor import as_json, exit_code
-from watcher.operator.doctor.finding import Finding, skipped, unanswered
+from watcher.operator.doctor.finding import REPAIR, Finding, skipped, unanswered
 from watcher.supabase.rpc import NoFunction, NotGranted
 
 
@@ -12,7 +12,7 @@ from watcher.supabase.rpc import NoFunction, NotGranted
     ("error", "remedy"),
     [
         (NotGranted("no"), "grant execute on function public.watcher_status to service_role;"),
-        (NoFunction("no"), "notify pgrst, 'reload schema';"),
+        (NoFunction("no"), REPAIR),
         (Transient("no"), "Try again in a minute; see https://status.supabase.com."),
     ],
 )

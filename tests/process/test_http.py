@@ -94,19 +94,32 @@ async def test_who_is_slow_or_does_not_read_is_cut_off_and_holds_nobody_up(
             writer.transport.abort()
 
 
-async def test_more_clients_than_there_is_room_for_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_MAX_CONNECTIONS", 3)
+async def test_a_probe_is_answered_beside_slow_clients_of_whom_the_oldest_has_to_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endpoint, "_TIMEOUT", PATIENCE)
     async with served() as address:
-        held = [await asyncio.open_connection(*address) for _ in range(3)]
+        held = [await asyncio.open_connection(*address) for _ in range(40)]
         await asyncio.sleep(0.05)
-        assert await raw(address, b"GET /fine HTTP/1.1\r\n\r\n") == b""
-        _, leaving = held.pop()
-        leaving.transport.abort()
-        async with asyncio.timeout(PATIENCE):
-            while b" 200 " not in await raw(address, b"GET /fine HTTP/1.1\r\n\r\n"):
-                pass
+        assert b" 200 " in await raw(address, b"GET /fine HTTP/1.1\r\n\r\n")
+        assert await held[0][0].read() == b""
+        held[-1][1].write(b"GET /fine HTTP/1.1\r\n\r\n")
+        assert b" 200 " in await held[-1][0].read()
         for _, writer in held:
             writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9464", 200), ("localhost", 200), ("[::1]:9464", 200), ("127.8.8.8", 200),
+        ("attacker.example:9464", 421), ("192.0.2.1", 421), ("localhost.attacker.example", 421), ("", 421),
+    ],
+)  # fmt: skip
+async def test_a_page_in_a_browser_cannot_read_it_by_a_name_that_leads_here(host: str, status: int) -> None:
+    async with served() as address:
+        answer = await raw(address, f"GET /fine HTTP/1.1\r\nhOST : {host}\r\n\r\n".encode())
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
 
 
 async def test_clients_that_stay_do_not_keep_it_from_ending() -> None:

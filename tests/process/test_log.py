@@ -162,6 +162,13 @@ def test_a_terminal_is_given_colours_unless_it_does_not_want_them(
     assert b"outage" in shown
 
 
+def test_a_line_is_one_line_whatever_a_service_wrote(capfd: pytest.CaptureFixture[str]) -> None:
+    configure("INFO", "json", [])
+    structlog.get_logger("watcher.test").warning("outage", reason="a\u2028b\x85c\u2029d\re\nf")
+    [line] = written(capfd).splitlines()
+    assert json.loads(line)["reason"] == "a b c d\re\nf"
+
+
 def test_where_it_is_piped_it_is_plain(capfd: pytest.CaptureFixture[str]) -> None:
     configure("INFO", "auto", [])
     structlog.get_logger("watcher.test").warning("outage", reason="away")

@@ -1,5 +1,6 @@
 """Settings: where they come from, what is refused, and that no secret gets out of them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ ALL = {"SUPABASE_URL": "https://abc.supabase.co", **SECRETS}
 def given(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Nothing but what is needed is set."""
     for name in settings.environment():
-        if name.startswith(("SUPABASE_", "HF_", "HUGGINGFACE_", "WATCHER_")) or name in {
+        if name.startswith(("SUPABASE_", "HF_", "HUGGINGFACE_", "WATCHER_", "SSL_CERT_")) or name in {
             "CREDENTIALS_DIRECTORY",
             "CACHE_DIRECTORY",
+            "REQUESTS_CA_BUNDLE",
+            "CURL_CA_BUNDLE",
         }:
             monkeypatch.delenv(name)
     for name, value in ALL.items():
@@ -146,6 +149,40 @@ def test_a_secrets_file_that_holds_no_secret_is_named_and_not_repeated(
         settings.load()
     assert words in str(caught.value)
     assert "filed" not in str(caught.value)
+
+
+def test_a_pipe_in_place_of_a_secrets_file_is_named_and_not_waited_for(
+    given: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    os.mkfifo(tmp_path / "HF_TOKEN")
+    with pytest.raises(Misconfigured, match=r"HF_TOKEN cannot be read \(it is not a file\)"):
+        settings.load()
+
+
+@pytest.mark.parametrize("path", ["", "/", "/rest/v1", "/rest/v1/", "/auth/v1", "/storage/v1"])
+def test_the_url_of_a_service_of_the_project_is_understood(given: pytest.MonkeyPatch, path: str) -> None:
+    given.setenv("SUPABASE_URL", f"https://abc.supabase.co{path}")
+    assert settings.load().supabase_url == "https://abc.supabase.co"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WATCHER_SLOTS", "8  # eight"),
+        ("WATCHER_SPOOL", "/srv/spool # the big disk"),
+        ("SUPABASE_URL", "https://abc.supabase.co # ours"),
+        ("HUGGINGFACE_TOKEN", "hf_very # mine"),
+    ],
+)
+def test_a_comment_behind_a_value_is_told(given: pytest.MonkeyPatch, name: str, value: str) -> None:
+    given.delenv("HF_TOKEN")
+    given.setenv("HUGGINGFACE_TOKEN", "hf_very")
+    given.setenv(name, value)
+    with pytest.raises(Misconfigured) as caught:
+        settings.load()
+    assert f"{name} has a comment behind its value" in str(caught.value)
+    assert "very" not in str(caught.value)
 
 
 def test_a_secrets_file_that_cannot_be_read_is_named_with_the_reason(

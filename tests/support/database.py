@@ -67,7 +67,16 @@ class Database:
         with self._as_a_restore() as connection:
             for table in ("auth.users", "storage.objects", "public.trained_identities"):
                 connection.execute(f"delete from {table}".encode())
-            for table in ("work", "attempts", "names", "used_names", "instances", *BRAKES, *ERASING):
+            for table in (
+                "work",
+                "attempts",
+                "names",
+                "used_names",
+                "instances",
+                "pauses",
+                *BRAKES,
+                *ERASING,
+            ):
                 connection.execute(f"delete from watcher.{table}".encode())
             connection.execute(
                 "update watcher.sweep set held_users = null, held_names = null, held_uploads = null, held_since = null, "
@@ -220,6 +229,7 @@ def move_times(connection: Connection, seconds: float) -> None:
         "watcher.work": ["turn_at", "next_at", "created_at", "wait_until"],
         "watcher.attempts": ["started_at", "lease_expires_at", "ended_at"],
         "watcher.instances": ["seen_at"],
+        "watcher.pauses": ["since", "until"],
         "watcher.rejections": ["first_at", "last_at"],
         "watcher.retries": ["retried_at", "waits_until"],
         "watcher.erase_lines": ["added_at", "due_at", "look_again_at", "gone_at"],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from watcher.errors import Misconfigured
+from watcher.errors import Misconfigured, SandboxMissing
 
 BUCKET = "identity-images"
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
@@ -30,7 +30,7 @@ def read(folder: Path) -> list[Photo]:
     pictures = [
         Photo(file.name, file.read_bytes())
         for file in sorted(folder.iterdir())
-        if file.suffix.lower() in _TYPES
+        if file.suffix.lower() in _TYPES and file.is_file()
     ]
     if not 3 <= len(pictures) <= 40:
         raise Misconfigured(f"{folder} has {len(pictures)} photos (.jpg, .jpeg, .png): 3 to 40 are needed.")
@@ -42,9 +42,7 @@ def generate() -> list[Photo]:
     try:
         from PIL import Image, ImageDraw
     except ImportError as error:
-        raise Misconfigured(
-            f"The sandbox is not installed ({error.name}): pip install 'watcher[sandbox]'."
-        ) from error
+        raise SandboxMissing(error) from error
 
     chance = random.Random(7)  # noqa: S311  (pictures, not secrets)
     pictures = []

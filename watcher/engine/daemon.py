@@ -12,11 +12,12 @@ from watcher import __version__
 from watcher.engine.attempt import Attempts
 from watcher.engine.health import Health
 from watcher.engine.lease import Leases
-from watcher.engine.outages import PAUSE_FIRST, PAUSE_LONGEST, Outages, Probe, Refusal
+from watcher.engine.outages import Outages, Probe, Refusal
 from watcher.engine.retry import within
 from watcher.engine.room import Room, find_room
 from watcher.engine.shared_name import SharedName
 from watcher.engine.slots import Slots
+from watcher.engine.startup import reach_services
 from watcher.errors import LeaseLost, Misconfigured, Outage, Transient
 from watcher.identity import Claim
 from watcher.process.metrics import STAGES
@@ -29,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 # Seconds of the grace period that are reserved for releasing rows.
 _RELEASE_TIME = 5.0
+_REPORT_EVERY = 10.0  # seconds between two reports of an outage; after 30 s this daemon would count as gone
 
 
 class Daemon:
@@ -62,6 +64,7 @@ class Daemon:
         self._probe = probe
         self._run = str(uuid4())
         self._first_claim_at = math.inf
+        self._reported_at = -math.inf
         fair = [kind for kind in slots if attempts.works[kind].announced]
         self._slots = Slots(slots, on_end=self._on_slot_free, with_extra=fair)
         self._machine = machine
@@ -92,7 +95,13 @@ class Daemon:
 
         Raises Misconfigured if the startup check finds an unusable key, token or schema.
         """
-        await self._wait_or_stop(asyncio.create_task(self._reach_services()), then_cancel=True)
+        reaching = reach_services(
+            self._startup_check, outages=self._outages, health=self._health, sleep=self._sleep
+        )
+        await self._wait_or_stop(asyncio.create_task(reaching), then_cancel=True)
+        if not self._stop.is_set():
+            log.info("ready", version=__version__, slots=self._settings.slots)
+            self._health.started()
         main = asyncio.create_task(self._claim_and_drain())
         background = [
             asyncio.create_task(self._leases.renew_forever()),
@@ -150,30 +159,11 @@ class Daemon:
         self._health.feed_alive = self._feed.alive
         self._health.heartbeat()
 
-    async def _reach_services(self) -> None:
-        """Wait until Supabase and the Hub respond: a reboot during an outage must not end the service."""
-        pause = PAUSE_FIRST
-        while not self._stop.is_set():
-            self._heartbeat()
-            try:
-                await within(self._health.request, self._startup_check(), of="Supabase or the Hub")
-            except Outage as error:
-                raise Misconfigured(str(error)) from error
-            except Transient as error:
-                self._outages.mark_unreachable(str(error))
-                self._heartbeat()
-                await self._sleep(pause)
-                pause = min(pause * 2, PAUSE_LONGEST)
-            else:
-                self._outages.mark_reachable()
-                log.info("ready", version=__version__, slots=self._settings.slots)
-                self._health.started()
-                return
-
     async def _claim_due(self) -> float:
         """Claim due work for the free slots; return the seconds until the next claim."""
         room = await find_room(self._slots, self._outages, self._may_be_over)
         if not room.slots or self._stop.is_set():
+            await self._report_outage()
             return min(self._settings.poll, room.wait)
         claimed = await self._claim(room)
         if claimed is None:
@@ -181,6 +171,7 @@ class Daemon:
         if claimed.name_taken is not None:
             return self._name.seconds_until_free(claimed.name_taken)
         self._name.free()
+        self._health.paused = claimed.paused
         if not claimed.claims and not self._slots.running:
             for refusal in room.tested:
                 if not refusal.wait:
@@ -188,6 +179,14 @@ class Daemon:
         # Slightly after the next work falls due, so that the claim finds it due.
         due = math.inf if claimed.next_due is None else max(claimed.next_due, 0.0) + 0.05
         return min(self._poll(), room.wait, due)
+
+    async def _report_outage(self) -> None:
+        """Let the others know why this daemon claims nothing; else they would take it for gone."""
+        now = asyncio.get_running_loop().time()
+        if self._outages.reason and not self._stop.is_set() and now >= self._reported_at + _REPORT_EVERY:
+            self._reported_at = now
+            with suppress(Outage, Transient):
+                await within(self._health.request, self._request(Room({}, [], [], 0), now), of="Supabase")
 
     async def _may_be_over(self, refusal: Refusal) -> bool:
         if not await self._succeeds(self._probe, refusal):
@@ -226,18 +225,8 @@ class Daemon:
         # A predecessor's row that is locked now, or is only handed out alone, comes with a later claim. Once a lease
         # duration has passed, all of the predecessor's leases have expired.
         self._first_claim_at = min(self._first_claim_at, requested_at)
-        request = self._verbs.claim(
-            instance=self._settings.instance,
-            run=self._run,
-            slots=room.slots,
-            extra=room.extra,
-            lease=self._settings.lease,
-            holding=self._slots.held,
-            predecessor_is_dead=requested_at < self._first_claim_at + self._settings.lease,
-            machine=self._machine,
-        )
         try:
-            claimed = await within(self._health.request, request, of="Supabase")
+            claimed = await within(self._health.request, self._request(room, requested_at), of="Supabase")
         except Outage as error:
             self._outages.mark_reachable()
             self._outages.begin_refusal(str(error))
@@ -248,6 +237,19 @@ class Daemon:
         self._outages.mark_reachable()
         self._health.answered(asyncio.get_running_loop().time())
         return claimed
+
+    def _request(self, room: Room, now: float) -> Awaitable[Claims]:
+        return self._verbs.claim(
+            instance=self._settings.instance,
+            run=self._run,
+            slots=room.slots,
+            extra=room.extra,
+            lease=self._settings.lease,
+            holding=self._slots.held,
+            predecessor_is_dead=now < self._first_claim_at + self._settings.lease,
+            machine=self._machine,
+            outage=self._outages.reason,
+        )
 
     def _start(self, claim: Claim, requested_at: float) -> None:
         if claim.never_tried and self._attempts.works[claim.kind].announced:

@@ -81,9 +81,14 @@ class Outages:
     @property
     def reason(self) -> str | None:
         """Why rows cannot be claimed, as a sentence; None if all can."""
-        for refusal in self._refused.values():
+        for refusal in self.refusals:
             return refusal.reason
         return self._unreachable.reason if self._unreachable else None
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """The refusals in effect, whatever kinds of work they concern."""
+        return list(self._refused.values())
 
     def of(self, kind: str) -> list[Refusal]:
         """Return the refusals that concern a kind of work; none if it can be claimed."""

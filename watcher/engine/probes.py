@@ -79,7 +79,7 @@ class Probes:
             if now - self._counted_at < _ROWS_EVERY:
                 return
             self._counted_at = now
-            for gauge in (metrics.ROWS, metrics.FAILED_ROWS, metrics.OLDEST):
+            for gauge in (metrics.ROWS, metrics.FAILED_ROWS, metrics.OLDEST, metrics.PAUSED):
                 gauge.clear()
             try:
                 async with asyncio.timeout(_ROWS_WITHIN):
@@ -101,6 +101,8 @@ def _set_rows(status: dict[str, Any]) -> None:
         metrics.ROWS.labels(name).set(number)
     for code, number in failed.items():
         metrics.FAILED_ROWS.labels(code).set(number)
+    for pause in status["paused"]:
+        metrics.PAUSED.labels(pause["kind"]).set(1)
     erasing = status["erasing"]
     metrics.OLDEST_ERASURE.set(erasing["overdue_seconds"])
     metrics.SWEEP_HELD.set(sum(erasing[held] or 0 for held in ("held_users", "held_names", "held_uploads")))

@@ -62,7 +62,7 @@ def _by_status(error: HfHubHTTPError) -> WatcherError:
     status, reason = error.response.status_code, reason_of(error)
     if status == httpx2.codes.UNAUTHORIZED:
         everybody = f"The Hub refused the token: {reason}. Set HF_TOKEN to a valid token with write access."
-        return _refused(reason, everybody, now=True)
+        return _refused(error.response, reason, everybody, now=True)
     if status in {httpx2.codes.PAYMENT_REQUIRED, httpx2.codes.FORBIDDEN}:
         everybody = (
             f"The Hub refused to store data for this token: {reason}. Check the token's rights and the account's "
@@ -71,7 +71,7 @@ def _by_status(error: HfHubHTTPError) -> WatcherError:
         # A repo of one row can be disabled or blocked; storage is the account's.
         if _ACCOUNT.search(reason):
             return Outage(everybody, of_kind=True)
-        return _refused(reason, everybody)
+        return _refused(error.response, reason, everybody)
     if "LFS pointer pointed to a file that does not exist" in reason:
         return Transient(f"The Hub has lost an uploaded image: {reason}")
     if status in {
@@ -83,9 +83,16 @@ def _by_status(error: HfHubHTTPError) -> WatcherError:
     return Transient(f"The Hub returned an error: {reason}", retry_after=retry_after(error.response))
 
 
-def _refused(reason: str, everybody: str, *, now: bool = False) -> Refused:
+def _refused(response: httpx2.Response, reason: str, everybody: str, *, now: bool = False) -> Refused:
     sentence = f"The Hub refused access to this identity's repo: {reason}."
-    return Refused(sentence, everybody=everybody, service="hub", now=now)
+    own_words = quoted(response.headers.get("X-Error-Message", ""), otherwise="") or _message(response)
+    if not own_words:
+        everybody = (
+            f"Something in front of the Hub, such as a proxy, refused the request: {reason}. Check this host's network "
+            "and HF_ENDPOINT."
+        )
+    lasting = bool(own_words) and response.status_code != httpx2.codes.PAYMENT_REQUIRED
+    return Refused(sentence, everybody=everybody, service="hub", now=now, lasting=lasting)
 
 
 def _rejected(what: str) -> Rejected:
@@ -105,11 +112,15 @@ def reason_of(error: HfHubHTTPError) -> str:
 
 def body_of(response: httpx2.Response) -> str:
     """Return the message in a response's body as `quoted` returns it; for a page, the status in words."""
+    return quoted(_message(response) or response.text, otherwise=response.reason_phrase)
+
+
+def _message(response: httpx2.Response) -> str | None:
+    """Return the Hub's own message in a response's body; None if there is none."""
     try:
-        text = str(response.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        text = response.text
-    return quoted(text, otherwise=response.reason_phrase)
+        return str(response.json()["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def retry_after(response: httpx2.Response) -> float | None:

@@ -103,7 +103,7 @@ class Hub:
         try:
             who = await in_thread(self._api.whoami)
         except Refused as refusal:
-            raise Outage(refusal.everybody) from refusal
+            raise Outage(refusal.everybody, lasting=refusal.lasting) from refusal
         try:
             user = who["name"]
             valid = _NAMESPACE.fullmatch(user) is not None

@@ -174,6 +174,8 @@ def replay(
         if planned.error is not None:
             raise planned.error
         would, total = planned.counts, planned.counts["replayed"]
+        if not dry_run:
+            del would["ids"]
         if not (dry_run and as_json):
             click.echo("\n".join(screens.replay(would, matching.ids, verb="Would replay")), err=as_json)
         if dry_run or not would["replayed"]:

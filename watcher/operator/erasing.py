@@ -106,10 +106,14 @@ def erasures(
 def _ids_in(file: Path) -> list[str]:
     """Return the ids of rows in the output of `watcher erasures --json`, open ones and receipts."""
     try:
+        if not file.is_file():
+            raise click.UsageError(f"{file} is not a file.")
         content: dict[str, Any] = json.loads(file.read_text("utf-8"))
         entries = [*content["receipts"], *content["open"]]
         return [str(UUID(entry["id"])) for entry in entries if entry["cause"] == "row"]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise click.UsageError(f"{file} cannot be read: {error.strerror}.") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise click.UsageError(f"{file} is not the output of `watcher erasures --json`: {error!r}") from error
 
 

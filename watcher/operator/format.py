@@ -1,5 +1,6 @@
 """Formats numbers, times and untrusted text for a person to read. Prints nothing."""
 
+import math
 import re
 from datetime import UTC, datetime
 
@@ -7,6 +8,7 @@ _UNITS = ((86400.0, "day"), (3600.0, "h"), (60.0, "min"))
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d|days?|w|weeks?)")
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}
 _SECONDS |= {"w": 604800, "week": 604800, "weeks": 604800}
+_LONGEST = 100 * 366 * 86400
 # Control characters, including terminal escapes, and characters that change the direction of writing.
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -40,9 +42,10 @@ def moment(timestamp: str) -> str:
 
 
 def seconds_in(text: str) -> float | None:
-    """Return the seconds in 30min, 2h or 3d, or None for any other text."""
+    """Return the seconds in 30min, 2h or 3d, up to a hundred years; None for any other text."""
     found = _DURATION.fullmatch(text.strip().lower())
-    return float(found[1]) * _SECONDS[found[2]] if found else None
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else math.inf
+    return seconds if seconds <= _LONGEST else None
 
 
 def plain(text: str) -> str:

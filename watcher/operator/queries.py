@@ -61,6 +61,16 @@ class Queries:
         answer = await self._rpc.call("watcher_set_limit", p_name=name, p_value=value, p_user=user)
         return _limits(answer)
 
+    async def pause(self, kind: str | None, seconds: float | None, why: str | None) -> list[dict[str, Any]]:
+        """Pause a kind of work, or every kind; returns what is paused, see `watcher_pause` in the migrations."""
+        answer = await self._rpc.call("watcher_pause", p_kind=kind, p_seconds=seconds, p_why=why)
+        return read("watcher_pause", lambda: [dict(pause.items()) for pause in answer])
+
+    async def resume(self, kind: str | None) -> list[dict[str, Any]]:
+        """End the pause of a kind, or of every kind; returns what is still paused."""
+        answer = await self._rpc.call("watcher_resume", p_kind=kind)
+        return read("watcher_resume", lambda: [dict(pause.items()) for pause in answer])
+
     async def replay(
         self, matching: ReplayFilter, *, dry_run: bool, after: str | None = None
     ) -> dict[str, Any]:

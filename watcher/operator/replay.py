@@ -63,3 +63,5 @@ def _add(counts: dict[str, Any], batch: dict[str, Any]) -> None:
     for name in _NUMBERS:
         counts[name] += batch[name]
     counts["codes"] = dict(Counter(counts["codes"]) + Counter(batch["codes"]))
+    if "ids" in batch:  # of a dry run, which is one batch
+        counts["ids"] = batch["ids"]

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from watcher.operator import erasing_screens
 from watcher.operator.format import ago, count, duration, moment, plain
+from watcher.operator.waiting import outages, paused, why_waiting
 from watcher.process.log import redact
 
 _STATUSES = {"pending": "yellow", "publishing": "cyan", "published": "green", "failed": "red"}
@@ -35,17 +36,18 @@ _NAME = 30
 def status(answer: Mapping[str, Any]) -> RenderableType:
     """Show the answer of `watcher_status`."""
     parts: list[RenderableType] = [_summary(answer)]
-    if answer["overdue_seconds"] > _OVERDUE:
+    if answer["overdue_seconds"] > _OVERDUE and not answer["paused"]:
         overdue = duration(answer["overdue_seconds"])
-        sentence = (
-            f"\nThe oldest due row has waited for {overdue}: no daemon is claiming rows, or all slots are busy. "
-            "Run `watcher doctor`."
-        )
+        sentence = f"\nThe oldest due row has waited for {overdue}. Run `watcher doctor`."
         parts += [Text(sentence, "yellow")]
+    if sentence := paused(answer["paused"]):
+        parts += [Text(f"\n{sentence}", "yellow")]
+    for name, reason in outages(answer).items():
+        parts += [Text(f"\nOutage, as {name} reports it: {plain(reason)}", "red")]
     if answer["publishing"]:
         parts += [Text(), _publishing(answer["publishing"])]
     if answer["waiting"]:
-        parts += [Text(), _pending(answer["waiting"], answer["pending"])]
+        parts += [Text(), _pending(answer)]
     parts += [Text(f"\n{notice}", "yellow") for notice in erasing_screens.notices(answer["erasing"])]
     if answer["last_failed"]:
         parts += [Text(), _failed(answer["last_failed"], sum(answer["failed"].values()))]
@@ -99,6 +101,10 @@ def replay(counts: Mapping[str, Any], ids: Sequence[str] | None, *, verb: str) -
     lines = [f"{verb} {count(counts['replayed'], 'failed row')}" + (f": {which}." if which else ".")]
     others = [name for name in ("pending", "publishing", "published") if counts[name]]
     lines += [f"Left alone: {counts[name]:,} {name}." for name in others]
+    if "ids" in counts:
+        lines += [f"  {id_}" for id_ in counts["ids"]]
+        if counts["replayed"] > len(counts["ids"]):
+            lines.append(f"  … and {counts['replayed'] - len(counts['ids']):,} more")
     found = counts["replayed"] + sum(counts[name] for name in others)
     if ids and len(ids) > found:
         lines.append(f"Not found, or not matching: {len(ids) - found:,} of the {len(ids):,} given.")
@@ -147,7 +153,8 @@ def _holder(row: Mapping[str, Any]) -> str:
     return str(row["instance"])
 
 
-def _pending(rows: Sequence[Mapping[str, Any]], total: int) -> Table:
+def _pending(answer: Mapping[str, Any]) -> Table:
+    rows, total = answer["waiting"], answer["pending"]
     title = "Pending" if total <= len(rows) else f"Pending, the oldest {len(rows)} of {total:,}"
     table = _table(title, "name", "id", "for", "next attempt", "reason")
     for row in rows:
@@ -156,7 +163,7 @@ def _pending(rows: Sequence[Mapping[str, Any]], total: int) -> Table:
             row["id"],
             duration(row["age_seconds"]),
             f"in {duration(row['due_in_seconds'])}" if row["due_in_seconds"] else "due",
-            _cell(row["last_reason"] or "queued"),
+            _cell(why_waiting(row, answer)),
         )
     return table
 
@@ -195,11 +202,18 @@ def _facts(row: Mapping[str, Any]) -> Table:
     facts.add_row("inserted", f"{moment(row['created_at'])}, {ago(row['age_seconds'])}")
     facts.add_row("user", row["user_id"])
     if row["spent"] is not None:
-        facts.add_row("attempts", f"{row['spent']} of {row['max_attempts']} used")
+        facts.add_row("attempts", _spent(row))
     earlier = [name for name in row["names"] if name != row["model_id"]]
     if earlier:
         facts.add_row("earlier names", Text(", ".join(earlier)))
     return facts
+
+
+def _spent(row: Mapping[str, Any]) -> str:
+    running = next((one for one in row["attempts"] if one["kind"] == "publish" and not one["outcome"]), None)
+    if running is None:
+        return f"{row['spent']} of {row['max_attempts']} used"
+    return f"attempt {row['spent']} of {row['max_attempts']} (number {running['number']}) is running"
 
 
 def _status(row: Mapping[str, Any]) -> Text:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -56,9 +57,7 @@ class Spool:
             if os.fstat(folder).st_uid != os.geteuid():
                 raise PermissionError(errno.EPERM, "it belongs to another user")
             os.fchmod(folder, 0o700)
-            return os.open(
-                "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
-            )
+            return _open_file("lock", folder)
         finally:
             os.close(folder)
 
@@ -93,6 +92,16 @@ class Spool:
             raise Outage(
                 f"The disk of the spool folder {self._folder} is full: free some space, or move it with WATCHER_SPOOL."
             )
+
+
+def _open_file(name: str, folder: int) -> int:
+    """Open or create a file in a folder; raises OSError if a link, a pipe or something else is there."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    file = os.open(name, flags, 0o600, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, f"{name} is not a file")
+    return file
 
 
 def _remove(folder: Path) -> None:

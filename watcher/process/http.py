@@ -4,9 +4,11 @@ It runs on the daemon's own loop, so time, request size and the number of connec
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from watcher.errors import Misconfigured
@@ -32,15 +34,19 @@ Pages = Mapping[str, Callable[[], Awaitable[Response]]]
 @asynccontextmanager
 async def serving(host: str, port: int, pages: Pages) -> AsyncIterator[None]:
     """Serve `pages`, by path, while the body runs; raises Misconfigured if the address cannot be listened on."""
-    connections: set[asyncio.Task[None]] = set()
+    connections: dict[asyncio.Task[None], None] = {}  # the oldest first
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(connections) < _MAX_CONNECTIONS:
-            connections.add(task)
-            task.add_done_callback(connections.discard)
-            await _serve(reader, writer, pages)
+        if len(connections) >= _MAX_CONNECTIONS:
+            # Those that were served would be gone: the oldest are slow, and must not keep a probe out.
+            oldest = next(iter(connections))
+            del connections[oldest]
+            oldest.cancel()
+        connections[task] = None
+        await _serve(reader, writer, pages)
+        connections.pop(task, None)
         writer.transport.abort()
 
     try:
@@ -78,6 +84,8 @@ async def _respond(head: bytes, pages: Pages) -> bytes:
     target, _, version = rest.rpartition(" ")
     if not version.startswith("HTTP/1."):
         response = Response(b"Send an HTTP/1.1 request.\n", HTTPStatus.BAD_REQUEST)
+    elif not _is_for_this_host(head):
+        response = Response(b"Ask for a loopback address.\n", HTTPStatus.MISDIRECTED_REQUEST)
     elif method not in {"GET", "HEAD"}:
         response = Response(b"Only GET and HEAD are allowed.\n", HTTPStatus.METHOD_NOT_ALLOWED)
     elif (page := pages.get(target.partition("?")[0])) is None:
@@ -93,3 +101,21 @@ async def _respond(head: bytes, pages: Pages) -> bytes:
         *(["Allow: GET, HEAD"] if response.status == HTTPStatus.METHOD_NOT_ALLOWED else []),
     ]
     return "\r\n".join([*lines, "", ""]).encode() + (b"" if method == "HEAD" else response.body)
+
+
+def _is_for_this_host(head: bytes) -> bool:
+    """Whether a request names a loopback address or no host: a page in a browser here could reach this port by a name."""
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.decode("latin-1").partition(":")
+        if name.strip().lower() == "host":
+            host = re.sub(r":\d*$", "", value.strip()).strip("[]").lower()
+            if host != "localhost" and not _is_loopback(host):
+                return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -32,6 +32,8 @@ _PERSONAL = (
     (re.compile(r"\b(?:[A-Za-z0-9._-]+/)?identity-[a-z0-9-]+-\d{9,11}\b"), "[repo]"),
 )
 
+# Beside \n. JSON leaves those beyond ASCII as they are, and programs that read lines break at them.
+_OTHER_LINE_ENDS = re.compile(r"[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # The priorities of journald, see sd-daemon(3).
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
@@ -42,11 +44,11 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
     journal = False
 
     def format(self, record: logging.LogRecord) -> str:
-        text = impersonal(redact(super().format(record)))
+        text = _OTHER_LINE_ENDS.sub(" ", impersonal(redact(super().format(record))))
         if not self.journal:
             return text
         prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
-        return "\n".join(prefix + line for line in text.splitlines())
+        return "\n".join(prefix + line for line in text.split("\n"))
 
 
 def configure(

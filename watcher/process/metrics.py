@@ -40,6 +40,12 @@ ROWS = Gauge(
     ["status"],
     registry=REGISTRY,
 )
+PAUSED = Gauge(
+    "watcher_paused",
+    "1 while the operator has paused a kind of work; else absent.",
+    ["kind"],
+    registry=REGISTRY,
+)
 FAILED_ROWS = Gauge(
     "watcher_failed_rows",
     "Failed rows of the whole table by `error_code`. Absent while the database does not respond.",

@@ -5,6 +5,8 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 
+_STATUS_LENGTH = 200
+
 
 class ServiceManager:
     """The service manager that started this process, if it accepts notifications."""
@@ -19,6 +21,10 @@ class ServiceManager:
         wanted = bool(self._address) and ours and microseconds.isdecimal()
         self.watchdog = int(microseconds) / 1e6 if wanted and int(microseconds) else None
         """Seconds without WATCHDOG=1 after which systemd kills this process; None if the watchdog is off."""
+
+    def status(self, sentence: str) -> None:
+        """Set the line that `systemctl status` shows: at most 200 characters of the sentence."""
+        self.notify(f"STATUS={' '.join(sentence.split())[:_STATUS_LENGTH]}")
 
     def notify(self, *lines: str) -> None:
         """Send lines such as `READY=1`; errors are ignored, since delivery is optional."""

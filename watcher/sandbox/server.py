@@ -225,6 +225,16 @@ async def drop(scope: Scope, receive: Receive) -> None:
         pass
 
 
+def check_free(ports: Mapping[str, int]) -> None:
+    """Raise OSError if a port, by the name of its app, is taken or given twice; 0 picks a free one."""
+    bound: list[socket.socket] = []
+    try:
+        bound += (_bind(name, port) for name, port in ports.items() if port)
+    finally:
+        for listener in bound:
+            listener.close()
+
+
 def _bind(name: str, port: int) -> socket.socket:
     # asyncio sets TCP_NODELAY only if the protocol is named; without it each small answer would take 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -4,13 +4,24 @@ import os
 import socket
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from watcher.errors import Misconfigured
-from watcher.settings.types import HttpUrl, Key, Loopback, Seconds, Secret, SettingDoc, public_role_of
+from watcher.settings import surroundings
+from watcher.settings.reading import names, read
+from watcher.settings.types import (
+    HttpUrl,
+    Key,
+    Loopback,
+    ProjectUrl,
+    Seconds,
+    Secret,
+    SettingDoc,
+    public_role_of,
+)
 
 
 def _default_spool() -> Path:
@@ -29,7 +40,7 @@ class SupabaseSettings(BaseSettings):
         frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
     )
 
-    supabase_url: HttpUrl = Field(
+    supabase_url: ProjectUrl = Field(
         validation_alias="SUPABASE_URL", description="The project's URL, https://REF.supabase.co"
     )
     supabase_key: Key = Field(
@@ -204,7 +215,7 @@ class FrontendSettings(Services):
 
 def load() -> Settings:
     """Read the settings of `watcher run`; raises Misconfigured, which lists every invalid setting."""
-    settings = _load(Settings)
+    settings = read(Settings)
     if settings.renewal * 3 > settings.lease:
         raise Misconfigured(
             f"WATCHER_RENEWAL is {settings.renewal:g} s: set it to at most a third of WATCHER_LEASE ({settings.lease:g} s)."
@@ -215,7 +226,7 @@ def load() -> Settings:
 
 def load_supabase() -> SupabaseSettings:
     """Read the settings of the operator's commands; raises Misconfigured."""
-    settings = _load(SupabaseSettings)
+    settings = read(SupabaseSettings)
     _check_key(settings)
     return settings
 
@@ -231,7 +242,13 @@ def _check_key(settings: SupabaseSettings) -> None:
 
 def load_frontend(**values: str) -> FrontendSettings:
     """Read the settings of `watcher demo`; `values` override the environment. Raises Misconfigured."""
-    return _load(FrontendSettings, **values)
+    return read(FrontendSettings, values)
+
+
+def notices() -> list[str]:
+    """Return a sentence for each environment variable that has no effect, such as a misspelt setting."""
+    known = [name for kind in (Settings, FrontendSettings, DatabaseSettings) for name in names(kind)]
+    return list(surroundings.notices(os.environ, known))
 
 
 def is_set(name: str) -> bool:
@@ -246,54 +263,4 @@ def environment(**more: str) -> dict[str, str]:
 
 def load_database() -> DatabaseSettings:
     """Read the settings of `watcher migrate`; raises Misconfigured."""
-    return _load(DatabaseSettings)
-
-
-S = TypeVar("S", bound=BaseSettings)
-
-
-def _load(kind: type[S], **values: Any) -> S:
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    try:
-        if credentials:
-            _check_files(kind, Path(credentials))
-            values["_secrets_dir"] = credentials
-        return kind(**values)
-    except ValidationError as error:
-        problems = [_sentence(kind, one["loc"][0], one["type"], one["msg"]) for one in error.errors()]
-        raise Misconfigured("; ".join(problems) + ".") from None
-
-
-def _check_files(kind: type[BaseSettings], folder: Path) -> None:
-    """Raise Misconfigured if a credential file cannot be read: pydantic would not name it, or would ignore it."""
-    if not folder.is_dir():
-        raise Misconfigured(
-            f"CREDENTIALS_DIRECTORY is {folder}, which is not a folder: create it or unset it."
-        )
-    for name in (name for field in kind.model_fields.values() for name in _names(field.validation_alias)):
-        try:
-            (folder / str(name)).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            continue
-        except UnicodeDecodeError:
-            raise Misconfigured(
-                f"{folder / str(name)} is not UTF-8 text: write the value of {name} to it again."
-            ) from None
-        except OSError as error:
-            raise Misconfigured(
-                f"{folder / str(name)} cannot be read ({error.strerror}): make it a file that this user may read."
-            ) from error
-
-
-def _sentence(kind: type[BaseSettings], name: str | int, problem: str, message: str) -> str:
-    fields = (field for field in kind.model_fields.values() if name in _names(field.validation_alias))
-    description = next((field.description for field in fields), "")
-    if problem == "missing":
-        return f"{name} is not set ({description})"
-    return f"{name} is invalid: {message.removeprefix('Value error, ')} ({description})"
-
-
-def _names(alias: object) -> list[str | int]:
-    if isinstance(alias, AliasChoices):
-        return [choice for choice in alias.choices if isinstance(choice, str)]
-    return [alias] if isinstance(alias, str) else []
+    return read(DatabaseSettings, online=False)

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import BeforeValidator, SecretStr
 
 
@@ -27,11 +28,21 @@ def _http_url(value: object) -> object:
     try:
         parts = urlsplit(text)
         whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
+        httpx.URL(text)
+        (parts.hostname or "").encode("idna")  # which rejects empty and too long labels, as a look-up does
+    except (ValueError, httpx.InvalidURL):
         whole = False
-    if not whole or re.search(r"[^!-~]", text):
+    if not whole or re.search(r"[^!-~]|[?#@]", text):
         raise ValueError("is not a valid URL")
     return text
+
+
+def _project_url(value: object) -> object:
+    """Return a project's URL without the path of one of its services, with which the dashboard shows it."""
+    text = str(_http_url(value))
+    if urlsplit(text).hostname in {"supabase.com", "app.supabase.com", "supabase.io"}:
+        raise ValueError("is the address of Supabase's dashboard, not of the project")
+    return re.sub(r"/(rest|auth|storage|realtime|functions|graphql)/v1$", "", text)
 
 
 def _secret(value: object) -> object:
@@ -80,6 +91,7 @@ def _loopback(value: object) -> object:
     return text
 
 
+ProjectUrl = Annotated[str, BeforeValidator(_project_url), SettingDoc(range="`https://…` or `http://…`")]
 HttpUrl = Annotated[str, BeforeValidator(_http_url), SettingDoc(range="`https://…` or `http://…`")]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 Key = Annotated[SecretStr, BeforeValidator(_key), SettingDoc(range="visible ASCII")]

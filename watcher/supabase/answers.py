@@ -27,6 +27,8 @@ class Claims:
     """Seconds until other work falls due, as known now; None if there is none."""
     name_taken: NameTaken | None = None
     """Set, and nothing claimed, while another machine goes by this name."""
+    paused: tuple[str, ...] = ()
+    """The kinds of work that the operator has paused, of which nothing is claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ def claims(answer: Mapping[str, Any]) -> Claims:
         claims=tuple(_claim(line) for line in answer["claims"]),
         next_due=None if next_due is None else _seconds(next_due),
         name_taken=_name_taken(answer.get("name_taken")),
+        paused=tuple(map(str, answer.get("paused", ()))),
     )
 
 

@@ -1,10 +1,15 @@
 """Supabase's client, configured for a daemon: it does not retry and never signs in."""
 
+import json
+import re
+
 import httpx
 from supabase import AsyncClient, AsyncClientOptions
 
 TIMEOUT = httpx.Timeout(10, connect=5)
 """Of one call, in seconds."""
+# A SQLSTATE, or PostgREST's own.
+_CODE = re.compile(r"PGRST\w{3}|[0-9A-Z]{5}")
 
 
 def supabase_client(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
@@ -20,12 +25,20 @@ def supabase_client(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
 
 
 async def _raise_for_gateway_error(response: httpx.Response) -> None:
-    """Raise HTTPStatusError for a temporary error of the gateway: status 408, 429 or 5xx.
+    """Raise HTTPStatusError, with the body read, for an error that is not PostgREST's, by its status.
 
-    Its body may be JSON without a code, as when it refuses a key, and postgrest's error does not have the status.
+    PostgREST's have a code. postgrest's error would not have the status.
     """
-    from_postgrest = response.headers.get("Proxy-Status", "").startswith("PostgREST")
-    if not from_postgrest and (response.status_code in {408, 429} or response.is_server_error):
+    if response.is_error and not _CODE.fullmatch(json_text(await response.aread(), "code")):
         raise httpx.HTTPStatusError(
             f"HTTP {response.status_code}", request=response.request, response=response
         )
+
+
+def json_text(body: bytes, name: str) -> str:
+    """Return a member of the JSON object in a body, if there is one and it is text; else an empty text."""
+    try:
+        value = json.loads(body)[name]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return value if isinstance(value, str) else ""

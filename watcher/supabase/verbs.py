@@ -12,6 +12,8 @@ from watcher.supabase.rpc import NoFunction, Rpc, malformed, read
 
 # The newest migration that this version knows, and the oldest that it works with.
 SCHEMA = "20261122100300"
+# Seconds, at most, that PostgREST takes to load a schema that was migrated a moment ago.
+_SCHEMA_LOADED = 60.0
 
 
 class Verbs:
@@ -31,12 +33,14 @@ class Verbs:
         predecessor_is_dead: bool,
         machine: str,
         extra: Sequence[str] = (),
+        outage: str | None = None,
     ) -> Claims:
         """Claim due work for `lease` seconds, at most as many pieces of each kind as `slots` has.
 
         `extra`: the kinds of which one more may be taken, for a user of whom nothing is running.
         `holding`: attempts whose work must not be claimed again. `predecessor_is_dead`: take over at once what an
-        earlier run of this instance on this machine holds.
+        earlier run of this instance on this machine holds. `outage`: why nothing of some kind is claimed, for the operator;
+        without slots, the call only lets that be known, and that this run is alive.
         """
         result = await self._rpc.call(
             "watcher_claim",
@@ -48,6 +52,7 @@ class Verbs:
             p_predecessor_is_dead=predecessor_is_dead,
             p_machine=machine,
             p_extra=list(extra),
+            p_outage=None if outage is None else private_reason(outage),
         )
         return read("watcher_claim", lambda: claims(result))
 
@@ -223,7 +228,8 @@ class Verbs:
         except NoFunction as error:
             raise Misconfigured(
                 "The database lacks Watcher's tables and functions: run `watcher migrate` (or push the files "
-                "that `watcher migrate --into supabase/migrations` writes)."
+                "that `watcher migrate --into supabase/migrations` writes).",
+                passes_within=_SCHEMA_LOADED,
             ) from error
         schema, serves = read("watcher_version", lambda: (str(result["schema"]), str(result["serves"])))
         lowest = read("watcher_version", lambda: _version(serves))

@@ -7,7 +7,7 @@ import httpx
 
 from watcher.operator.doctor import host, hub, supabase
 from watcher.operator.doctor.finding import Finding
-from watcher.settings.settings import Settings
+from watcher.settings.settings import Settings, notices
 
 __all__ = ["Finding", "as_json", "examine", "exit_code"]
 
@@ -15,6 +15,8 @@ __all__ = ["Finding", "as_json", "examine", "exit_code"]
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Make every check, and yield each finding as soon as it is known."""
     yield Finding("settings", "ok", "The settings are complete and valid.")
+    for notice in notices():
+        yield Finding("settings", "warning", notice, "See the table of settings in docs/operating.md.")
     async with httpx.AsyncClient(timeout=10) as http:
         async for finding in supabase.findings(settings, http):
             yield finding

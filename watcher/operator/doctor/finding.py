@@ -4,13 +4,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from watcher.errors import WatcherError
-from watcher.supabase.rpc import NoFunction, NotGranted
+from watcher.supabase.rpc import NoFunction, NotGranted, ReadOnly
 
 State = Literal["ok", "warning", "error", "skipped"]
 
 KEY_REMEDY = (
     "Copy the secret key (sb_secret_…) from the project's settings, API keys, into SUPABASE_SECRET_KEY."
 )
+
+_READ_ONLY = (
+    "Free space or enlarge the disk: https://supabase.com/dashboard, project settings, Compute and Disk. It becomes "
+    "writable again by itself, or with: alter database postgres set default_transaction_read_only = off"
+)
+REPAIR = "SUPABASE_DB_URL='postgresql://postgres:…' watcher migrate --repair"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,9 @@ def unanswered(check: str, verb: str, error: WatcherError) -> Finding:
             check, "error", str(error), f"grant execute on function public.{verb} to service_role;"
         )
     if isinstance(error, NoFunction):
-        return Finding(check, "error", str(error), "notify pgrst, 'reload schema';")
+        return Finding(check, "error", str(error), REPAIR)
+    if isinstance(error, ReadOnly):
+        return Finding("database", "error", str(error), _READ_ONLY)
     return Finding(check, "error", str(error), "Try again in a minute; see https://status.supabase.com.")
 
 

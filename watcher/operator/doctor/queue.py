@@ -1,16 +1,19 @@
-"""Checks the queue as Supabase reports it: no due row waits for long, and no other host's daemon has this one's name."""
+"""Checks the queue as Supabase reports it: daemons are heard, none is in an outage, and no due row waits for long."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from watcher.errors import WatcherError
 from watcher.operator.doctor.finding import Finding, unanswered
 from watcher.operator.format import ago, count, duration
 from watcher.operator.queries import Queries
+from watcher.operator.waiting import UNHEARD, outages, paused
 from watcher.process.instance import machine
 from watcher.settings.settings import Settings
 
 _OVERDUE = 300.0
 """Seconds that a due row may wait before it is a problem."""
+_REMEDY = "systemctl status watcher; journalctl -u watcher -n 50"
 
 
 async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Finding]:
@@ -20,17 +23,13 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
     except WatcherError as error:
         yield unanswered("queue", "watcher_status", error)
         return
-    lost = [row for row in status["publishing"] if not row["attempt"] or row["lease_seconds"] < -_OVERDUE]
-    if status["overdue_seconds"] > _OVERDUE or lost:
-        waits = duration(
-            max(status["overdue_seconds"], *(-row["lease_seconds"] for row in lost if row["attempt"]), 0)
-        )
-        sentence = (
-            f"The oldest due row has waited for {waits}: no daemon is claiming rows, or all slots are busy."
-        )
-        yield Finding("queue", "warning", sentence, "systemctl status watcher; journalctl -u watcher -n 50")
+    for name, reason in outages(status).items():
+        sentence = f"The daemon {name} is in an outage: {reason}"
+        yield Finding("outage", "error", sentence, "journalctl -u watcher -p warning -n 50")
+    if sentence := paused(status["paused"]):
+        yield Finding("paused", "warning", sentence, "watcher resume")
     else:
-        yield Finding("queue", "ok", f"No due row waits for long; {count(status['pending'], 'row')} pending.")
+        yield _waiting(status)
     known = status["instances"].get(settings.instance)
     if known is not None and known["machine"] != machine():
         sentence = (
@@ -38,3 +37,17 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
             f"{ago(known['heard_seconds_ago'])}: one that starts here waits for it to be gone."
         )
         yield Finding("instance", "error", sentence, "Set WATCHER_INSTANCE to another name for one of them.")
+
+
+def _waiting(status: Mapping[str, Any]) -> Finding:
+    unheld = any(row["attempt"] is None for row in status["publishing"])
+    expired = [-row["lease_seconds"] for row in status["publishing"] if row["attempt"]]
+    waits = max(status["overdue_seconds"], *expired, 0)
+    if not status["instances"] and (waits > UNHEARD or unheld):
+        since = f" for {duration(waits)}" if waits > 0 else ""
+        sentence = f"Rows wait{since}, and no daemon was heard in the last {UNHEARD:.0f} s."
+        return Finding("queue", "error", sentence, _REMEDY)
+    if waits > _OVERDUE or unheld:
+        sentence = f"The oldest due row has waited for {duration(waits)}: all slots are busy, or rows are not claimed."
+        return Finding("queue", "warning", sentence, _REMEDY)
+    return Finding("queue", "ok", f"No due row waits for long; {count(status['pending'], 'row')} pending.")

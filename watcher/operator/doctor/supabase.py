@@ -11,7 +11,8 @@ import httpx
 
 from watcher.errors import Misconfigured, WatcherError
 from watcher.operator.doctor import drift, erasing, queue, realtime
-from watcher.operator.doctor.finding import KEY_REMEDY, Finding, skipped, unanswered
+from watcher.operator.doctor.definitions import definitions
+from watcher.operator.doctor.finding import KEY_REMEDY, REPAIR, Finding, skipped, unanswered
 from watcher.operator.format import duration
 from watcher.operator.queries import Queries, connected
 from watcher.photos.fetch import MAX_BYTES
@@ -22,6 +23,8 @@ from watcher.supabase.verbs import SCHEMA, Verbs
 _PAUSED = 540
 """Supabase's own HTTP status for a paused project, from its documentation of status codes."""
 _LATER = "Try again in a minute; see https://status.supabase.com."
+_LONGEST_SQL = 8
+"""Lines that are pasted rather than left to `watcher migrate --repair`."""
 _SKEW = 60.0
 """Seconds of clock skew from which TLS and tokens may be refused."""
 
@@ -137,11 +140,7 @@ async def _schema(verbs: Verbs) -> tuple[Finding, bool]:
         version = await verbs.check_version()
     except Misconfigured as error:
         upgrade = "upgrade Watcher" in str(error)
-        remedy = (
-            "Upgrade Watcher, then: watcher doctor"
-            if upgrade
-            else "SUPABASE_DB_URL='postgresql://postgres:…' watcher migrate"
-        )
+        remedy = "Upgrade Watcher, then: watcher doctor" if upgrade else REPAIR
         return Finding("schema", "error", str(error), remedy), False
     except WatcherError as error:
         return unanswered("schema", "watcher_version", error), False
@@ -159,10 +158,10 @@ async def _catalogue(queries: Queries) -> AsyncIterator[Finding]:
         return
     expected = drift.load_expected()
     checks: tuple[tuple[str, Callable[..., Iterator[drift.Drift]], str], ...] = (
+        ("definitions", definitions, "Tables, functions, triggers, constraints and indexes are as migrated."),
         ("row-level security", drift.tables, "Row-level security is on."),
         ("policies", drift.policies, "The policies are as migrated."),
         ("grants", drift.grants, "The grants are as migrated."),
-        ("triggers", drift.triggers, "The triggers are enabled."),
         (
             "bucket",
             drift.bucket,
@@ -176,8 +175,11 @@ async def _catalogue(queries: Queries) -> AsyncIterator[Finding]:
     )
     for check, differences, no_difference in checks:
         drifts = list(differences(actual, expected))
+        # Of definitions, one often depends on another.
+        long = differences is definitions and len(drifts) > 1
         for found in drifts:
-            yield Finding(check, "error", found.sentence, found.remedy)
+            long = long or found.remedy.count("\n") > _LONGEST_SQL
+            yield Finding(check, "error", found.sentence, REPAIR if long else found.remedy)
         if not drifts:
             yield Finding(check, "ok", no_difference)
 
