@@ -16,7 +16,7 @@ from rich.table import Table
 from bench.report import Bench, Found
 
 NAMES = tuple(
-    "end_to_end wire overlap memory requests budget latency rate claim size idle after_crash".split()  # noqa: SIM905
+    "end_to_end wire overlap memory requests budget latency rate claim size idle after_crash soak".split()  # noqa: SIM905
 )
 _MARKS = {True: "✓", False: "✗", None: ""}
 

@@ -22,7 +22,8 @@ from watcher.photos.spool import Spool
 from watcher.publishing.documents import training_config
 from watcher.publishing.publisher import Publisher, identity_of
 from watcher.settings.settings import Settings, load
-from watcher.supabase.client import UNLIMITED, supabase_client
+from watcher.supabase.client import supabase_client
+from watcher.supabase.connections import Client
 from watcher.supabase.rpc import Rpc
 from watcher.supabase.storage import Storage
 from watcher.supabase.verbs import Verbs
@@ -98,7 +99,7 @@ class Alone:
 async def _main(folder: Path) -> None:
     settings = load()
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(httpx.AsyncClient(timeout=600, limits=UNLIMITED))
+        http = await stack.enter_async_context(Client(verify=httpx.create_ssl_context(), timeout=600))
         hub = Hub(
             endpoint=settings.hf_endpoint,
             token=settings.hf_token.get_secret_value(),

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 
 from watcher.settings.settings import load_supabase
-from watcher.supabase.client import UNLIMITED
+from watcher.supabase.connections import UNLIMITED
 
 
 async def _run(slots: int, limit: int) -> None:

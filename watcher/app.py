@@ -35,7 +35,8 @@ from watcher.publishing.publisher import Publisher
 from watcher.publishing.write_check import WriteCheck
 from watcher.settings.settings import Settings, environment, notices
 from watcher.supabase import storage
-from watcher.supabase.client import TIMEOUT, UNLIMITED, supabase_client
+from watcher.supabase.client import TIMEOUT, supabase_client
+from watcher.supabase.connections import Client
 from watcher.supabase.rpc import Rpc
 from watcher.supabase.training_verbs import TrainingVerbs
 from watcher.supabase.verbs import Verbs
@@ -72,12 +73,8 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
         stack.enter_context(InstanceLock(settings.instance, settings.supabase_url).held())
         stack.enter_context(spool.locked())
         tls = httpx.create_ssl_context()  # shared, since each holds the certificate authorities: 0.9 MB
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(verify=tls, timeout=TIMEOUT, limits=UNLIMITED)
-        )
-        image_http = await stack.enter_async_context(
-            httpx.AsyncClient(verify=tls, timeout=storage.TIMEOUT, limits=UNLIMITED)
-        )
+        http = await stack.enter_async_context(Client(verify=tls, timeout=TIMEOUT))
+        image_http = await stack.enter_async_context(Client(verify=tls, timeout=storage.TIMEOUT))
         rpc = Rpc(supabase_client(settings.supabase_url, key, http))
         verbs = Verbs(rpc)
         hub = Hub(

@@ -26,7 +26,7 @@ from watcher.photos.fetch import MAX_BYTES, Photos
 from watcher.photos.stream import Step
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer, Cache, Cut, Hang, LoseAnswer, Truncate
-from watcher.supabase.client import UNLIMITED
+from watcher.supabase.connections import UNLIMITED
 from watcher.supabase.storage import Storage
 
 DOWNLOAD = "/object/authenticated/"

@@ -8,9 +8,6 @@ from supabase import AsyncClient, AsyncClientOptions
 
 TIMEOUT = httpx.Timeout(10, connect=5)
 """Of one call, in seconds."""
-# httpcore 1.0.9 leaks a connection if a request is cancelled at the wrong moment, so a limit would be used up by leaked
-# ones. Concurrency is limited by the settings `slots` and `fetches` instead.
-UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 # A SQLSTATE, or PostgREST's own.
 _CODE = re.compile(r"PGRST\w{3}|[0-9A-Z]{5}")
 
