@@ -14,83 +14,19 @@ import click
 from watcher.operator.format import seconds_in
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from rich.console import RenderableType
+
     from watcher.operator.queries import Queries
 
 _WATCH = 2.0
 """Seconds between two refreshes of `status --watch`."""
 
+_FEW, _ALL = 10, 10_000
+"""Failed rows that `status` lists, and `status --failed`: what one answer may hold."""
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, with times in seconds.")
-
-
-@click.command(
-    epilog="Exit codes: 0 done; 1 Supabase could not be queried; 2 usage error; 78 configuration error."
-)
-@click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
-@as_json
-def status(*, watch: bool, as_json: bool) -> None:
-    """Show which rows are pending, being published and failed.
-
-    Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
-    """
-    from watcher.operator import queries, screens, terminal
-
-    if watch:
-        with suppress(KeyboardInterrupt):
-            queries.ask(lambda database: _watch(database, as_json=as_json))
-        return
-    answer = queries.ask(lambda database: database.status())
-    if as_json:
-        terminal.print_json(answer)
-    else:
-        terminal.print_table(screens.status(answer), terminal.console())
-
-
-async def _watch(database: "Queries", *, as_json: bool) -> None:
-    import asyncio
-
-    from watcher.errors import Transient
-    from watcher.operator import screens, terminal
-
-    console = terminal.console()
-    if as_json or not console.is_terminal:
-        while True:
-            answer = await database.status()
-            if as_json:
-                terminal.print_json(answer)
-            else:
-                terminal.print_table(screens.status(answer), console)
-                console.print()
-            sys.stdout.flush()
-            await asyncio.sleep(_WATCH)
-    with terminal.full_screen(console) as screen:
-        while True:
-            try:
-                screen.update(screens.status(await database.status()), refresh=True)
-            except Transient as error:
-                screen.update(screens.retrying(error, _WATCH), refresh=True)
-            await asyncio.sleep(_WATCH)
-
-
-@click.command(
-    epilog="Exit codes: 0 done; 1 no such row, or Supabase could not be queried; 2 usage error; 78 configuration error."
-)
-@click.argument("id", type=click.UUID)
-@as_json
-def show(*, id: UUID, as_json: bool) -> None:  # noqa: A002  (it is the name that --help shows)
-    """Show one row and all its attempts.
-
-    For each attempt: its instance, start, duration, outcome and reason. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
-    """
-    from watcher.operator import queries, screens, terminal
-
-    row = queries.ask(lambda database: database.story(str(id)))
-    if row is None:
-        click.echo(f"watcher: There is no row {id}; its user may have deleted it.", err=True)
-        raise click.exceptions.Exit(1)
-    if as_json:
-        terminal.print_json(row)
-    else:
-        terminal.print_table(screens.story(row), terminal.console())
 
 
 class _Since(click.ParamType[float | str]):
@@ -117,6 +53,94 @@ class _Since(click.ParamType[float | str]):
                 ctx,
             )
         return time.isoformat()
+
+
+@click.command(
+    epilog="Exit codes: 0 done; 1 Supabase could not be queried; 2 usage error; 78 configuration error."
+)
+@click.option("--failed", is_flag=True, help=f"Only the failed rows, and all of them, up to {_ALL:,}.")
+@click.option(
+    "--since",
+    type=_Since(),
+    help="Count what failed and was published in the last 30min, 2h or 3d, or since a TIME with its zone.",
+)
+@click.option("--user", type=click.UUID, help="Only rows of this user.")
+@click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
+@as_json
+def status(*, failed: bool, since: float | str | None, user: UUID | None, watch: bool, as_json: bool) -> None:
+    """Show which rows are pending, being published and failed.
+
+    Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
+    """
+    from watcher.operator import queries, screens, terminal
+
+    async def ask(database: "Queries") -> dict[str, Any]:
+        of = str(user) if user else None
+        return await database.status(user=of, since=since, failed=_ALL if failed else _FEW)
+
+    screen = screens.failed if failed else screens.status
+    if watch:
+        with suppress(KeyboardInterrupt):
+            queries.ask(lambda database: _watch(lambda: ask(database), screen, as_json=as_json))
+        return
+    answer = queries.ask(ask)
+    if as_json:
+        terminal.print_json(answer)
+    else:
+        terminal.print_table(screen(answer), terminal.console())
+
+
+async def _watch(
+    ask: "Callable[[], Awaitable[dict[str, Any]]]",
+    show: "Callable[[dict[str, Any]], RenderableType]",
+    *,
+    as_json: bool,
+) -> None:
+    import asyncio
+
+    from watcher.errors import Transient
+    from watcher.operator import screens, terminal
+
+    console = terminal.console()
+    if as_json or not console.is_terminal:
+        while True:
+            answer = await ask()
+            if as_json:
+                terminal.print_json(answer)
+            else:
+                terminal.print_table(show(answer), console)
+                console.print()
+            sys.stdout.flush()
+            await asyncio.sleep(_WATCH)
+    with terminal.full_screen(console) as screen:
+        while True:
+            try:
+                screen.update(show(await ask()), refresh=True)
+            except Transient as error:
+                screen.update(screens.retrying(error, _WATCH), refresh=True)
+            await asyncio.sleep(_WATCH)
+
+
+@click.command(
+    epilog="Exit codes: 0 done; 1 no such row, or Supabase could not be queried; 2 usage error; 78 configuration error."
+)
+@click.argument("id", type=click.UUID)
+@as_json
+def show(*, id: UUID, as_json: bool) -> None:  # noqa: A002  (it is the name that --help shows)
+    """Show one row and all its attempts.
+
+    For each attempt: its instance, start, duration, outcome and reason. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
+    """
+    from watcher.operator import queries, screens, terminal
+
+    row = queries.ask(lambda database: database.story(str(id)))
+    if row is None:
+        click.echo(f"watcher: There is no row {id}; its user may have deleted it.", err=True)
+        raise click.exceptions.Exit(1)
+    if as_json:
+        terminal.print_json(row)
+    else:
+        terminal.print_table(screens.story(row), terminal.console())
 
 
 @click.command(
