@@ -76,10 +76,11 @@ def _run() -> int:
 
 def _print_error(error: WatcherError) -> None:
     from watcher.process.log import is_journal, redact
+    from watcher.process.untrusted import plain
     from watcher.settings.settings import environment
 
     priority = "<3>" if is_journal(environment()) else ""  # an error, see sd-daemon(3)
-    click.echo(f"{priority}watcher: {redact(str(error))}", err=True)
+    click.echo(f"{priority}watcher: {plain(redact(str(error)))}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from watcher.operator.format import count, duration, moment, plain
+from watcher.operator.format import count, duration, moment
+from watcher.process.untrusted import one_line
 
 
 def erases(planned: Mapping[str, Any]) -> bool:
@@ -65,7 +66,7 @@ def failed(summary: Mapping[str, Any]) -> str | None:
     if not summary["failed"]:
         return None
     users = count(summary["failed"], "user")
-    return f"The sweep could not erase what is left of {users}: {plain(summary['failed_because'])}"
+    return f"The sweep could not erase what is left of {users}: {one_line(summary['failed_because'])}"
 
 
 def _held(users: int, names: int, uploads: int) -> str:
@@ -103,7 +104,7 @@ def _open(rows: Sequence[Mapping[str, Any]], total: int) -> RenderableType:
             duration(row["age_seconds"]),
             ", ".join(left),
             f"in {duration(row['due_in_seconds'])}" if row["due_in_seconds"] else "now",
-            Text(plain(row["last_reason"] or "")),
+            Text(one_line(row["last_reason"] or "")),
         )
     return table
 
@@ -117,7 +118,7 @@ def _receipts(rows: Sequence[Mapping[str, Any]]) -> Table:
             duration(row["seconds"]),
             str(row["repos"]),
             str(row["photos"]),
-            Text(f"closed: {plain(row['closed_because'])}" if row["closed_because"] else ""),
+            Text(f"closed: {one_line(row['closed_because'])}" if row["closed_because"] else ""),
         )
     return table
 

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from watcher.operator import erasing_screens
-from watcher.operator.format import ago, count, duration, moment, plain
+from watcher.operator.format import ago, count, duration, moment
 from watcher.operator.waiting import outages, paused, why_waiting
 from watcher.process.log import redact
+from watcher.process.untrusted import one_line
 
 _STATUSES = {"pending": "yellow", "publishing": "cyan", "published": "green", "failed": "red"}
 _OUTCOMES = {
@@ -43,7 +44,7 @@ def status(answer: Mapping[str, Any]) -> RenderableType:
     if sentence := paused(answer["paused"]):
         parts += [Text(f"\n{sentence}", "yellow")]
     for name, what, reason in outages(answer):
-        parts += [Text(f"\nOutage{what}, as {plain(name)} reports it: {plain(reason)}", "red")]
+        parts += [Text(f"\nOutage{what}, as {one_line(name)} reports it: {one_line(reason)}", "red")]
     if answer["publishing"]:
         parts += [Text(), _publishing(answer["publishing"])]
     if answer["waiting"]:
@@ -65,13 +66,13 @@ def failed(answer: Mapping[str, Any]) -> RenderableType:
 
 def retrying(error: Exception, seconds: float) -> RenderableType:
     """Show why there is no status just now."""
-    return Text(f"{redact(str(error))}\nTrying again every {seconds:g} s.")
+    return Text(f"{one_line(redact(str(error)))}\nTrying again every {seconds:g} s.")
 
 
 def story(row: Mapping[str, Any]) -> RenderableType:
     """Show the answer of `watcher_story` for a row that exists."""
     parts: list[RenderableType] = [
-        Text.assemble((plain(row["identity_name"]), "bold"), f"  {row['id']}"),
+        Text.assemble((one_line(row["identity_name"]), "bold"), f"  {row['id']}"),
         _facts(row),
         Text(),
         _attempts(row["attempts"]) if row["attempts"] else Text("No attempt yet."),
@@ -294,7 +295,7 @@ def _table(title: str, *heads: str) -> Table:
 
 
 def _cell(text: str) -> Text:
-    return Text(plain(text))
+    return Text(one_line(text))
 
 
 def _name(text: str) -> Text:

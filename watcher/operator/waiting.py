@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watcher.operator.format import duration, plain
+from watcher.operator.format import duration
+from watcher.process.untrusted import one_line
 
 UNHEARD = 30.0
 """Seconds that a due row may wait if no daemon is heard."""
@@ -17,7 +18,7 @@ def paused(pauses: Sequence[Mapping[str, Any]]) -> str:
     for pause in pauses:
         left = pause["left_seconds"]
         until = "until `watcher resume`" if left is None else f"for another {duration(left)}"
-        told.append(f"{pause['kind']} {until}" + (f" ({plain(pause['why'])})" if pause["why"] else ""))
+        told.append(f"{pause['kind']} {until}" + (f" ({one_line(pause['why'])})" if pause["why"] else ""))
     return f"Paused: {'; '.join(told)}." if told else ""
 
 
