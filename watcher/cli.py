@@ -238,6 +238,9 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
             click.echo(f"export {name}={shlex.quote(value)}")
         click.echo("export HF_HUB_DISABLE_XET=1  # for the hf command: this Hub supports only LFS")
         click.echo(f"export CONTROL={box.control_url}  # for fault injection")
+        click.echo(
+            f"# A daemon beside it, in another shell with these settings: {shlex.quote(sys.executable)} -m watcher run"
+        )
         click.echo("# Ready. Ctrl-C stops it.")
         sys.stdout.flush()
         stopped.wait()
@@ -249,7 +252,9 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="A folder with 3 to 40 photos. Default: generated pictures.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one line of JSON, also if it fails."
+)
 @click.option(
     "--keep",
     is_flag=True,
@@ -270,11 +275,13 @@ def demo(photos: Path | None, as_json: bool, keep: bool, erase: bool) -> None:
     """
     import asyncio
 
+    from watcher.demo.outcome import said
     from watcher.demo.play import play
 
     if keep and erase:
         raise click.UsageError("Either --keep or --erase.")
-    asyncio.run(play(folder=photos, as_json=as_json, keep=keep, erase=erase))
+    with said(as_json=as_json):
+        asyncio.run(play(folder=photos, as_json=as_json, keep=keep, erase=erase))
 
 
 for command in (
