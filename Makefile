@@ -17,15 +17,16 @@ install: $(INSTALLED)  ## make .venv with the command `watcher` in it
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@echo "Installing Watcher and what it is built and tested with into .venv, a minute or two the first time:" >&2
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' >&2
 	@touch $@
 
 demo: install  ## publish one row on a local Supabase and Hub, or on SUPABASE_URL if that is set (PHOTOS=dir, JSON=1, KEEP=1, ERASE=1, TRAIN=1)
-	@$(BIN)/watcher demo $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(JSON),--json) $(if $(KEEP),--keep) $(if $(ERASE),--erase) $(if $(TRAIN),--train)
+	@exec $(BIN)/watcher demo $(if $(PHOTOS),--photos '$(PHOTOS)') $(if $(JSON),--json) $(if $(KEEP),--keep) $(if $(ERASE),--erase) $(if $(TRAIN),--train)
 
-sandbox: install  ## a Supabase and a Hub on this machine, until Ctrl-C
-	@$(BIN)/watcher sandbox
+sandbox: install  ## a Supabase and a Hub on this machine, until Ctrl-C (PORT=54321, HUB_PORT=54380, DATA=dir)
+	@exec $(BIN)/watcher sandbox $(if $(PORT),--port '$(PORT)') $(if $(HUB_PORT),--hub-port '$(HUB_PORT)') $(if $(DATA),--data '$(DATA)')
 
 web: install $(NODE)  ## the page in examples/web, with a sandbox and a daemon, until Ctrl-C (network the first time)
 	@$(BIN)/python -m tests.checks.web.serve

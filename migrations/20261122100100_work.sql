@@ -108,10 +108,10 @@ begin
     run_id uuid not null,
     machine text not null,
     seen_at timestamptz not null default now(),
-    outage text
+    outages jsonb not null default '{}'
   );
   alter table watcher.instances enable row level security;
-  comment on column watcher.instances.outage is 'Why the run claims nothing of some kind of work; null if it claims all.';
+  comment on column watcher.instances.outages is 'Why the run claims nothing of some kinds of work: a sentence for each kind; "every" for all kinds.';
 
   -- The kinds of work of which the operator lets nothing be claimed, until when (null: until `watcher resume`), and why.
   create table watcher.pauses (
@@ -340,7 +340,8 @@ begin
   --
   -- p_machine: the machine that the run is on. While another machine uses the same instance name, nothing is claimed, and
   -- "name_taken" has {"machine": m, "seconds": s until that one counts as gone}.
-  -- p_outage: why the run claims nothing of some kind, as a sentence. Without slots, it only lets this be known.
+  -- p_outages: why the run claims nothing of some kinds, a sentence for each, or for "every". Without slots, it only lets
+  -- this be known.
   --
   -- Returns {"claims": [...], "next_due_seconds": s or null}, and in "paused" the kinds that are paused, if any.
   create function public.watcher_claim(
@@ -352,7 +353,7 @@ begin
     p_predecessor_is_dead boolean default false,
     p_machine text default '',
     p_extra text[] default '{}',
-    p_outage text default null
+    p_outages jsonb default '{}'
   ) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -361,6 +362,8 @@ begin
     answer jsonb := case when paused = '{}' then '{}' else jsonb_build_object('paused', paused) end;
     holding constant bigint[] := coalesce(p_holding, '{}');
     this_machine constant text := coalesce(p_machine, '');
+    told constant jsonb := coalesce(
+      (select jsonb_object_agg(left(key, 20), left(value, 500)) from jsonb_each_text(p_outages)), '{}');
     answers_lost constant text := 'The answers to three claims in a row were lost.';
     claims jsonb := '[]';
     known record;
@@ -399,10 +402,10 @@ begin
         'name_taken', jsonb_build_object('machine', known.machine, 'seconds', known.left_seconds));
     end if;
     if known.machine is null then
-      insert into watcher.instances (name, run_id, machine, outage)
-      values (p_instance, p_run, this_machine, left(p_outage, 500)) on conflict do nothing;
+      insert into watcher.instances (name, run_id, machine, outages)
+      values (p_instance, p_run, this_machine, told) on conflict do nothing;
     else
-      update watcher.instances set run_id = p_run, machine = this_machine, seen_at = now(), outage = left(p_outage, 500)
+      update watcher.instances set run_id = p_run, machine = this_machine, seen_at = now(), outages = told
       where name = (select i.name from watcher.instances i where i.name = p_instance for update skip locked);
     end if;
 

@@ -473,19 +473,23 @@ begin
   end
   $function$;
 
-  -- The pending rows (the oldest ten), the running ones with their attempts, the failed ones (the last ten) with their
-  -- reasons, the number published in the last 24 hours, and the daemons that were heard lately, by name.
-  create function watcher.publish_status() returns jsonb
+  -- The pending rows (the oldest ten), the running ones with their attempts, the failed ones (the last p_failed of them)
+  -- with their reasons, the number published in the last 24 hours, and the daemons that were heard lately, by name. Of one
+  -- user, if given. With p_since, only what failed from then on, and also the number published from then on.
+  create function watcher.publish_status(p_user uuid, p_since timestamptz, p_failed integer) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
     with counted as (
       select count(*) as pending, count(*) filter (where next_at > now()) as deferred
-      from watcher.work where kind = 'publish' and (turn_at is not null or next_at is not null)
+      from watcher.work
+      where kind = 'publish' and (turn_at is not null or next_at is not null) and (p_user is null or owner = p_user)
     ),
     soonest as (
       select
-        (select w.turn_at from watcher.work w where w.kind = 'publish' and w.turn_at is not null order by w.turn_at limit 1)
+        (select w.turn_at from watcher.work w where w.kind = 'publish' and w.turn_at is not null
+          and (p_user is null or w.owner = p_user) order by w.turn_at limit 1)
           as turn_at,
-        (select w.next_at from watcher.work w where w.kind = 'publish' and w.next_at is not null order by w.next_at limit 1)
+        (select w.next_at from watcher.work w where w.kind = 'publish' and w.next_at is not null
+          and (p_user is null or w.owner = p_user) order by w.next_at limit 1)
           as next_at
     ),
     oldest as (
@@ -494,7 +498,10 @@ begin
         extract(epoch from now() - t.created_at) as age_seconds,
         extract(epoch from t.next_attempt_at - now()) as due_in_seconds
       from public.trained_identities t join watcher.work w on w.identity_id = t.id and w.kind = 'publish'
-      where t.status = 'pending' order by t.created_at, t.id limit 10
+      where t.status = 'pending' and (p_user is null or t.user_id = p_user) order by t.created_at, t.id limit 10
+    ), failed as not materialized (
+      select t.id, t.identity_name, t.error_code, t.error_message, t.failed_at from public.trained_identities t
+      where t.status = 'failed' and (p_user is null or t.user_id = p_user) and (p_since is null or t.failed_at >= p_since)
     )
     select jsonb_build_object(
       'pending', counted.pending,
@@ -513,17 +520,21 @@ begin
           'lease_seconds', extract(epoch from a.lease_expires_at - now())) order by a.started_at), '[]')
         from public.trained_identities t left join watcher.attempts a
           on a.identity_id = t.id and a.kind = 'publish' and a.ended_at is null
-        where t.status = 'publishing'),
+        where t.status = 'publishing' and (p_user is null or t.user_id = p_user)),
       'failed', (select coalesce(jsonb_object_agg(error_code, n), '{}') from (
-        select error_code, count(*) as n from public.trained_identities where status = 'failed' group by error_code) codes),
+        select error_code, count(*) as n from failed group by error_code) codes),
       'last_failed', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', id, 'identity_name', identity_name, 'error_code', error_code, 'error_message', error_message,
           'failed_seconds_ago', extract(epoch from now() - failed_at)) order by failed_at desc), '[]')
-        from (select * from public.trained_identities where status = 'failed' order by failed_at desc limit 10) last),
-      'published_24h', (select count(*) from public.trained_identities
-        where status in ('published', 'training', 'ready') and published_at > now() - interval '24 hours'),
+        from (select * from failed order by failed_at desc limit p_failed) last),
+      'published_24h', (select count(*) from public.trained_identities t where t.status in ('published', 'training', 'ready')
+        and t.published_at > now() - interval '24 hours' and (p_user is null or t.user_id = p_user)),
+      'published_since', case when p_since is not null then (select count(*) from public.trained_identities t
+        where t.status in ('published', 'training', 'ready') and t.published_at >= p_since
+          and (p_user is null or t.user_id = p_user)) end,
+      'since', p_since,
       'instances', (select coalesce(jsonb_object_agg(i.name, jsonb_build_object(
-          'machine', i.machine, 'heard_seconds_ago', extract(epoch from now() - i.seen_at), 'outage', i.outage)), '{}')
+          'machine', i.machine, 'heard_seconds_ago', extract(epoch from now() - i.seen_at), 'outages', i.outages)), '{}')
         from watcher.instances i where i.seen_at > now() - make_interval(secs => watcher.silence_seconds()))
     ) from counted
   $function$;

@@ -1149,11 +1149,19 @@ begin
     )
   $function$;
 
-  -- What `watcher status` shows; see watcher.publish_status.
-  create function public.watcher_status() returns jsonb
+  -- What `watcher status` shows; see watcher.publish_status. p_failed: how many failed rows to list, 10,000 at most.
+  create function public.watcher_status(
+    p_user uuid default null,
+    p_since timestamptz default null,
+    p_within_seconds double precision default null,
+    p_failed integer default 10
+  ) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
-    select watcher.publish_status() || jsonb_build_object(
-      'erasing', watcher.erasing_summary(), 'training', watcher.training_summary(), 'paused', watcher.pauses_now())
+    select watcher.publish_status(p_user,
+        coalesce(p_since, now() - make_interval(secs => p_within_seconds)),
+        least(greatest(coalesce(p_failed, 10), 0), 10000))
+      || jsonb_build_object(
+        'erasing', watcher.erasing_summary(), 'training', watcher.training_summary(), 'paused', watcher.pauses_now())
   $function$;
 
   -- What `watcher show` shows, or null if there is no such row; see watcher.publish_story and watcher.training_story.

@@ -76,10 +76,11 @@ def _run() -> int:
 
 def _print_error(error: WatcherError) -> None:
     from watcher.process.log import is_journal, redact
+    from watcher.process.untrusted import plain
     from watcher.settings.settings import environment
 
     priority = "<3>" if is_journal(environment()) else ""  # an error, see sd-daemon(3)
-    click.echo(f"{priority}watcher: {redact(str(error))}", err=True)
+    click.echo(f"{priority}watcher: {plain(redact(str(error)))}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -180,6 +181,9 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
             click.echo(f"export {name}={shlex.quote(value)}")
         click.echo("export HF_HUB_DISABLE_XET=1  # for the hf command: this Hub supports only LFS")
         click.echo(f"export CONTROL={box.control_url}  # for fault injection")
+        click.echo(
+            f"# A daemon beside it, in another shell with these settings: {shlex.quote(sys.executable)} -m watcher run"
+        )
         click.echo("# Ready. Ctrl-C stops it.")
         sys.stdout.flush()
         stopped.wait()
@@ -191,7 +195,9 @@ def sandbox(data: Path | None, port: int, hub_port: int, control_port: int) -> N
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="A folder with 3 to 40 photos. Default: generated pictures.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one line of JSON, also if it fails."
+)
 @click.option(
     "--keep",
     is_flag=True,
@@ -217,11 +223,13 @@ def demo(photos: Path | None, as_json: bool, keep: bool, erase: bool, train: boo
     """
     import asyncio
 
+    from watcher.demo.outcome import said
     from watcher.demo.play import play
 
     if keep and erase:
         raise click.UsageError("Either --keep or --erase.")
-    asyncio.run(play(folder=photos, as_json=as_json, keep=keep, erase=erase, train=train))
+    with said(as_json=as_json):
+        asyncio.run(play(folder=photos, as_json=as_json, keep=keep, erase=erase, train=train))
 
 
 for command in (

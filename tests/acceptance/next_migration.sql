@@ -30,11 +30,11 @@ begin
   create function public.watcher_claim(
     p_instance text, p_run uuid, p_slots jsonb, p_lease_seconds double precision,
     p_holding bigint[] default '{}', p_predecessor_is_dead boolean default false,
-    p_machine text default '', p_extra text[] default '{}', p_outage text default null
+    p_machine text default '', p_extra text[] default '{}', p_outages jsonb default '{}'
   ) returns jsonb language plpgsql security definer set search_path = '' as $function$
   declare
     answer jsonb := public.watcher_claim_before(
-      p_instance, p_run, p_slots, p_lease_seconds, p_holding, p_predecessor_is_dead, p_machine, p_extra, p_outage);
+      p_instance, p_run, p_slots, p_lease_seconds, p_holding, p_predecessor_is_dead, p_machine, p_extra, p_outages);
   begin
     return answer || jsonb_build_object('news', 1, 'claims', (
       select coalesce(jsonb_agg(claim || '{"news": 1}' || jsonb_build_object('details', claim -> 'details' || '{"train": false}')), '[]')

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -105,9 +106,30 @@ def test_the_demo_takes_photos_of_ones_own(home: Path) -> None:
     (home / "photos" / "notes.txt").write_text("not a photo")
     done = _demo(home, "--photos", str(home / "photos"))
     assert done.returncode == 0, done.stderr
-    files = json.loads(done.stdout)["files"]
-    for number, content in enumerate(photos.values(), 1):
-        assert files[f"images/image_{number:03}.jpg"] == hashlib.sha256(content).hexdigest()
+    result = json.loads(done.stdout)
+    for number, (name, content) in enumerate(photos.items(), 1):
+        path = f"images/image_{number:03}.jpg"
+        assert result["files"][path] == hashlib.sha256(content).hexdigest()
+        assert result["photos"][path] == name
+        assert re.search(rf"image_{number:03}\.jpg .*{re.escape(name)}", done.stderr)
+    assert result["skipped"] == ["notes.txt"]
+    assert "Left out" in done.stderr
+    assert result["private"] is True
+
+
+def test_the_demo_names_the_users_own_file_that_is_refused_also_in_json(home: Path) -> None:
+    (home / "photos").mkdir()
+    for name in ("Anna.jpg", "Boat.jpg", "Cat.jpg"):
+        (home / "photos" / name).write_bytes(b"no picture" if name == "Boat.jpg" else jpeg(seed=len(name)))
+    done = _demo(home, "--photos", str(home / "photos"))
+    assert done.returncode == 1
+    [line] = done.stdout.splitlines()
+    failure = json.loads(line)
+    assert failure["status"] == "failed"
+    assert "Image 2 " in failure["error"]
+    assert failure["error"].endswith("That is the file Boat.jpg.")
+    assert failure["error"] in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_demo_says_in_a_sentence_what_is_wrong_with_the_photos(home: Path) -> None:
@@ -116,6 +138,8 @@ def test_the_demo_says_in_a_sentence_what_is_wrong_with_the_photos(home: Path) -
     assert done.returncode == 78
     [sentence] = done.stderr.splitlines()
     assert "3 to 40" in sentence
+    failure = json.loads(done.stdout)
+    assert (failure["status"], f"watcher: {failure['error']}") == ("failed", sentence)
 
 
 @contextmanager
@@ -184,12 +208,17 @@ def test_a_demo_that_is_kept_says_how_to_look_around_and_stops_on_ctrl_c(home: P
         assert process.stdout is not None
         result = json.loads(process.stdout.readline())
         assert process.stderr is not None
-        token = ""
+        token, said = "", list[str]()
         for line in process.stderr:
             if "export HF_TOKEN=" in line:
                 token = line.partition("=")[2].strip()
+            program = line.split()[0] if line.strip() else ""
+            if program.startswith("/"):
+                assert Path(program).exists()
+                said.append(line.split()[1])
             if "Ctrl-C" in line:
                 break
+        assert said[:3] == ["-m", "-m", "-m"] or said[:3] == ["status", "show", "doctor"]
         answer = httpx.get(
             f"{result['hf_endpoint']}/api/models/{result['model_id']}",
             headers={"Authorization": f"Bearer {token}"},
@@ -213,6 +242,34 @@ def test_a_demo_that_dies_takes_all_with_it(home: Path, number: signal.Signals) 
         process.send_signal(number)
         assert process.wait(PATIENCE) != 0
         wait_until(lambda: not _offspring(home), pause=0.1)
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent died")
+def test_a_demo_whose_parent_is_killed_ends_with_it_as_under_make(home: Path) -> None:
+    line = f"{shlex.quote(sys.executable)} -m watcher demo --keep & wait"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", line], env=environment({}, home), cwd=home, stdout=subprocess.PIPE, text=True
+    ) as make:
+        assert make.stdout is not None
+        for said in make.stdout:
+            if "watcher run" in said:
+                break
+        make.kill()
+        wait_until(lambda: not _offspring(home), pause=0.1)
+
+
+@pytest.mark.faults
+def test_a_demo_that_is_kept_ends_when_nobody_reads_what_it_says(home: Path) -> None:
+    with _command(home, "demo", "--keep") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Ctrl-C" in line:
+                break
+        process.stdout.close()
+        process.stdout = None
+        assert process.wait(PATIENCE) == 0
+    assert _offspring(home) == []
 
 
 @pytest.mark.faults

@@ -503,17 +503,17 @@ async def test_an_outage_is_reported_although_nothing_is_claimed_and_withdrawn_w
     scene: Scene, running: Running, said: Said
 ) -> None:
     def reported() -> Any:
-        return scene.database.value("select outage from watcher.instances where name = 'test'")
+        return scene.database.value("select outages from watcher.instances where name = 'test'")
 
     async with running():
         scene.sandbox.hub.knobs.limit_storage(10)
         row = await asyncio.to_thread(scene.insert)
         await until(lambda: count(said)["outage"])
-        await until(lambda: "storage limit reached" in str(reported()))
+        await until(lambda: "storage limit reached" in reported().get("publish", ""))
         assert await asyncio.to_thread(scene.database.status, row) == "pending"
         scene.sandbox.hub.reset()
         await until(lambda: scene.database.status(row) == "published")
-        await until(lambda: reported() is None)
+        await until(lambda: reported() == {})
 
 
 async def test_a_pause_is_obeyed_and_shown_until_it_is_ended(

@@ -102,7 +102,7 @@ VERBS = {
     "watcher_pause": "public.watcher_pause()",
     "watcher_resume": "public.watcher_resume()",
     "watcher_version": "public.watcher_version()",
-    "watcher_status": "public.watcher_status()",
+    "watcher_status": "public.watcher_status(gen_random_uuid(), now(), 60, 10)",
     "watcher_story": "public.watcher_story(gen_random_uuid())",
     "watcher_names": "public.watcher_names()",
     "watcher_catalogue": "public.watcher_catalogue()",

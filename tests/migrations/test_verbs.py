@@ -571,6 +571,8 @@ def test_an_empty_table_has_an_empty_status(database: Database) -> None:
         "failed": {},
         "last_failed": [],
         "published_24h": 0,
+        "published_since": None,
+        "since": None,
         "instances": {},
         "erasing": {
             "open": 0,

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from click.testing import CliRunner, Result
+from psycopg.types.json import Jsonb
 
 from tests.support.database import Worker
 from tests.support.scene import Scene
@@ -79,9 +80,16 @@ def test_status_tells_why_a_row_waits(scene: Scene) -> None:
     worker = Worker(scene.database, "attic")
     worker.claim(0)
     assert told().endswith("due its turn")
-    worker.ask({}, outage="The Hub refused to store data.")
-    assert "Outage, as attic reports it: The Hub refused to store data." in told()
-    assert told().endswith("due outage")
+    worker.ask({}, outages=Jsonb({"erase": "The Hub refused to delete."}))
+    assert "Outage (erase), as attic reports it: The Hub refused to delete." in told()
+    assert told().endswith("due its turn"), "Erasing alone is in an outage."
+    for kind, what in (("publish", " (publish)"), ("every", "")):
+        worker.ask({}, outages=Jsonb({kind: "The Hub refused to store data."}))
+        assert f"Outage{what}, as attic reports it: The Hub refused to store data." in told()
+        assert told().endswith("due outage")
+    Worker(scene.database, "cellar").claim(0)
+    assert told().endswith("due its turn"), "Another daemon is in none."
+    worker.ask({}, outages=Jsonb({"every": "The Hub refused to store data."}))
     scene.database.pass_time(31)
     assert told().endswith("due no daemon was heard lately")
 
@@ -92,6 +100,66 @@ def test_status_says_how_many_there_are_where_it_shows_only_some(scene: Scene) -
     output = watcher(scene, "status").output
     assert "Failed, the last 10 of 12" in output
     assert len([line for line in output.splitlines() if line.startswith("Ada")]) == 10
+
+
+def test_status_lists_all_that_failed_since_a_time_or_of_one_user(scene: Scene) -> None:
+    def ids(*options: str) -> set[UUID]:
+        rows = json.loads(watcher(scene, "status", "--failed", "--json", *options).output)["last_failed"]
+        return {UUID(row["id"]) for row in rows}
+
+    old = failed(scene)
+    scene.database.pass_time(7200)
+    new = {failed(scene) for _ in range(11)}
+    other = scene.database.insert(user := scene.database.user())
+    Worker(scene.database).fail(Worker(scene.database).claim_one())
+    assert ids() == {old, *new, other}
+    assert ids("--since", "1h") == {*new, other}
+    assert ids("--since", "2020-01-01T00:00Z", "--user", str(user)) == {other}
+    assert ids("--user", str(uuid4())) == set()
+
+    lines = watcher(scene, "status", "--failed", columns=200).output.splitlines()
+    assert lines[0] == "Failed"
+    assert sum("Image 2" in line for line in lines) == 13
+    lines = watcher(scene, "status", "--since", "1h", columns=200).output.splitlines()
+    assert lines[3].startswith("Failed      12  12 image_missing since ")
+    assert ", the last 10 of 12" in "\n".join(lines)
+    nobody = watcher(scene, "status", "--failed", "--user", str(uuid4()))
+    assert (nobody.exit_code, nobody.output) == (0, "No failed rows.\n")
+
+
+def test_status_of_one_user_counts_no_others(scene: Scene) -> None:
+    users = [scene.database.user() for _ in range(2)]
+    for user in users:
+        worker = Worker(scene.database)
+        for _ in range(2):
+            scene.database.insert(user)
+        published, _running = (claim["attempt"] for claim in worker.claim(2))
+        worker.complete(published)
+    for user in [*users, users[1]]:
+        scene.database.insert(user)
+
+    def counts(*options: str) -> list[int]:
+        lines = watcher(scene, "status", *options, columns=200).output.splitlines()
+        return [int(line.split()[1]) for line in lines[:4]]
+
+    assert counts() == [3, 2, 2, 0]
+    assert counts("--user", str(users[0])) == [1, 1, 1, 0]
+    assert counts("--user", str(users[1])) == [2, 1, 1, 0]
+    scene.database.pass_time(25 * 3600)
+    assert counts("--user", str(users[0]))[2] == 0
+    assert counts("--user", str(users[0]), "--since", "3d")[2] == 1
+
+
+def test_status_tells_that_the_users_retries_make_a_row_wait(scene: Scene) -> None:
+    row, worker = failed(scene), Worker(scene.database)
+    user = scene.database.row(row)["user_id"]
+    retry = "update public.trained_identities set status = 'pending' where id = %s"
+    for _ in range(3):
+        scene.database.run(retry, [row], role="authenticated", user=user)
+        worker.fail(worker.claim_one())
+    scene.database.run(retry, [row], role="authenticated", user=user)
+    [line] = [line for line in watcher(scene, "status", columns=200).output.splitlines() if str(row) in line]
+    assert line.endswith("It was tried again several times within an hour, so it waits.")
 
 
 @pytest.mark.parametrize("columns", [80, 200])
@@ -279,7 +347,7 @@ def test_ctrl_c_ends_a_replay_after_the_batch_in_progress_and_says_how_many_are_
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        second.wait_reached(30)
+        second.wait_reached(PATIENCE)
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.5)

@@ -210,8 +210,11 @@ def test_a_pause_is_told_and_is_no_error(scene: Scene, look: Look) -> None:
 
 def test_an_outage_is_told_as_the_daemon_tells_it(scene: Scene, look: Look) -> None:
     worker = Worker(scene.database, "attic", machine=machine())
-    assert worker.ask({}, outage="The Hub refused to store data.") == {"claims": [], "next_due_seconds": None}
-    assert only(look()).sentence == "The daemon attic is in an outage: The Hub refused to store data."
+    for kind, what in (("every", ""), ("erase", " (erase)")):
+        answer = worker.ask({}, outages=Jsonb({kind: "The Hub refused to store data."}))
+        assert answer == {"claims": [], "next_due_seconds": None}
+        sentence = f"The daemon attic is in an outage{what}: The Hub refused to store data."
+        assert only(look()).sentence == sentence
     worker.claim(0)
     assert bad(look()) == []
 

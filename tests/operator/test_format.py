@@ -2,7 +2,7 @@
 
 import pytest
 
-from watcher.operator.format import ago, count, duration, moment, plain, seconds_in
+from watcher.operator.format import ago, count, duration, moment, seconds_in
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,3 @@ def test_a_moment_is_in_utc_wherever_it_was_stored() -> None:
 )
 def test_a_span_of_time_is_read_as_it_is_written(text: str, seconds: float | None) -> None:
     assert seconds_in(text) == seconds
-
-
-def test_nothing_that_a_terminal_obeys_or_that_turns_the_writing_is_shown() -> None:
-    assert plain("a\x1b[31mb\x07\u202ec\nd") == "a\ufffd[31mb\ufffd\ufffdc\nd"

@@ -1,6 +1,7 @@
 """The private Postgres: what it is like, its faults, and that it leaves nothing behind."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,7 +74,9 @@ def test_it_listens_on_loopback_and_has_logical_replication(postgres: Postgres) 
 
 def test_a_wrong_password_is_refused(postgres: Postgres) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        psycopg.connect(postgres.dsn().replace(":postgres@", ":guess@"))
+        psycopg.connect(re.sub(":[0-9a-f]{32}@", ":postgres@", postgres.dsn()))
+    password = postgres.folder / "password"
+    assert (password.read_text() in postgres.dsn(), password.stat().st_mode & 0o077) == (True, 0)
 
 
 def test_a_copied_database_has_what_its_template_has(postgres: Postgres) -> None:

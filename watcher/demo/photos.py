@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from watcher.errors import Misconfigured, SandboxMissing
+from watcher.process.untrusted import one_line
 
 BUCKET = "identity-images"
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
@@ -25,16 +26,32 @@ class Photo:
         return _TYPES[Path(self.name).suffix.lower()]
 
 
-def read(folder: Path) -> list[Photo]:
-    """Read a folder's photos in the order of their names; raises Misconfigured unless there are 3 to 40."""
-    pictures = [
-        Photo(file.name, file.read_bytes())
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in _TYPES and file.is_file()
-    ]
+def read(folder: Path) -> tuple[list[Photo], list[str]]:
+    """Read a folder's photos in the order of their names, and return them and the names of what else is there.
+
+    Raises Misconfigured unless there are 3 to 40 that can be read.
+    """
+    pictures, skipped = [], []
+    try:
+        for file in sorted(folder.iterdir()):
+            if file.suffix.lower() in _TYPES and file.is_file():
+                pictures.append(Photo(file.name, file.read_bytes()))
+            else:
+                skipped.append(one_line(file.name))
+    except OSError as error:
+        raise Misconfigured(f"{error.filename} cannot be read: {error.strerror}.") from error
     if not 3 <= len(pictures) <= 40:
-        raise Misconfigured(f"{folder} has {len(pictures)} photos (.jpg, .jpeg, .png): 3 to 40 are needed.")
-    return pictures
+        raise Misconfigured(
+            f"{folder} has {len(pictures)} photos (.jpg, .jpeg, .png): 3 to 40 are needed."
+            + (f" {left_out(skipped)}" if skipped else "")
+        )
+    return pictures, skipped
+
+
+def left_out(names: list[str]) -> str:
+    """Say which files are not uploaded."""
+    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return f"Left out, since they are no files named .jpg, .jpeg or .png: {', '.join(names[:10])}{more}."
 
 
 def generate() -> list[Photo]:

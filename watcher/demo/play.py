@@ -4,8 +4,6 @@ import asyncio
 import hashlib
 import json
 import secrets
-import shlex
-import signal
 import sys
 import tempfile
 from contextlib import AsyncExitStack, suppress
@@ -20,13 +18,15 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
+from rich.text import Text
 from rich.tree import Tree
 from supabase import AsyncClient, AsyncClientOptions
 
 from watcher import migrate
-from watcher.demo import erasing, photos, processes, training
+from watcher.demo import ending, erasing, keeping, photos, processes, training
 from watcher.demo.photos import Photo
 from watcher.errors import Transient
+from watcher.process.untrusted import one_line
 from watcher.settings import settings
 from watcher.settings.settings import FrontendSettings
 
@@ -43,8 +43,11 @@ async def play(
     The sandbox also keeps running where somebody sits at a terminal, who may want to open the repo's page.
     """
     console = Console(stderr=as_json)
-    pictures = photos.read(folder) if folder else await asyncio.to_thread(photos.generate)
+    pictures, skipped = photos.read(folder) if folder else (await asyncio.to_thread(photos.generate), [])
+    if skipped:
+        console.print(photos.left_out(skipped), markup=False, soft_wrap=True)
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(ending.by_signals())
         named = settings.is_set("SUPABASE_URL")
         environment: dict[str, str] = {}
         if not named:
@@ -55,7 +58,10 @@ async def play(
             for _version in migrate.apply(db_url, on_wait=lambda reason: click.echo(reason, err=True)):
                 pass
         frontend = settings.load_frontend(**environment)
-        console.print(f"[green]✓[/] Supabase at {frontend.supabase_url}, the Hub at {frontend.hf_endpoint}")
+        await _ask_both(frontend)
+        console.print(
+            f"[green]✓[/] Supabase answers at {frontend.supabase_url}, the Hub at {frontend.hf_endpoint}"
+        )
         spool = stack.enter_context(tempfile.TemporaryDirectory(prefix="watcher-demo-"))
         own = {
             **({"WATCHER_TRAINING_TOKEN": environment["HF_TOKEN"]} if environment else {}),
@@ -69,16 +75,26 @@ async def play(
             console, frontend, pictures, keep=keep or not named, erase=erase, train=train, sandbox=not named
         )
         if as_json:
-            click.echo(json.dumps(result, ensure_ascii=False))
+            click.echo(json.dumps(result | {"skipped": skipped}, ensure_ascii=False))
         if erase:
             return
         watched = console.is_terminal and sys.stdin.isatty() and not as_json
         if keep or (watched and not named):
-            await _wait_for_ctrl_c(console, environment, result)
+            await keeping.keep(console, environment, result)
         else:
             console.print(
-                "It is gone with everything else now; with --keep (make demo KEEP=1) it can be opened."
+                "It is removed now, with everything else; with --keep (make demo KEEP=1) it can be opened."
             )
+
+
+async def _ask_both(frontend: FrontendSettings) -> None:
+    """Ask Supabase and the Hub something that only they can answer; raises httpx's HTTPError if one does not."""
+    key, token = frontend.supabase_key.get_secret_value(), frontend.hf_token.get_secret_value()
+    headers = {"apikey": key, "Authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(timeout=30) as http:
+        asked = f"{frontend.supabase_url}/rest/v1/rpc/watcher_version"
+        (await http.post(asked, json={}, headers=headers)).raise_for_status()
+    await asyncio.to_thread(HfApi(endpoint=frontend.hf_endpoint, token=token).whoami)
 
 
 async def _as_a_user(
@@ -112,12 +128,12 @@ async def _as_a_user(
                 await user.auth.sign_in_with_password({"email": email, "password": password})
                 console.print(f"[green]✓[/] Signed in as {email}")
                 paths = await _upload(console, user, user_id, pictures)
-                row, seconds = await _insert_and_follow(console, user, paths, train=train)
+                row, seconds = await _insert_and_follow(console, user, paths, pictures, train=train)
                 await user.realtime.close()
                 model_id = row["model_id"]
                 if train:
                     row = await training.follow(console, user, row, sandbox=sandbox)
-                result, card = await asyncio.to_thread(_show, console, frontend, row, seconds)
+                result, card = await asyncio.to_thread(_show, console, frontend, row, seconds, pictures)
                 if train:
                     result |= await training.show(console, user, row, result["files"], card)
                 if erase:
@@ -147,7 +163,7 @@ async def _upload(console: Console, user: AsyncClient, user_id: str, pictures: l
 
 
 async def _insert_and_follow(
-    console: Console, user: AsyncClient, paths: list[str], *, train: bool
+    console: Console, user: AsyncClient, paths: list[str], pictures: list[Photo], *, train: bool
 ) -> tuple[dict[str, Any], float]:
     """Insert the row and follow it through Realtime, polling as well, as a frontend should."""
     loop = asyncio.get_running_loop()
@@ -187,9 +203,13 @@ async def _insert_and_follow(
                 shown = await _one(user.table("trained_identities").select("*").eq("id", row["id"]))
     row = await _one(user.table("trained_identities").select("*").eq("id", row["id"]))
     if row["status"] not in _DONE:
-        raise Transient(
-            f"The row is {row['status']}: {row['error_message'] or f'not published within {_PUBLISHED_WITHIN:.0f} s'}"
+        why = row["error_message"] or f"not published within {_PUBLISHED_WITHIN:.0f} s"
+        which = (
+            f" That is the file {one_line(pictures[row['error_image'] - 1].name)}."
+            if row["error_image"]
+            else ""
         )
+        raise Transient(f"The row is {row['status']}: {why}{which}")
     return row, loop.time() - began
 
 
@@ -198,12 +218,15 @@ async def _one(query: Any) -> dict[str, Any]:
 
 
 def _show(
-    console: Console, frontend: FrontendSettings, row: dict[str, Any], seconds: float
+    console: Console, frontend: FrontendSettings, row: dict[str, Any], seconds: float, pictures: list[Photo]
 ) -> tuple[dict[str, Any], str]:
     """Download the repo with the real client, and show it; returns its facts and its model card."""
     token, model_id = frontend.hf_token.get_secret_value(), row["model_id"]
     api = HfApi(endpoint=frontend.hf_endpoint, token=token)
-    tree = Tree(f"[bold]{model_id}[/] (private)")
+    private = api.model_info(model_id).private
+    tree = Tree(f"[bold]{model_id}[/] ({'private' if private else 'PUBLIC'})")
+    names = {f"image_{number:03}": picture.name for number, picture in enumerate(pictures, 1)}
+    own_names: dict[str, str] = {}
     files: dict[str, str] = {}
     card = ""
     with tempfile.TemporaryDirectory(prefix="watcher-demo-") as folder:
@@ -213,7 +236,11 @@ def _show(
             )
             content = file.read_bytes()
             files[path] = hashlib.sha256(content).hexdigest()
-            tree.add(f"{path}  [dim]{len(content):,} bytes[/]")
+            line = Text.assemble(f"{path}  ", (f"{len(content):,} bytes", "dim"))
+            if path.startswith("images/") and (name := names.get(Path(path).stem)):
+                own_names[path] = name
+                line.append(f"  {one_line(name)}")
+            tree.add(line)
             if path == "README.md":
                 card = content.decode()
     console.print(Panel(tree, title="The repo", title_align="left"))
@@ -229,7 +256,9 @@ def _show(
         "model_id": model_id,
         "url": row["huggingface_repo_url"],
         "commit_sha": row["commit_sha"],
+        "private": private,
         "files": files,
+        "photos": own_names,
         "seconds": round(seconds, 3),
         "hf_endpoint": frontend.hf_endpoint,
     }
@@ -246,22 +275,6 @@ async def _remove(
     if model_id is not None:
         api = HfApi(endpoint=frontend.hf_endpoint, token=frontend.hf_token.get_secret_value())
         await asyncio.to_thread(api.delete_repo, model_id, missing_ok=True)
-
-
-async def _wait_for_ctrl_c(console: Console, environment: dict[str, str], result: dict[str, Any]) -> None:
-    console.print(
-        f"\n[bold]Everything keeps running.[/] Open the repo in a browser: {result['url']}", soft_wrap=True
-    )
-    console.print("In another shell:")
-    for name, value in environment.items():
-        console.print(f"  export {name}={shlex.quote(value)}", soft_wrap=True, highlight=False)
-    console.print(f"  hf download {result['model_id']} --local-dir repo", soft_wrap=True, highlight=False)
-    console.print('  psql "$SUPABASE_DB_URL" -c "table trained_identities"', soft_wrap=True, highlight=False)
-    console.print("Ctrl-C stops it.")
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
 
 
 def _bar(console: Console) -> Progress:

@@ -1,7 +1,6 @@
 """The processes that the demo starts: a sandbox and a daemon."""
 
 import asyncio
-import ctypes
 import shlex
 import signal
 import sys
@@ -9,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from watcher.demo.ending import end_with_parent
 from watcher.errors import Misconfigured, Transient
 from watcher.settings.settings import environment as own_environment
 
@@ -65,16 +65,6 @@ async def watcher(environment: dict[str, str]) -> AsyncIterator[None]:
             await reading
 
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _end_with_parent() -> None:
-    """Have Linux stop this new process when the demo dies, however that happens; it cannot outlive its terminal then."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 @asynccontextmanager
 async def _process(
     command: list[str], environment: dict[str, str], **streams: Any
@@ -87,7 +77,7 @@ async def _process(
         env=own_environment(**environment),
         # Ctrl-C reaches this process alone, which then stops the others in order.
         start_new_session=True,
-        preexec_fn=_end_with_parent,
+        preexec_fn=end_with_parent,
         **streams,
     )
     try:

@@ -248,7 +248,7 @@ class Daemon:
             holding=self._slots.held,
             predecessor_is_dead=now < self._first_claim_at + self._settings.lease,
             machine=self._machine,
-            outage=self._outages.reason,
+            outages=self._outages.reasons,
         )
 
     def _start(self, claim: Claim, requested_at: float) -> None:

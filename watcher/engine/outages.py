@@ -18,6 +18,9 @@ log = structlog.get_logger(__name__)
 PAUSE_FIRST, PAUSE_LONGEST = 1.0, 60.0
 """Seconds between two probes; doubled each time."""
 
+EVERY_KIND = "every"
+"""Stands for all kinds of work where an outage's kind is told."""
+
 _TRY_DESPITE = 3
 """Each so many times that a refusal's own probe fails, a row is tried all the same."""
 
@@ -92,6 +95,12 @@ class Outages:
         for refusal in self.refusals:
             return refusal.reason
         return self._unreachable.reason if self._unreachable else None
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why which kinds of work cannot be claimed, as sentences: by kind, or "every"."""
+        reasons = {refusal.kind or EVERY_KIND: refusal.reason for refusal in self.refusals}
+        return reasons if self._unreachable is None else {EVERY_KIND: self._unreachable.reason} | reasons
 
     @property
     def refusals(self) -> list[Refusal]:

@@ -15,38 +15,88 @@ import click
 from watcher.operator.format import seconds_in
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from rich.console import RenderableType
+
     from watcher.operator.queries import Queries
 
 _WATCH = 2.0
 """Seconds between two refreshes of `status --watch`."""
 
+_FEW, _ALL = 10, 10_000
+"""Failed rows that `status` lists, and `status --failed`: what one answer may hold."""
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, with times in seconds.")
+
+
+class _Since(click.ParamType[float | str]):
+    """A duration in seconds that ends now, or a point in time with its zone."""
+
+    name = "30min|2h|3d|TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        seconds = seconds_in(value)
+        if seconds is not None:
+            return seconds
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is neither a duration like 30min, 2h or 3d nor a time like 2026-11-22T14:05Z.",
+                param,
+                ctx,
+            )
+        if time.tzinfo is None:
+            self.fail(
+                f"{value!r} has no time zone: write {time:%Y-%m-%dT%H:%M}Z for UTC, or add an offset such as +01:00.",
+                param,
+                ctx,
+            )
+        return time.isoformat()
 
 
 @click.command(
     epilog="Exit codes: 0 done; 1 Supabase could not be queried; 2 usage error; 78 configuration error."
 )
+@click.option("--failed", is_flag=True, help=f"Only the failed rows, and all of them, up to {_ALL:,}.")
+@click.option(
+    "--since",
+    type=_Since(),
+    help="Count what failed and was published in the last 30min, 2h or 3d, or since a TIME with its zone.",
+)
+@click.option("--user", type=click.UUID, help="Only rows of this user.")
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
 @as_json
-def status(*, watch: bool, as_json: bool) -> None:
+def status(*, failed: bool, since: float | str | None, user: UUID | None, watch: bool, as_json: bool) -> None:
     """Show which rows are pending, being published and failed.
 
     Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
     """
     from watcher.operator import queries, screens, terminal
 
+    async def ask(database: "Queries") -> dict[str, Any]:
+        of = str(user) if user else None
+        return await database.status(user=of, since=since, failed=_ALL if failed else _FEW)
+
+    screen = screens.failed if failed else screens.status
     if watch:
         with suppress(KeyboardInterrupt):
-            queries.ask(lambda database: _watch(database, as_json=as_json))
+            queries.ask(lambda database: _watch(lambda: ask(database), screen, as_json=as_json))
         return
-    answer = queries.ask(lambda database: database.status())
+    answer = queries.ask(ask)
     if as_json:
         terminal.print_json(answer)
     else:
-        terminal.print_table(screens.status(answer), terminal.console())
+        terminal.print_table(screen(answer), terminal.console())
 
 
-async def _watch(database: "Queries", *, as_json: bool) -> None:
+async def _watch(
+    ask: "Callable[[], Awaitable[dict[str, Any]]]",
+    show: "Callable[[dict[str, Any]], RenderableType]",
+    *,
+    as_json: bool,
+) -> None:
     import asyncio
 
     from watcher.errors import Transient
@@ -55,18 +105,18 @@ async def _watch(database: "Queries", *, as_json: bool) -> None:
     console = terminal.console()
     if as_json or not console.is_terminal:
         while True:
-            answer = await database.status()
+            answer = await ask()
             if as_json:
                 terminal.print_json(answer)
             else:
-                terminal.print_table(screens.status(answer), console)
+                terminal.print_table(show(answer), console)
                 console.print()
             sys.stdout.flush()
             await asyncio.sleep(_WATCH)
     with terminal.full_screen(console) as screen:
         while True:
             try:
-                screen.update(screens.status(await database.status()), refresh=True)
+                screen.update(show(await ask()), refresh=True)
             except Transient as error:
                 screen.update(screens.retrying(error, _WATCH), refresh=True)
             await asyncio.sleep(_WATCH)
@@ -96,32 +146,6 @@ def show(*, id: UUID, as_json: bool) -> None:  # noqa: A002  (it is the name tha
         terminal.print_table(screens.story(row), terminal.console())
         if log.lines or log.why_none:
             terminal.print_table(training_screens.log(log), terminal.console())
-
-
-class _Since(click.ParamType[float | str]):
-    """A duration in seconds that ends now, or a point in time with its zone."""
-
-    name = "30min|2h|3d|TIME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        seconds = seconds_in(value)
-        if seconds is not None:
-            return seconds
-        try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is neither a duration like 30min, 2h or 3d nor a time like 2026-11-22T14:05Z.",
-                param,
-                ctx,
-            )
-        if time.tzinfo is None:
-            self.fail(
-                f"{value!r} has no time zone: write {time:%Y-%m-%dT%H:%M}Z for UTC, or add an offset such as +01:00.",
-                param,
-                ctx,
-            )
-        return time.isoformat()
 
 
 @click.command(

@@ -7,8 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from watcher.operator.format import count, duration, moment, plain
+from watcher.operator.format import count, duration, moment
 from watcher.operator.tables import cell, new_table
+from watcher.process.untrusted import one_line
 
 
 def erases(planned: Mapping[str, Any]) -> bool:
@@ -66,7 +67,7 @@ def failed(summary: Mapping[str, Any]) -> str | None:
     if not summary["failed"]:
         return None
     users = count(summary["failed"], "user")
-    return f"The sweep could not erase what is left of {users}: {plain(summary['failed_because'])}"
+    return f"The sweep could not erase what is left of {users}: {one_line(summary['failed_because'])}"
 
 
 def _held(users: int, names: int, uploads: int) -> str:

@@ -1,4 +1,4 @@
-"""Formats numbers, times and untrusted text for a person to read. Prints nothing."""
+"""Formats numbers and times for a person to read. Prints nothing."""
 
 import math
 import re
@@ -11,8 +11,6 @@ _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 
 _SECONDS |= {"w": 604800, "week": 604800, "weeks": 604800}
 _LONGEST = 100 * 366 * 86400
 _CENT = Decimal("0.01")
-# Control characters, including terminal escapes, and characters that change the direction of writing.
-_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def duration(seconds: float) -> str:
@@ -58,8 +56,3 @@ def seconds_in(text: str) -> float | None:
     found = _DURATION.fullmatch(text.strip().lower())
     seconds = float(found[1]) * _SECONDS[found[2]] if found else math.inf
     return seconds if seconds <= _LONGEST else None
-
-
-def plain(text: str) -> str:
-    """Return untrusted text with each character that controls a terminal replaced."""
-    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -41,9 +41,21 @@ class Queries:
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
 
-    async def status(self) -> dict[str, Any]:
-        """Return the pending, running, failed and published rows; see `watcher_status` in the migrations."""
-        return await self._rpc.object("watcher_status")
+    async def status(
+        self, *, user: str | None = None, since: float | str | None = None, failed: int = 10
+    ) -> dict[str, Any]:
+        """Return the pending, running, failed and published rows; see `watcher_status` in the migrations.
+
+        `since`: what failed and was published in so many seconds, or since an ISO 8601 time with its zone; `failed`: how
+        many failed rows to list, 10,000 at most.
+        """
+        return await self._rpc.object(
+            "watcher_status",
+            p_user=user,
+            p_since=since if isinstance(since, str) else None,
+            p_within_seconds=since if isinstance(since, float) else None,
+            p_failed=failed,
+        )
 
     async def story(self, identity_id: str) -> dict[str, Any] | None:
         """Return one row's history: the row and all its attempts; None if there is no such row."""

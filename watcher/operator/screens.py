@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from watcher.operator import erasing_screens, training_screens
-from watcher.operator.format import ago, count, duration, moment, plain
+from watcher.operator.format import ago, count, duration, moment
 from watcher.operator.tables import cell, new_facts, new_table
 from watcher.operator.waiting import outages, paused, why_waiting
 from watcher.process.log import redact
+from watcher.process.untrusted import one_line
 
 _STATUSES = {
     "pending": "yellow",
@@ -51,8 +52,8 @@ def status(answer: Mapping[str, Any]) -> RenderableType:
         parts += [Text(sentence, "yellow")]
     if sentence := paused(answer["paused"]):
         parts += [Text(f"\n{sentence}", "yellow")]
-    for name, reason in outages(answer).items():
-        parts += [Text(f"\nOutage, as {name} reports it: {plain(reason)}", "red")]
+    for name, what, reason in outages(answer):
+        parts += [Text(f"\nOutage{what}, as {one_line(name)} reports it: {one_line(reason)}", "red")]
     if answer["publishing"]:
         parts += [Text(), _publishing(answer["publishing"])]
     if answer["waiting"]:
@@ -60,20 +61,28 @@ def status(answer: Mapping[str, Any]) -> RenderableType:
     notices = [*training_screens.notices(answer["training"]), *erasing_screens.notices(answer["erasing"])]
     parts += [Text(f"\n{notice}", "yellow") for notice in notices]
     if answer["last_failed"]:
-        parts += [Text(), _failed(answer["last_failed"], sum(answer["failed"].values()))]
-        parts += [Text("\n`watcher show ID` shows a row's attempts; `watcher replay ID` tries it again.")]
+        parts += [Text(), failed(answer)]
     return Group(*parts)
+
+
+def failed(answer: Mapping[str, Any]) -> RenderableType:
+    """Show the failed rows of the answer of `watcher_status`."""
+    rows, total = answer["last_failed"], sum(answer["failed"].values())
+    if not rows:
+        return Text(f"No failed rows{_since(answer)}.")
+    help_ = "\n`watcher show ID` shows a row's attempts; `watcher replay ID` tries it again."
+    return Group(_failed(rows, total, _since(answer)), Text(help_))
 
 
 def retrying(error: Exception, seconds: float) -> RenderableType:
     """Show why there is no status just now."""
-    return Text(f"{redact(str(error))}\nTrying again every {seconds:g} s.")
+    return Text(f"{one_line(redact(str(error)))}\nTrying again every {seconds:g} s.")
 
 
 def story(row: Mapping[str, Any]) -> RenderableType:
     """Show the answer of `watcher_story` for a row that exists."""
     parts: list[RenderableType] = [
-        Text.assemble((plain(row["identity_name"]), "bold"), f"  {row['id']}"),
+        Text.assemble((one_line(row["identity_name"]), "bold"), f"  {row['id']}"),
         _facts(row),
         *training_screens.story(row),
         Text(),
@@ -109,8 +118,7 @@ def replay(
 
     The first is for example "Replayed 3 failed rows: 2 image_missing, 1 hub_refused."
     """
-    codes = sorted(counts["codes"].items(), key=lambda entry: -entry[1])
-    which = ", ".join(f"{number:,} {code}" for code, number in codes)
+    which = _codes(counts["codes"])
     lines = [f"{verb} {count(counts['replayed'], noun)}" + (f": {which}." if which else ".")]
     others = [name for name in ("pending", "publishing", "published") if counts.get(name)]
     lines += [f"Left alone: {counts[name]:,} {name}." for name in others]
@@ -134,16 +142,22 @@ def _summary(answer: Mapping[str, Any]) -> Table:
         pending = f"oldest: {duration(answer['oldest_pending_seconds'])}"
         if answer["deferred"]:
             pending += f"; {answer['deferred']:,} deferred"
-    failed = sorted(answer["failed"].items(), key=lambda entry: -entry[1])
+    codes = _codes(answer["failed"])
     for state, number, more in (
         ("pending", answer["pending"], pending),
         ("publishing", len(answer["publishing"]), ""),
-        ("published", answer["published_24h"], "in the last 24 hours"),
+        ("published", *_published(answer)),
         *training_screens.summary(answer["training"]),
-        ("failed", sum(answer["failed"].values()), ", ".join(f"{n:,} {code}" for code, n in failed)),
+        ("failed", sum(answer["failed"].values()), codes + (_since(answer) if codes else "")),
     ):
         grid.add_row(Text(state.capitalize(), _STATUSES[state] if number else "dim"), f"{number:,}", more)
     return grid
+
+
+def _published(answer: Mapping[str, Any]) -> tuple[int, str]:
+    if answer["since"]:
+        return answer["published_since"], _since(answer).strip()
+    return answer["published_24h"], "in the last 24 hours"
 
 
 def _publishing(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -182,9 +196,20 @@ def _pending(answer: Mapping[str, Any]) -> Table:
     return table
 
 
-def _failed(rows: Sequence[Mapping[str, Any]], total: int) -> Table:
-    title = "Failed" if total <= len(rows) else f"Failed, the last {len(rows)} of {total:,}"
-    table = new_table(title, "name", "id", "when", "reason")
+def _codes(numbers: Mapping[str, int]) -> str:
+    """Return error codes with their numbers, the most frequent first, for example 2 image_missing, 1 hub_refused."""
+    return ", ".join(
+        f"{number:,} {code}" for code, number in sorted(numbers.items(), key=lambda entry: -entry[1])
+    )
+
+
+def _since(answer: Mapping[str, Any]) -> str:
+    return f" since {moment(answer['since'])}" if answer["since"] else ""
+
+
+def _failed(rows: Sequence[Mapping[str, Any]], total: int, since: str) -> Table:
+    which = f", the last {len(rows):,} of {total:,}" if total > len(rows) else ""
+    table = new_table(f"Failed{since}{which}", "name", "id", "when", "reason")
     for row in rows:
         table.add_row(
             _name(row["identity_name"]),

@@ -3,7 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from watcher.operator.format import plain
+from watcher.process.untrusted import one_line
 
 _WRAPPED = {"name", "instance", "reason"}
 """The columns that give way where the terminal is narrow."""
@@ -29,4 +29,4 @@ def new_facts() -> Table:
 
 def cell(text: str) -> Text:
     """Return untrusted text as a cell."""
-    return Text(plain(text))
+    return Text(one_line(text))

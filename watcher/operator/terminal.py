@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from watcher.process.untrusted import escaped
 from watcher.settings.settings import environment
 
 _PIPED = 10_000
@@ -43,7 +44,7 @@ def progress_bar(total: int | None) -> Iterator[Callable[[int], None]]:
 
 def print_json(value: object) -> None:
     """Print one JSON value on a line."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(escaped(json.dumps(value, ensure_ascii=False)))
 
 
 def print_table(table: RenderableType, on: Console) -> None:

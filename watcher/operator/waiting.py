@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watcher.operator.format import duration, plain
+from watcher.operator.format import duration
+from watcher.process.untrusted import one_line
 
 UNHEARD = 30.0
 """Seconds that a due row may wait if no daemon is heard."""
+_EVERY_KIND = "every"
+"""What the daemons report instead of a kind of work if an outage concerns all."""
 
 
 def paused(pauses: Sequence[Mapping[str, Any]]) -> str:
@@ -15,17 +18,20 @@ def paused(pauses: Sequence[Mapping[str, Any]]) -> str:
     for pause in pauses:
         left = pause["left_seconds"]
         until = "until `watcher resume`" if left is None else f"for another {duration(left)}"
-        told.append(f"{pause['kind']} {until}" + (f" ({plain(pause['why'])})" if pause["why"] else ""))
+        told.append(f"{pause['kind']} {until}" + (f" ({one_line(pause['why'])})" if pause["why"] else ""))
     return f"Paused: {'; '.join(told)}." if told else ""
 
 
-def outages(answer: Mapping[str, Any]) -> dict[str, str]:
-    """Return the reasons of the daemons that are in an outage, by their names."""
-    return {
-        name: instance["outage"]
+def outages(answer: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the outages that the daemons report: a daemon's name, what it does not do and why.
+
+    The second is empty if it does nothing at all, and otherwise for example " (erase)".
+    """
+    return [
+        (name, "" if kind == _EVERY_KIND else f" ({kind})", reason)
         for name, instance in answer["instances"].items()
-        if instance["outage"] is not None
-    }
+        for kind, reason in instance["outages"].items()
+    ]
 
 
 def why_waiting(row: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
@@ -36,6 +42,7 @@ def why_waiting(row: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
         return "paused"
     if not answer["instances"] and row["overdue_seconds"] > UNHEARD:
         return "no daemon was heard lately"
-    if answer["instances"] and len(outages(answer)) == len(answer["instances"]):
+    instances = answer["instances"].values()
+    if instances and all({_EVERY_KIND, "publish"} & instance["outages"].keys() for instance in instances):
         return "outage"
     return str(row["last_reason"] or "its turn")

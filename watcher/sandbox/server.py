@@ -256,6 +256,6 @@ def _bind(name: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        sentence = f"port {port} on {HOST}, for {name!r}, cannot be used: {error.strerror}"
+        sentence = f"port {port} on {HOST}, for {name!r}, cannot be used: {error.strerror}; take another, or 0 for any"
         raise OSError(error.errno, sentence) from error
     return listener

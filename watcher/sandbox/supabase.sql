@@ -28,7 +28,8 @@ begin
         ) as roles (name, options)
     loop
         if not exists (select from pg_catalog.pg_roles where rolname = wanted.name) then
-            execute format('create role %I with %s password %L', wanted.name, wanted.options, 'postgres');
+            execute format('create role %I with %s password %L', wanted.name, wanted.options,
+                current_setting('sandbox.password'));
         end if;
     end loop;
 

@@ -33,14 +33,14 @@ class Verbs:
         predecessor_is_dead: bool,
         machine: str,
         extra: Sequence[str] = (),
-        outage: str | None = None,
+        outages: Mapping[str, str] | None = None,
     ) -> Claims:
         """Claim due work for `lease` seconds, at most as many pieces of each kind as `slots` has.
 
         `extra`: the kinds of which one more may be taken, for a user of whom nothing is running.
         `holding`: attempts whose work must not be claimed again. `predecessor_is_dead`: take over at once what an
-        earlier run of this instance on this machine holds. `outage`: why nothing of some kind is claimed, for the operator;
-        without slots, the call only lets that be known, and that this run is alive.
+        earlier run of this instance on this machine holds. `outages`: why nothing of some kinds is claimed, for the
+        operator, by kind or "every"; without slots, the call only lets that be known, and that this run is alive.
         """
         result = await self._rpc.call(
             "watcher_claim",
@@ -52,7 +52,7 @@ class Verbs:
             p_predecessor_is_dead=predecessor_is_dead,
             p_machine=machine,
             p_extra=list(extra),
-            p_outage=None if outage is None else private_reason(outage),
+            p_outages={kind: private_reason(reason) for kind, reason in (outages or {}).items()},
         )
         return read("watcher_claim", lambda: claims(result))
 

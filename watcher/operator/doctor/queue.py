@@ -26,8 +26,8 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
     except WatcherError as error:
         yield unanswered("queue", "watcher_status", error)
         return
-    for name, reason in outages(status).items():
-        sentence = f"The daemon {name} is in an outage: {reason}"
+    for name, what, reason in outages(status):
+        sentence = f"The daemon {name} is in an outage{what}: {reason}"
         yield Finding("outage", "error", sentence, "journalctl -u watcher -p warning -n 50")
     if sentence := paused(status["paused"]):
         yield Finding("paused", "warning", sentence, "watcher resume")

@@ -10,8 +10,8 @@ from rich.text import Text
 from watcher.errors import Misconfigured
 from watcher.operator import doctor, terminal
 from watcher.operator.doctor.finding import Finding
-from watcher.operator.format import plain
 from watcher.process.log import configure, redact
+from watcher.process.untrusted import one_line, plain
 from watcher.settings import settings
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red"), "skipped": ("–", "dim")}
@@ -27,10 +27,10 @@ def run(*, as_json: bool) -> int:
             add(finding)
 
     def add(finding: Finding) -> None:
-        finding = replace(finding, sentence=redact(finding.sentence))  # it may quote a service's answer
+        finding = redacted(finding)
         findings.append(finding)
         if not as_json:
-            _print(finding, console)
+            show(finding, console)
 
     try:
         loaded = settings.load()
@@ -47,13 +47,19 @@ def run(*, as_json: bool) -> int:
     return doctor.exit_code(findings)
 
 
-def _print(finding: Finding, console: Console) -> None:
+def redacted(finding: Finding) -> Finding:
+    """Return a finding without secrets: it may quote a service's answer, or a name in the database."""
+    return replace(finding, sentence=redact(finding.sentence), remedy=redact(finding.remedy))
+
+
+def show(finding: Finding, console: Console) -> None:
+    """Print a finding, with its remedy as it can be pasted."""
     mark, style = _MARKS[finding.state]
     grid = Table.grid(padding=(0, 1))
     grid.add_row(
-        Text(mark, style), Text(plain(finding.sentence), "dim" if finding.state == "skipped" else "")
+        Text(mark, style), Text(one_line(finding.sentence), "dim" if finding.state == "skipped" else "")
     )
     terminal.print_table(grid, console)
     if finding.remedy:
         # Neither wrapped nor indented, so that it can be pasted.
-        console.print(Text(finding.remedy, "bold"), soft_wrap=True)
+        console.print(Text(plain(finding.remedy), "bold"), soft_wrap=True)
