@@ -131,7 +131,7 @@ begin
   -- How far the search for work without an entry in the queue has come: the next one goes on behind this row.
   create table watcher.searches (
     kind text primary key constraint kind_is_known check (kind = any (watcher.kinds())),
-    after_at timestamptz not null default '-infinity',
+    after_at timestamptz not null default 'epoch',
     after_id uuid not null default '00000000-0000-0000-0000-000000000000'
   );
   alter table watcher.searches enable row level security;
@@ -149,7 +149,7 @@ begin
       update watcher.searches set after_at = p_at, after_id = p_page[cardinality(p_page)] where kind = p_kind;
     else
       update watcher.searches set after_at = default, after_id = default
-      where kind = p_kind and after_at > '-infinity';
+      where kind = p_kind and after_at > 'epoch';
     end if;
   end
   $function$;

@@ -478,10 +478,15 @@ begin
   -- user, if given. With p_since, only what failed from then on, and also the number published from then on.
   create function watcher.publish_status(p_user uuid, p_since timestamptz, p_failed integer) returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    -- All rows are counted by indexes alone, those of a user by reading theirs.
     with counted as (
       select count(*) as pending, count(*) filter (where next_at > now()) as deferred
-      from watcher.work
-      where kind = 'publish' and (turn_at is not null or next_at is not null) and (p_user is null or owner = p_user)
+      from watcher.work where p_user is null and kind = 'publish' and (turn_at is not null or next_at is not null)
+      having p_user is null
+      union all
+      select count(*), count(*) filter (where next_at > now())
+      from watcher.work where owner = p_user and kind = 'publish' and (turn_at is not null or next_at is not null)
+      having p_user is not null
     ),
     soonest as (
       select
@@ -522,7 +527,10 @@ begin
           on a.identity_id = t.id and a.kind = 'publish' and a.ended_at is null
         where t.status = 'publishing' and (p_user is null or t.user_id = p_user)),
       'failed', (select coalesce(jsonb_object_agg(error_code, n), '{}') from (
-        select error_code, count(*) as n from failed group by error_code) codes),
+        select error_code, count(*) as n from public.trained_identities
+        where status = 'failed' and p_user is null and p_since is null group by error_code
+        union all
+        select error_code, count(*) from failed where num_nulls(p_user, p_since) < 2 group by error_code) codes),
       'last_failed', (select coalesce(jsonb_agg(jsonb_build_object(
           'id', id, 'identity_name', identity_name, 'error_code', error_code, 'error_message', error_message,
           'failed_seconds_ago', extract(epoch from now() - failed_at)) order by failed_at desc), '[]')

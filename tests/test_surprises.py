@@ -148,7 +148,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "forget: nobody to ask": ("forget {id}", 2, "no terminal to confirm on"),
     "erasures: an option that there is not": ("erasures --set repos=on", 2, "No such option"),
     "pause: an endless time": ("pause --for {digits}d", 2, "is no duration"),
-    "pause: a kind that there is not": ("pause --kind train", 2, "is not one of"),
+    "pause: a kind that there is not": ("pause --kind advise", 2, "is not one of"),
     "repair: nobody to ask": ("migrate --repair", 2, "a terminal to confirm on"),
     "erasures: no reason": ("erasures --close {id}", 2, "is closed with a reason"),
     "demo: two wishes": ("demo --keep --erase", 2, "Either --keep or --erase"),

@@ -319,12 +319,17 @@ async def test_whatever_a_service_answers_ends_the_attempt(
     service, path = CALLS[call]
     for what, body in STRANGE.items():
         identity = scene.insert()
+        if call == "commits":
+            # They are listed where an earlier attempt may have made the repo.
+            earlier = (await claim(verbs)).attempt
+            scene.make_repo(await verbs.reserve(earlier, "sandbox", "ada"))
+            await verbs.release(earlier, "Stopping.", "shutdown", answered=True)
         fault = scene.sandbox.faults.add(Answer(status, body), service=service, path=path, times=None)
         await carry(attempts, verbs)
         assert fault.reached, what
         scene.sandbox.faults.clear()
         row, line = scene.database.row(identity), scene.database.line(identity)
-        assert scene.database.outcomes(identity) in (["published"], ["failed"], ["deferred"]), what
+        assert scene.database.outcomes(identity)[-1] in {"published", "failed", "deferred"}, what
         assert row["status"] != "pending" or line["spent"] == 1, what
         scene.database.delete_account(row["user_id"])
 

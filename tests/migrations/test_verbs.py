@@ -595,6 +595,8 @@ def test_an_empty_table_has_an_empty_status(database: Database) -> None:
             "overdue": 0,
             "doubled": 0,
             "failed_24h": 0,
+            "ready_24h": 0,
+            "due_seconds": 0,
         },
         "paused": [],
     }

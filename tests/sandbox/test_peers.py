@@ -171,7 +171,7 @@ def test_a_pull_request_is_not_imitated_also_of_who_may_only_read(api: HfApi, si
 
 
 def test_07_a_setting_that_is_not_imitated_is_refused_and_changes_nothing(api: HfApi) -> None:
-    with pytest.raises(HfHubHTTPError, match="The sandbox does not imitate gated repos"):
+    with pytest.raises(HfHubHTTPError, match="The sandbox does not imitate making a repo gated"):
         api.update_repo_settings("alice/Probe", gated="manual", private=False)
     assert api.model_info("alice/Probe").private
     api.update_repo_settings("alice/Probe", gated=False, private=False)
