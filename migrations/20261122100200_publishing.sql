@@ -485,25 +485,36 @@ begin
       having p_user is null
       union all
       select count(*), count(*) filter (where next_at > now())
-      from watcher.work where owner = p_user and kind = 'publish' and (turn_at is not null or next_at is not null)
+      from watcher.work where p_user is not null and owner = p_user and kind = 'publish'
+        and (turn_at is not null or next_at is not null)
       having p_user is not null
     ),
     soonest as (
       select
-        (select w.turn_at from watcher.work w where w.kind = 'publish' and w.turn_at is not null
-          and (p_user is null or w.owner = p_user) order by w.turn_at limit 1)
+        (select w.turn_at from watcher.work w where w.kind = 'publish' and w.turn_at is not null order by w.turn_at limit 1)
           as turn_at,
-        (select w.next_at from watcher.work w where w.kind = 'publish' and w.next_at is not null
-          and (p_user is null or w.owner = p_user) order by w.next_at limit 1)
+        (select w.next_at from watcher.work w where w.kind = 'publish' and w.next_at is not null order by w.next_at limit 1)
           as next_at
+      where p_user is null
+      union all
+      select min(w.turn_at), min(w.next_at) from watcher.work w
+      where p_user is not null and w.owner = p_user and w.kind = 'publish'
+      having p_user is not null
+    ),
+    oldest_ids as (
+      (select t.id from public.trained_identities t
+        where p_user is null and t.status = 'pending' order by t.created_at, t.id limit 10)
+      union all
+      (select t.id from public.trained_identities t
+        where p_user is not null and t.user_id = p_user and t.status = 'pending' order by t.created_at, t.id limit 10)
     ),
     oldest as (
       select t.id, t.identity_name, w.spent, w.last_reason,
         extract(epoch from now() - coalesce(w.turn_at, w.next_at)) as overdue_seconds,
         extract(epoch from now() - t.created_at) as age_seconds,
         extract(epoch from t.next_attempt_at - now()) as due_in_seconds
-      from public.trained_identities t join watcher.work w on w.identity_id = t.id and w.kind = 'publish'
-      where t.status = 'pending' and (p_user is null or t.user_id = p_user) order by t.created_at, t.id limit 10
+      from oldest_ids o join public.trained_identities t on t.id = o.id
+      join watcher.work w on w.identity_id = t.id and w.kind = 'publish'
     ), failed as not materialized (
       select t.id, t.identity_name, t.error_code, t.error_message, t.failed_at from public.trained_identities t
       where t.status = 'failed' and (p_user is null or t.user_id = p_user) and (p_since is null or t.failed_at >= p_since)

@@ -72,6 +72,8 @@ begin
   create unique index trainings_open on watcher.trainings (identity_id) where ended_at is null;
   create index trainings_by_identity on watcher.trainings (identity_id, number);
   create index trainings_since on watcher.trainings (started_at);
+  -- Few of very many entries: found without reading the others.
+  create index work_train on watcher.work (next_at) where kind = 'train';
   alter table watcher.trainings enable row level security;
 
 
