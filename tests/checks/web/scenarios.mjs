@@ -287,7 +287,7 @@ await scenario('9 a training: asked for, waits, withdrawn, failed, ready, delete
   await trainer.screenshot({ path: `${given.screens}/training.png`, fullPage: true })
   expect('The buttons while it trains', await seen.getByRole('button').allTextContents(), ['Delete'])
   await act('hub_jobs_release')
-  await seen.getByText('Published. The training failed: The training needed more memory than its machine has.').waitFor()
+  await seen.getByText('Published. The training failed: The training needed more memory than its machine has; the operator of this app has to choose a larger one.').waitFor()
   await trainer.screenshot({ path: `${given.screens}/training-failed.png`, fullPage: true })
 
   await press('Train again')
