@@ -84,7 +84,10 @@ def test_the_unit_speaks_the_daemons_language() -> None:
         "LoadCredential=HF_TOKEN:/etc/watcher/HF_TOKEN",
         "LoadCredential=WATCHER_TRAINING_TOKEN:/etc/watcher/WATCHER_TRAINING_TOKEN",
         "SetCredential=WATCHER_TRAINING_TOKEN:\\n",
-        *(f"LoadCredential=WATCHER_NOTIFY_{name}:/etc/watcher/WATCHER_NOTIFY_{name}" for name in ("URL", "SECRET")),
+        *(
+            f"LoadCredential=WATCHER_NOTIFY_{name}:/etc/watcher/WATCHER_NOTIFY_{name}"
+            for name in ("URL", "SECRET")
+        ),
         *(f"SetCredential=WATCHER_NOTIFY_{name}:\\n" for name in ("URL", "SECRET")),
     ):
         assert line in lines
