@@ -47,8 +47,8 @@ def soak(seconds: float) -> Found:
     rnd, faults = random.Random(1), cycle(_FAULTS)
     samples: list[tuple[float, int, int, int]] = []
     with scene() as here, Watcher(here.stage, WATCHER_LEASE="6", WATCHER_RENEWAL="0.5") as watcher:
-        for limit in ("open_rows", "rows_per_day"):
-            here.stage.rpc("watcher_set_limit", name=limit, value=10_000)
+        for limit, value in (("open_rows", 10_000), ("rows_per_day", 1_000_000)):
+            here.stage.rpc("watcher_set_limit", name=limit, value=value)
         watcher.ready()
         began = time.monotonic()
         inserted, fault_at = 0, began
