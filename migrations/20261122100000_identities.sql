@@ -516,6 +516,11 @@ begin
   begin
     new.updated_at := now();
     new.num_training_images := cardinality(new.image_paths);
+    -- The policy lets a user name both; said here, since the table's constraints come before the guard of transitions.
+    if old.status in ('published', 'ready') and new.status = 'pending' then
+      raise exception using errcode = 'check_violation',
+        message = format('An identity that is %s cannot become %s.', old.status, new.status);
+    end if;
     if new.train and not old.train then
       new.training_requested_at := now();
       new.training_error_code := null;

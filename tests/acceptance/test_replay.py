@@ -2,6 +2,9 @@
 
 from uuid import uuid4
 
+import pytest
+from postgrest.exceptions import APIError
+
 from tests.acceptance.person import BUCKET, Person
 from tests.acceptance.places import PHOTOS, hold, inserted, outcomes
 from tests.acceptance.repo import audit
@@ -9,6 +12,9 @@ from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage
 from tests.support.pictures import jpeg
 from watcher.sandbox import Sandbox
+
+TRAINED = {"training": 0, "ready": 0}
+"""Rows given that are being trained, or were."""
 
 
 def _failed(person: Person, name: str = "Ada") -> tuple[str, str]:
@@ -42,6 +48,7 @@ def test_replay_tries_what_failed_and_counts_what_it_did(
         "published": 1,
         "pending": 0,
         "publishing": 0,
+        **TRAINED,
         "last": None,
         "ids": [first],
     }
@@ -70,7 +77,10 @@ def test_replay_leaves_a_running_row_alone(
     identity = inserted(person)
     held.wait_reached()
     counts = stage.rpc("watcher_replay", ids=[identity])
-    assert counts == {"replayed": 0, "codes": {}, "published": 0, "pending": 0, "publishing": 1, "last": None}
+    assert (
+        counts
+        == {"replayed": 0, "codes": {}, "published": 0, "pending": 0, "publishing": 1, "last": None} | TRAINED
+    )
     held.release()
     audit(stage, person.wait_for(identity, "published"), PHOTOS)
 
@@ -82,7 +92,8 @@ def test_a_users_retry_is_claimed_at_once(stage: Stage, person: Person, daemon: 
     daemon.wait_for("claimed", identity=identity, count=2)
     audit(stage, person.wait_for(identity, "published"), PHOTOS)
     # It is published: there is nothing to retry.
-    assert person.retry(identity) == []
+    with pytest.raises(APIError, match="An identity that is published cannot become pending"):
+        person.retry(identity)
 
 
 def test_an_account_can_be_deleted_at_any_time(stage: Stage, sandbox: Sandbox, daemon: Watcher) -> None:
