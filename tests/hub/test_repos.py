@@ -16,7 +16,8 @@ from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.errors import Misconfigured, Outage, Refused, Rejected, Transient
 from watcher.hub.errors import Conflict, NameTaken
-from watcher.hub.repos import Hub, RepoState, commit_description, image_file, text_file
+from watcher.hub.files import image_file, text_file
+from watcher.hub.repos import Hub, RepoState, commit_description
 from watcher.hub.threads import in_thread
 from watcher.sandbox.faults import Answer, Hang, LoseAnswer
 from watcher.sandbox.hub import User
@@ -31,7 +32,9 @@ CARD = "---\nlicense: mit\n---\n# Ada\n"
 def operations(tmp_path: Path, card: str = CARD) -> list[CommitOperationAdd]:
     (tmp_path / "1").write_bytes(jpeg(1))
     return [
-        image_file("images/image_001.jpg", tmp_path / "1", sha256(jpeg(1)).hexdigest()),
+        image_file(
+            "images/image_001.jpg", tmp_path / "1", sha256(jpeg(1)).hexdigest(), on_uploaded=lambda: None
+        ),
         text_file("README.md", card.encode()),
     ]
 

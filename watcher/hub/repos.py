@@ -9,37 +9,30 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, set_client_factory
+from huggingface_hub import set_client_factory
 from huggingface_hub.errors import HfHubHTTPError
 
-from watcher.errors import Misconfigured, Outage, Refused, Transient
+from watcher.errors import Outage, Refused, Transient
 from watcher.hub.client import Client, at_once
 from watcher.hub.errors import Conflict, NameTaken, reason_of
+from watcher.hub.files import File
 from watcher.hub.library import (
     Api,
     build_hf_headers,
     default_client_factory,
     hf_raise_for_status,
-    with_upload_mode,
 )
+from watcher.hub.rights import Right, check_rights
 from watcher.hub.threads import in_thread
 from watcher.process.metrics import stage
-
-File = CommitOperationAdd
-"""A file to be committed."""
 
 _SHA = re.compile(r"[0-9a-f]{7,64}")
 _INITIAL_FILES = frozenset({".gitattributes"})
 """What the Hub itself puts into a new repo."""
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,96}")
-
-Right = Literal["repo.write", "job.write"]
-"""What a fine-grained token is allowed to do, in the Hub's words."""
-_RIGHTS: Final[dict[Right, str]] = {"repo.write": "write to the repos", "job.write": "run the jobs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +55,6 @@ def commit_description(identity_id: str) -> str:
 def is_commit_of(identity_id: str, message: str) -> bool:
     """Whether a commit with this message is the one that published the row."""
     return commit_description(identity_id) in (line.rstrip() for line in message.split("\n"))
-
-
-def image_file(path: str, file: Path, sha256: str) -> File:
-    """Return a file to be committed as LFS. Its SHA-256 is given, so that the file is read only for its upload."""
-    operation = CommitOperationAdd(path, str(file))
-    operation.upload_info.sha256 = bytes.fromhex(sha256)
-    return with_upload_mode(operation, "lfs")
-
-
-def text_file(path: str, content: bytes) -> File:
-    """Return a small file whose content is sent in the commit request."""
-    return with_upload_mode(CommitOperationAdd(path, content), "regular")
 
 
 class Hub:
@@ -116,7 +97,7 @@ class Hub:
             user = who["name"]
             valid = _NAMESPACE.fullmatch(user) is not None
             if valid:
-                _check_rights(who, namespace or self._namespace or user, right)
+                check_rights(who, namespace or self._namespace or user, right)
         except (AttributeError, LookupError, TypeError):
             valid = False
         if not valid:
@@ -281,34 +262,3 @@ def _sha(commit_id: object) -> str:
     if not isinstance(commit_id, str) or not _SHA.fullmatch(commit_id):
         raise Transient("The Hub's response has no valid commit id.")
     return commit_id
-
-
-def _check_rights(who: dict[str, Any], namespace: str, right: Right) -> None:
-    """Raise Misconfigured if the token's own description shows that it lacks a right in the namespace."""
-    token = who.get("auth", {}).get("accessToken", {})
-    roles = {org["name"]: org.get("roleInOrg") for org in who.get("orgs", [])}
-    if token.get("role") == "read":
-        raise Misconfigured("HF_TOKEN is read-only: create a token with write access and set it.")
-    if namespace not in {who["name"], *roles}:
-        raise Misconfigured(
-            f"HF_NAMESPACE is {namespace}, but the token's user {who['name']} is not a member of it: set another "
-            "namespace or another token."
-        )
-    if roles.get(namespace) == "read":
-        raise Misconfigured(
-            f"{who['name']} has read-only access to {namespace}: have the organization grant a role with write access, "
-            "or set another HF_NAMESPACE."
-        )
-    if token.get("role") == "fineGrained":
-        rights = token.get("fineGrained", {})
-        granted = [
-            permission
-            for scope in rights.get("scoped", [])
-            if scope.get("entity", {}).get("name") == namespace
-            for permission in scope.get("permissions", [])
-        ]
-        if right not in {*granted, *rights.get("global", [])}:
-            raise Misconfigured(
-                f"HF_TOKEN may not {_RIGHTS[right]} of {namespace}: edit the token and allow it ({right}) for everything "
-                f"under {namespace}."
-            )

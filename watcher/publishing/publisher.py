@@ -17,7 +17,8 @@ from watcher.engine.retry import Retry
 from watcher.engine.work import Done
 from watcher.errors import Outage, Permanent, Refused, Transient
 from watcher.hub.errors import Conflict
-from watcher.hub.repos import File, Hub, RepoState, commit_description, image_file, text_file
+from watcher.hub.files import File, image_file, text_file
+from watcher.hub.repos import Hub, RepoState, commit_description
 from watcher.identity import Claim, Identity, Image, Publication, StoredObject
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
@@ -119,7 +120,7 @@ class _Publish:
         self._lease = lease
         # Its images may be unfit again: nothing is uploaded before all of them have been judged.
         self._judge_first = bool(claim.details["failed_by_image"])
-        self._uploaded = 0
+        self._uploaded: set[int] = set()
         self._name = RepoName(
             self._identity,
             claim.details["model_id"],
@@ -187,15 +188,24 @@ class _Publish:
             return []  # which cancels the whole group
         uploaded: list[File] = []
         while batch := await batches.take():
-            files = [image_file(image_path(image), image.file, image.sha256) for image in batch]
+            files = [self._file(image) for image in batch]
             with self._lease.step("upload"):
                 await self._retry(self._upload_batch, files, _parallel(batch))
             uploaded += files
-            self._uploaded += len(batch)
-            self._lease.progress["images_published"] = self._uploaded
+            for image in batch:
+                self._note_uploaded(image.number)  # also those that the Hub had already
             # They are not read again. In a thread, since deleting large files takes time.
             await asyncio.to_thread(_delete, batch)
         return uploaded
+
+    def _file(self, image: Image) -> File:
+        uploaded = partial(self._note_uploaded, image.number)
+        return image_file(image_path(image), image.file, image.sha256, on_uploaded=uploaded)
+
+    def _note_uploaded(self, number: int) -> None:
+        """Count an image as uploaded, once; called from any thread."""
+        self._uploaded.add(number)
+        self._lease.progress["images_published"] = len(self._uploaded)
 
     async def _upload_batch(self, files: list[File], parallel: int) -> None:
         async with self._uploads.held(self._identity.user_id, self._identity.id):
