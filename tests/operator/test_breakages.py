@@ -398,7 +398,7 @@ def first(scene: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Firs
         monkeypatch.setenv(name, value)
 
     async def look() -> Finding | None:
-        async with aclosing(examine(settings.load())) as findings:  # type: ignore[type-var]
+        async with aclosing(examine(settings.load())) as findings:
             async for finding in findings:
                 if finding.state in {"warning", "error"}:
                     return finding

@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from time import process_time
+from typing import Literal
 from urllib.parse import quote
 
 import pytest
@@ -66,8 +67,10 @@ ENCODINGS = {
 }
 
 
-def written(capsys: pytest.CaptureFixture[str], form: str, write: Callable[[], None]) -> str:
-    configure("DEBUG", form, [SECRET])  # type: ignore[arg-type]
+def written(
+    capsys: pytest.CaptureFixture[str], form: Literal["console", "json"], write: Callable[[], None]
+) -> str:
+    configure("DEBUG", form, [SECRET])
     write()
     return capsys.readouterr().err
 

@@ -286,6 +286,14 @@ def test_a_kept_cluster_has_its_data_again_and_writes_durably(data: Path) -> Non
         assert ask(postgres.dsn(), "show fsync") == "on"
 
 
+def test_a_cluster_whose_password_is_not_kept_is_refused_in_a_sentence(data: Path) -> None:
+    with Postgres(data):
+        pass
+    (data / "postgres" / "password").unlink()
+    with pytest.raises(PostgresError, match="delete the folder"):
+        Postgres(data).start()
+
+
 def test_a_second_server_on_the_same_data_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watcher.sandbox.postgres._PREDECESSOR_SECONDS", 0.1)
     with Postgres(data) as first:

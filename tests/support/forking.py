@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.waiting import PATIENCE
+from watcher.settings.settings import environment
 
 HUNG = -1
 """The code of a run that was killed after its time."""
@@ -43,7 +44,7 @@ class Ended:
 
 def run_all(runs: Mapping[str, Run], home: Path) -> dict[str, Ended]:
     """Make the runs, with nothing in their environment but what each has and a home."""
-    base = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}  # noqa: TID251
+    base = {"PATH": environment()["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.forking"],
         input=json.dumps({name: asdict(run) for name, run in runs.items()}),
@@ -94,8 +95,8 @@ def _stream(number: int, mode: str, encoding: str) -> Any:
 
 
 def _child(run: Run, pipes: tuple[int, int]) -> None:
-    os.environ.clear()  # noqa: TID251
-    os.environ.update(run.environment)  # noqa: TID251
+    os.environ.clear()  # noqa: TID251  (a program's own, as if it had been started with it)
+    os.environ.update(run.environment)  # noqa: TID251  (as above)
     os.chdir(run.folder)
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in zip((null, *pipes), range(3), strict=True):
@@ -159,10 +160,10 @@ def _main() -> None:
     import watcher.operator.erasing_screens
     import watcher.operator.screens
     import watcher.process.event_loop
-    import watcher.sandbox  # noqa: F401
+    import watcher.sandbox  # noqa: F401  (so that no fork has to)
 
     runs: dict[str, Any] = json.load(sys.stdin)
-    base = dict(os.environ)  # noqa: TID251
+    base = environment()
     ended = {}
     for name, of_run in runs.items():
         run = Run(**of_run)

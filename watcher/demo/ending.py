@@ -41,7 +41,7 @@ async def reader_is_gone() -> None:
     poll = select.poll()
     with suppress(OSError, ValueError, AttributeError):  # no file, as in a test, or none at all
         poll.register(sys.stdout.fileno(), 0)  # errors are reported without being asked for
-    while not any(  # noqa: ASYNC110
+    while not any(  # noqa: ASYNC110  (no loop can wait for an error alone)
         event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)
     ):
-        await asyncio.sleep(_LOOK_EVERY)  # no loop can wait for an error alone
+        await asyncio.sleep(_LOOK_EVERY)

@@ -133,7 +133,7 @@ def show(*, id: UUID, as_json: bool) -> None:  # noqa: A002  (it is the name tha
     For each attempt: its instance, start, duration, outcome and reason. For a failed training, the last lines of its job's
     log, if HF_TOKEN is set. Needs SUPABASE_URL and SUPABASE_SECRET_KEY.
     """
-    from watcher.operator import queries, screens, terminal, training_log, training_screens
+    from watcher.operator import queries, row_screens, terminal, training_log, training_screens
 
     row = queries.ask(lambda database: database.story(str(id)))
     if row is None:
@@ -143,7 +143,7 @@ def show(*, id: UUID, as_json: bool) -> None:  # noqa: A002  (it is the name tha
     if as_json:
         terminal.print_json(row | {"training_log": log.lines})
     else:
-        terminal.print_table(screens.story(row), terminal.console())
+        terminal.print_table(row_screens.story(row), terminal.console())
         if log.lines or log.why_none:
             terminal.print_table(training_screens.log(log), terminal.console())
 

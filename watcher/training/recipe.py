@@ -31,7 +31,7 @@ PROMPTS: Final = (
 )
 """What the first pictures show, where the operator has not said."""
 
-TOKEN: Final = "HF_TOKEN"  # noqa: S105
+TOKEN: Final = "HF_TOKEN"  # noqa: S105  (a name)
 """The name of the secret that holds the job's token."""
 
 _DATA: Final = "/data"

@@ -532,7 +532,7 @@ def make_pictures(
             picture.save(folder / "samples" / f"sample_{number}.jpg", quality=92)
             made.append(text)
             say(f"picture {number}/{len(settings.prompts)}")
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  (whatever it is: the weights are worth more than pictures)
         say(f"{len(made)} of {len(settings.prompts)} pictures were made ({type(error).__name__}).")
     return made
 

@@ -147,4 +147,4 @@ if __name__ == "__main__":
         case ["build", folder]:
             build(Path(folder))
         case ["compare", base, repo]:
-            print(json.dumps(compare(base, repo)))  # noqa: T201
+            sys.stdout.write(json.dumps(compare(base, repo)) + "\n")

@@ -1,6 +1,6 @@
 """Checks everything that `watcher run` depends on, causes before effects, and says how to fix what is broken."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
@@ -14,7 +14,7 @@ __all__ = ["Finding", "as_json", "examine", "exit_code"]
 _WITHOUT_WHICH_NO_ANSWER = {"supabase reachable", "key", "schema"}
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
+async def examine(settings: Settings) -> AsyncGenerator[Finding]:
     """Make every check, and yield each finding as soon as it is known."""
     yield Finding("settings", "ok", "The settings are complete and valid.")
     for notice in notices():
