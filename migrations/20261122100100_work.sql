@@ -15,8 +15,6 @@
 -- Clocks: everything stored comes from now(); callers send durations in seconds.
 
 do $migration$
-declare
-  verb regprocedure;
 begin
   perform pg_advisory_xact_lock(hashtextextended('watcher.migrations', 0));
   if exists (select from watcher.migrations where version = '20261122100100') then
@@ -847,13 +845,22 @@ begin
   $function$;
 
 
-  -- Everybody may execute a new function by default: revoke that in the same transaction.
-  for verb in
-    select f.oid::regprocedure from pg_catalog.pg_proc f
-    where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')
-  loop
-    execute format('revoke all on function %s from public, anon, authenticated, service_role', verb);
-  end loop;
+  -- Everybody may execute a new function by default: each migration revokes that in its own transaction.
+  create function watcher.close_verbs() returns void
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    verb regprocedure;
+  begin
+    for verb in
+      select f.oid::regprocedure from pg_catalog.pg_proc f
+      where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')
+    loop
+      execute format('revoke all on function %s from public, anon, authenticated, service_role', verb);
+    end loop;
+  end
+  $function$;
+
+  perform watcher.close_verbs();
 
   insert into watcher.migrations (version) values ('20261122100100');
 end

@@ -2,8 +2,6 @@
 -- the operator's functions.
 
 do $migration$
-declare
-  verb regprocedure;
 begin
   perform pg_advisory_xact_lock(hashtextextended('watcher.migrations', 0));
   if exists (select from watcher.migrations where version = '20261122100200') then
@@ -642,13 +640,7 @@ begin
   $function$;
 
 
-  -- Everybody may execute a new function by default: revoke that in the same transaction.
-  for verb in
-    select f.oid::regprocedure from pg_catalog.pg_proc f
-    where f.pronamespace = 'public'::regnamespace and starts_with(f.proname, 'watcher_')
-  loop
-    execute format('revoke all on function %s from public, anon, authenticated, service_role', verb);
-  end loop;
+  perform watcher.close_verbs();
 
   insert into watcher.migrations (version) values ('20261122100200');
 end

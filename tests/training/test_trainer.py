@@ -75,6 +75,14 @@ def due_now(scene: Scene, identity: UUID) -> None:
     )
 
 
+async def train(scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID) -> None:
+    """Start a training, and look at it once its job has ended."""
+    await carry(attempts, verbs, "train")
+    await ended(scene)
+    due_now(scene, identity)
+    await carry(attempts, verbs, "train")
+
+
 async def test_a_training_gives_a_row_its_weights_and_first_pictures(
     scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID
 ) -> None:
@@ -108,10 +116,7 @@ async def test_a_ready_row_is_trained_again(
     weights = set()
     for _ in range(2):
         ask(scene, identity)
-        await carry(attempts, verbs, "train")
-        await ended(scene)
-        due_now(scene, identity)
-        await carry(attempts, verbs, "train")
+        await train(scene, verbs, attempts, identity)
         row = scene.database.row(identity)
         assert (row["status"], row["training_error_code"]) == ("ready", None)
         weights.add(row["training_commit_sha"])
@@ -125,10 +130,7 @@ async def test_weights_that_landed_after_their_training_had_failed_stand_in_no_l
     scene.sandbox.hub.jobs.exit_next(1)
     for expected in ("published", "ready"):
         ask(scene, identity)
-        await carry(attempts, verbs, "train")
-        await ended(scene)
-        due_now(scene, identity)
-        await carry(attempts, verbs, "train")
+        await train(scene, verbs, attempts, identity)
         assert scene.database.status(identity) == expected
         commit_by_hand(scene, identity, f"Watcher training: {training(scene, identity)['label']}")
 
@@ -236,10 +238,7 @@ async def test_a_script_that_fails_gives_its_code_and_the_repo_stays_good(
     scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID, code: int, expected: str
 ) -> None:
     scene.sandbox.hub.jobs.exit_next(code)
-    await carry(attempts, verbs, "train")
-    await ended(scene)
-    due_now(scene, identity)
-    await carry(attempts, verbs, "train")
+    await train(scene, verbs, attempts, identity)
     row = scene.database.row(identity)
     assert (row["status"], row["train"], row["training_error_code"]) == ("published", False, expected)
     assert row["training_error_message"].endswith(".")
@@ -252,10 +251,7 @@ async def test_a_script_that_fails_gives_its_code_and_the_repo_stays_good(
     # Asked for again, it succeeds: a second training on the same day.
     scene.database.run("insert into watcher.limits (name, value) values ('trainings_per_day', 5)")
     ask(scene, identity)
-    await carry(attempts, verbs, "train")
-    await ended(scene)
-    due_now(scene, identity)
-    await carry(attempts, verbs, "train")
+    await train(scene, verbs, attempts, identity)
     row = scene.database.row(identity)
     assert (row["status"], row["training_error_code"]) == ("ready", None)
 
@@ -354,10 +350,7 @@ async def test_a_training_that_goes_on_for_too_long_is_ended_and_its_job_cancell
 async def test_a_deleted_row_cancels_its_job_and_takes_its_pictures_along(
     scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID
 ) -> None:
-    await carry(attempts, verbs, "train")
-    await ended(scene)
-    due_now(scene, identity)
-    await carry(attempts, verbs, "train")
+    await train(scene, verbs, attempts, identity)
     assert samples(scene) == 4
     scene.database.run("insert into watcher.limits (name, value) values ('trainings_per_day', 5)")
     scene.sandbox.hub.jobs.hold_next("RUNNING")
