@@ -42,13 +42,13 @@ format: install  ## format the code as `check` requires
 	$(BIN)/ruff format .
 
 test: install  ## all tests, on Postgres 18, without a network (ONLY='engine hub/test_client.py')
-	@echo "$(if $(ONLY),Of tests/: $(ONLY),All tests take about 20 minutes on two cores; those of one package: make test ONLY=engine)"
+	@echo "$(if $(ONLY),Of tests/: $(ONLY),All tests take about 25 minutes on two cores; those of one package: make test ONLY=engine)"
 	$(BIN)/pytest -n 2 --dist loadfile $(if $(ONLY),$(addprefix tests/,$(ONLY)),--cov)
 
 chaos: install  ## kill, freeze and cut off daemons at random, then compare all rows and repos (RUNS=20, SEED=1, JOBS=1, LASTS=11)
 	@$(BIN)/python -m tests.checks.chaos --runs $(or $(RUNS),20) --seed $(or $(SEED),1) --jobs $(or $(JOBS),1) --lasts $(or $(LASTS),11)
 
-figures: install  ## measure the promises about crashes, freezes and outages (ONLY='takeover sigterm')
+figures: install  ## measure the promises about crashes, freezes and outages (ONLY='takeover sigterm', MINUTES=55 for trainings)
 	@$(BIN)/python -m tests.checks.figures $(ONLY)
 
 bench: install $(RIVALS)  ## measure a row's cost, compared with other queues (ONLY='latency rate')

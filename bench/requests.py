@@ -15,6 +15,7 @@ from bench.report import Bench, Found, Line, at_most
 from tests.acceptance.person import Person
 from tests.acceptance.running import Watcher
 from tests.checks.figures.scene import Scene, scene
+from watcher.publishing.batching import ENOUGH_BYTES
 from watcher.sandbox.faults.traffic import Count
 
 _SIZE = 2 * MEGABYTE
@@ -85,7 +86,7 @@ def _measure() -> Found:
     empty = max(row.empty_claims for several in found.values() for row in several)
     renewals = sum(row.renewals for several in found.values() for row in several)
     ratios = {count: max(row.bytes for row in found[count]) / sum(sizes[:count]) for count in _IMAGES}
-    lines = [_line(count, rows[count].requests) for count in _IMAGES]
+    lines = [_line(sizes[:count], rows[count].requests) for count in _IMAGES]
     api = {count: rows[count].api for count in _IMAGES}
     lines.append(at_most("of these, calls of the Hub's API for a row of 10", api[10], 4, digits=0))
     lines.append(at_most("database calls of a row, without renewals", calls, _CALLS, digits=0))
@@ -112,11 +113,13 @@ def _one_row(here: Scene, person: Person, paths: list[str]) -> _Row:
     return _Row(here, identity, here.sandbox.faults.counts())
 
 
-def _line(count: int, requests: int) -> Line:
+def _line(sizes: list[int], requests: int) -> Line:
+    """Each image is fetched and uploaded; create, look, URLs for one batch and commit are four, each further batch one."""
+    further = math.ceil(sum(sizes) / ENOUGH_BYTES) - 1
     return at_most(
-        f"requests of a row of {count} to Storage and the Hub",
+        f"requests of a row of {len(sizes)} to Storage and the Hub",
         requests,
-        2 * count + 6 + 2 * math.ceil(count / 5),
+        2 * len(sizes) + 4 + further,
         digits=0,
     )
 

@@ -7,7 +7,8 @@
 --   watcher.publish_fail(id, code, message, details)  the work has failed permanently; the details are the kind's own JSON
 --   watcher.publish_needs_look(id)             whether, with the budget spent, one more attempt must look at what is left
 --   watcher.publish_find_unqueued()            queues work that lacks an entry in the queue; returns whether it found any. An
---                                              idle claim calls it, so it looks at watcher.search_page() rows at most
+--                                              idle claim calls it, so it looks at watcher.search_page() rows at most, where
+--                                              there can be many
 -- A verb of the kind's own, watcher_complete for publish, ends an attempt as done. See docs/architecture.md.
 --
 -- Lock order: account, user (watcher.lock_user), row, queue entry, attempt. A claim skips what is locked. watcher_renew
@@ -133,7 +134,7 @@ begin
     after_id uuid not null default '00000000-0000-0000-0000-000000000000'
   );
   alter table watcher.searches enable row level security;
-  insert into watcher.searches (kind) select unnest(watcher.kinds());
+  insert into watcher.searches (kind) values ('publish'), ('erase'), ('train');
 
   -- Rows that one search looks at. Idle claims come every 2 to 15 s, so ten thousand are seen within ten minutes.
   create function watcher.search_page() returns integer
@@ -620,6 +621,10 @@ begin
   create function public.watcher_resume(p_kind text default null) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   begin
+    if p_kind <> all (watcher.kinds()) then
+      raise exception using errcode = 'invalid_parameter_value',
+        message = format('Resume one of %s.', array_to_string(watcher.kinds(), ', '));
+    end if;
     delete from watcher.pauses p where p.kind = coalesce(p_kind, p.kind);
     return watcher.pauses_now();
   end

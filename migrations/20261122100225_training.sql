@@ -96,6 +96,13 @@ begin
     select date_trunc('day', now(), 'UTC') + interval '1 day'
   $function$;
 
+  -- Whether today's money suffices for one more training at that price.
+  create function watcher.training_fits(p_usd_per_minute numeric) returns boolean
+  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
+    select c.spent + c.reserved + watcher.training_reserve(s.minutes, p_usd_per_minute) <= s.usd_a_day
+    from watcher.training_settings s, watcher.training_costs() c
+  $function$;
+
   -- Why a training of the user cannot start now: 'off', 'never', 'user' or 'budget'; null if it can. Called under the budget's
   -- lock.
   create function watcher.training_obstacle(p_user uuid, p_usd_per_minute numeric) returns text
@@ -104,8 +111,8 @@ begin
       when not s.enabled then 'off'
       when watcher.limit_of('trainings_per_day', p_user) = 0 then 'never'
       when watcher.trainings_of_the_day(p_user) >= watcher.limit_of('trainings_per_day', p_user) then 'user'
-      when c.spent + c.reserved + watcher.training_reserve(s.minutes, p_usd_per_minute) > s.usd_a_day then 'budget'
-    end from watcher.training_settings s, watcher.training_costs() c
+      when not watcher.training_fits(p_usd_per_minute) then 'budget'
+    end from watcher.training_settings s
   $function$;
 
   -- Why a training waits for 'user' or 'budget', or why it does not: 'off'.
@@ -242,10 +249,9 @@ begin
       'learning_rate', s.learning_rate, 'steps', s.steps, 'prompts', to_jsonb(s.prompts),
       'first_look_seconds', watcher.first_look_seconds(), 'settled_after_seconds', watcher.settled_after_seconds(),
       'training', case when n.number is not null then jsonb_build_object(
-        'label', n.label, 'job', n.job, 'stage', n.stage, 'doubled', n.doubled,
+        'label', n.label, 'job', n.job, 'doubled', n.doubled,
         'age_seconds', extract(epoch from now() - n.started_at),
         'intent_age_seconds', extract(epoch from now() - n.intent_at),
-        'running_seconds', extract(epoch from now() - n.running_since),
         'job_ended_seconds_ago', extract(epoch from now() - n.job_ended_at)) end)
     from public.trained_identities t
     cross join watcher.training_settings s
@@ -266,6 +272,15 @@ begin
     select case when p_training_commit_sha is null then 'published' else 'ready' end
   $function$;
 
+  -- Takes a training back out of its user's day, unless somebody is just changing that: the user may not be locked here.
+  create function watcher.uncount_training(p_training watcher.trainings) returns void
+  language sql security definer set search_path = pg_catalog, pg_temp as $function$
+    update watcher.usage u set trainings = greatest(u.trainings - 1, 0) where (u.user_id, u.hour) in (
+      select c.user_id, c.hour from watcher.usage c join public.trained_identities t on t.user_id = c.user_id
+      where t.id = p_training.identity_id and c.hour = date_trunc('hour', p_training.started_at, 'UTC')
+      for update of c skip locked)
+  $function$;
+
   -- The row is what it was before. A job that may still run is cancelled, as work of its own.
   create function watcher.train_fail(p_identity_id uuid, p_code text, p_message text, p_details jsonb) returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
@@ -280,11 +295,9 @@ begin
     elsif training.number is null then
       perform watcher.wake_waiting_training();
     end if;
-    -- What the first checks of a job refuse does not use up the user's day, unless somebody is just changing that.
-    if failed_code in ('training_refused', 'training_base_refused') then
-      update watcher.usage u set trainings = greatest(u.trainings - 1, 0) where (u.user_id, u.hour) in (
-        select c.user_id, c.hour from watcher.usage c join public.trained_identities t on t.user_id = c.user_id
-        where t.id = p_identity_id and c.hour = date_trunc('hour', training.started_at, 'UTC') for update of c skip locked);
+    -- What the first checks of a job refuse, within minutes, does not use up the user's day.
+    if failed_code in ('training_refused', 'training_base_refused') and coalesce(training.seconds, 0) < 300 then
+      perform watcher.uncount_training(training);
     end if;
     update public.trained_identities set
       status = watcher.status_before_training(training_commit_sha),
@@ -300,10 +313,28 @@ begin
     select exists (select from watcher.trainings where identity_id = p_identity_id and ended_at is null)
   $function$;
 
+  -- Queues those of the rows that ask for a training and have no work for it; returns whether there were any.
+  create function watcher.queue_trainings(p_ids uuid[]) returns boolean
+  language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  begin
+    insert into watcher.work (kind, identity_id, owner, turn_at)
+    select 'train', t.id, t.user_id, now() from public.trained_identities t
+    where t.id = any (p_ids) and t.train and t.status in ('published', 'training', 'ready')
+      and not exists (select from watcher.work w where w.identity_id = t.id and w.kind = 'train')
+    for update of t skip locked
+    on conflict do nothing;
+    return found;
+  end
+  $function$;
+
   -- Those that were asked for before trainings were switched on, or whose work was deleted by hand. A row that somebody has
   -- called training although nothing was started is what it was before.
   create function watcher.train_find_unqueued() returns boolean
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+  declare
+    search watcher.searches;
+    page uuid[];
+    any_found boolean;
   begin
     update public.trained_identities set status = watcher.status_before_training(training_commit_sha) where id in (
       select t.id from public.trained_identities t
@@ -311,15 +342,18 @@ begin
         and not exists (select from watcher.trainings n where n.identity_id = t.id and n.ended_at is null)
         and not exists (select from watcher.work w where w.identity_id = t.id and w.kind = 'train')
       for update skip locked);
-    insert into watcher.work (kind, identity_id, owner, turn_at)
-    select 'train', t.id, t.user_id, now() from public.trained_identities t
-    where t.train and t.status in ('published', 'training', 'ready')
-      and not exists (select from watcher.work w where w.identity_id = t.id and w.kind = 'train')
-      and ((select enabled from watcher.training_settings)
-        or exists (select from watcher.trainings n where n.identity_id = t.id and n.ended_at is null))
-    for update of t skip locked
-    on conflict do nothing;
-    return found;
+    any_found := watcher.queue_trainings(array(
+      select n.identity_id from watcher.trainings n where n.ended_at is null limit watcher.search_page()));
+    select * into search from watcher.searches where kind = 'train' for update skip locked;
+    if not found or not (select enabled from watcher.training_settings) then
+      return any_found;
+    end if;
+    page := array(
+      select t.id from public.trained_identities t
+      where t.train and t.status in ('published', 'training', 'ready') and t.id > search.after_id
+      order by t.id limit watcher.search_page());
+    perform watcher.note_search('train', page, now());
+    return watcher.queue_trainings(page) or any_found;
   end
   $function$;
 
@@ -455,9 +489,7 @@ begin
     if not found then
       return 'done';
     end if;
-    -- The hour in which it was counted.
-    update watcher.usage u set trainings = greatest(u.trainings - 1, 0) from public.trained_identities t
-    where t.id = mine.identity_id and u.user_id = t.user_id and u.hour = date_trunc('hour', training.started_at, 'UTC');
+    perform watcher.uncount_training(training);
     update public.trained_identities set status = watcher.status_before_training(training_commit_sha)
     where id = mine.identity_id and status = 'training';
     return 'done';
@@ -603,15 +635,6 @@ begin
   end
   $function$;
 
-  -- Whether there is money for one more training, at the price of the last one.
-  create function watcher.training_affordable() returns boolean
-  language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
-    select coalesce((
-      select s.enabled and c.spent + c.reserved + watcher.training_reserve(s.minutes, n.usd_per_minute) <= s.usd_a_day
-      from watcher.training_settings s, watcher.training_costs() c, watcher.trainings n
-      order by n.number desc limit 1), false)
-  $function$;
-
   -- Trainings whose row is gone although no deletion has listed them; trainings are kept for 90 days.
   create function watcher.sweep_trainings() returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
@@ -632,7 +655,8 @@ begin
       end if;
     end loop;
     -- One that was put off just as money became free again, or that stood behind one that was woken and then withdrawn.
-    if watcher.training_affordable() then
+    -- At the price of the last one.
+    if (select watcher.training_fits(usd_per_minute) from watcher.trainings order by number desc limit 1) then
       perform watcher.wake_waiting_training();
     end if;
   end
@@ -731,10 +755,11 @@ begin
   language sql security definer set search_path = pg_catalog, pg_temp as $function$ select watcher.queue_following() $function$;
 
   -- Ends the attempt; the next list is due in watcher.follow_seconds() as long as there is a job. It leaves no entry in the
-  -- history. p_running has the project's jobs that have not ended: [{"label": text, "job": text, "stage": text}]. A training
+  -- history. p_running has the project's jobs that have not ended, the oldest first: [{"label": text, "job": text, "stage": text}]. A training
   -- whose job is not among them looks at it itself.
   --
-  -- Returns {"result": "done" or "lost", "cancel": the jobs that belong to no open training}.
+  -- Returns {"result": "done" or "lost", "cancel": the jobs that belong to no open training, or came after its own}. One that
+  -- is older than its own goes on: the younger one gives way by itself.
   create function public.watcher_followed(p_attempt bigint, p_running jsonb) returns jsonb
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
@@ -778,10 +803,11 @@ begin
       waited = p_attempt, spent = 0, crashes = 0, shutdowns = 0, unsures = 0, lost_answers = 0, last_reason = null
     where id = mine.work_id;
     return jsonb_build_object('result', 'done', 'cancel', (
-      select coalesce(jsonb_agg(r.job), '[]') from jsonb_to_recordset(p_running) r (label text, job text)
-      where not exists (
-        select from watcher.trainings n
-        where n.label = r.label and n.ended_at is null and (n.job is null or n.job = r.job))));
+      select coalesce(jsonb_agg(r.job), '[]')
+      from rows from (jsonb_to_recordset(p_running) as (label text, job text)) with ordinality r (label, job, place)
+      left join watcher.trainings n on n.label = r.label and n.ended_at is null
+      left join rows from (jsonb_to_recordset(p_running) as (job text)) with ordinality known (job, place) on known.job = n.job
+      where n.number is null or r.place > known.place));
   end
   $function$;
 
@@ -860,12 +886,13 @@ begin
       raise exception using errcode = 'invalid_parameter_value', message = format('Unknown settings: %s.', unknown);
     end if;
     select * into strict changed from watcher.training_settings for update;
-    changed := jsonb_populate_record(changed, p_settings - 'only_row');
+    changed := jsonb_populate_record(changed, p_settings);
     update watcher.training_settings set
       enabled = changed.enabled, usd_a_day = changed.usd_a_day, flavor = changed.flavor, minutes = changed.minutes,
       base = changed.base, learning_rate = changed.learning_rate, steps = changed.steps, prompts = changed.prompts;
     if changed.enabled then
-      perform watcher.train_find_unqueued();
+      perform watcher.queue_trainings(array(
+        select t.id from public.trained_identities t where t.train and t.status in ('published', 'ready')));
       perform watcher.wake_waiting_training();
     else
       -- What has started goes on.

@@ -64,7 +64,7 @@ begin
     look_again_at timestamptz,
     gone_at timestamptz,
     constraint one_line_a_thing unique nulls not distinct (identity_id, what, name, object_id),
-    constraint photos_are_objects check ((what in ('photo', 'sample')) = (object_id is not null))
+    constraint pictures_are_objects check ((what in ('photo', 'sample')) = (object_id is not null))
   );
   create index erase_lines_by_name on watcher.erase_lines (name);
   create index erase_lines_by_object on watcher.erase_lines (object_id) where object_id is not null;
@@ -114,7 +114,7 @@ begin
       cause = case when excluded.cause = 'name' then e.cause else excluded.cause end,
       owner_id = coalesce(excluded.owner_id, e.owner_id), account_gone = e.account_gone or excluded.account_gone,
       requested_at = case when e.finished_at is null then e.requested_at else now() end,
-      finished_at = null, closed_because = null
+      finished_at = null, closed_because = null, told_overdue = e.told_overdue and e.finished_at is null
   $function$;
 
   -- Queues an erasure for when the first of its things is due.
@@ -223,7 +223,7 @@ begin
     ids uuid[];
   begin
     with hastened as (
-      update watcher.erase_lines l set due_at = case l.what when 'photo' then now() else now() + interval '10 minutes' end
+      update watcher.erase_lines l set due_at = case l.what when 'repo' then now() + interval '10 minutes' else now() end
       where l.id in (select id from watcher.postponed_lines(p_user)) returning l.identity_id
     )
     select coalesce(array_agg(distinct identity_id), '{}') into ids from hastened;
@@ -951,7 +951,7 @@ begin
     if coalesce(state.held_users, state.held_names, state.held_uploads) is null then
       perform watcher.sweep_trainings();
     end if;
-    perform watcher.notify_overdue_erasures();
+    perform watcher.sweep_notifications();
     update watcher.sweep set
       held_users = state.held_users, held_names = state.held_names, held_uploads = state.held_uploads,
       held_since = state.held_since, confirmed_users = state.confirmed_users, confirmed_names = state.confirmed_names,

@@ -21,8 +21,8 @@ begin
     -- By which a receiver knows a repetition.
     id uuid primary key default gen_random_uuid(),
     event text not null,
-    -- Of the row; null where it is none's.
-    identity_id uuid,
+    -- Of the row or the erasure.
+    identity_id uuid not null,
     details jsonb not null default '{}',
     happened_at timestamptz not null default now()
   );
@@ -43,12 +43,20 @@ begin
   end
   $function$;
 
-  -- Erasures that have been due for a day, each told once.
-  create function watcher.notify_overdue_erasures() returns void
+  -- Erasures that have been due for a day, each told once. What nobody has told for a week is news no more.
+  create function watcher.sweep_notifications() returns void
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     overdue uuid;
   begin
+    delete from watcher.work w using watcher.notifications n
+    where w.kind = 'notify' and w.identity_id = n.id and (w.turn_at is not null or w.next_at is not null)
+      and n.happened_at < now() - interval '7 days';
+    delete from watcher.notifications n where n.happened_at < now() - interval '7 days'
+      and not exists (select from watcher.work w where w.kind = 'notify' and w.identity_id = n.id);
+    if not exists (select from watcher.notifying where until > now()) then
+      return;
+    end if;
     for overdue in
       select o.identity_id from watcher.open_erasures() o join watcher.erasures e on e.identity_id = o.identity_id
       where o.due_since < now() - interval '1 day' and not e.told_overdue limit 100
@@ -107,7 +115,7 @@ begin
   $function$;
 
   -- It was told: the attempt is done. Returns 'done' or 'lost', as every write-back does.
-  create function public.watcher_notified(p_attempt bigint, p_answered boolean default false) returns text
+  create function public.watcher_notified(p_attempt bigint) returns text
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
   declare
     mine record;
@@ -116,7 +124,7 @@ begin
     if not mine.held or mine.kind <> 'notify' then
       return case when mine.outcome = 'notified' then 'done' else 'lost' end;
     end if;
-    perform watcher.end_attempt(p_attempt, 'notified', null, null, p_answered);
+    perform watcher.end_attempt(p_attempt, 'notified', null, null, true);
     delete from watcher.work where id = mine.work_id;
     delete from watcher.notifications where id = mine.identity_id;
     return 'done';

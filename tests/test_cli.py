@@ -50,6 +50,26 @@ def test_a_database_that_cannot_be_reached_ends_with_1() -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("options", [[], ["--repair", "--yes"], ["--remove", "--yes"]])
+@pytest.mark.parametrize("password", ["hush%zzhush", "hush@hush", "hush/hush"])
+def test_a_password_that_makes_no_url_is_never_printed(options: list[str], password: str) -> None:
+    url = f"postgresql://postgres:{password}@127.0.0.1:9/postgres"
+    ended = watcher("migrate", *options, SUPABASE_DB_URL=url)
+    assert ended.returncode == 78
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("watcher: SUPABASE_DB_URL ")
+    assert "hush" not in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize(("command", "code"), [("doctor", 2), ("status", 1)])
+def test_a_bug_does_not_end_the_doctor_as_warnings_do(tmp_path: Path, command: str, code: int) -> None:
+    (tmp_path / "rich.py").write_text("raise RuntimeError('It is broken.')")
+    given = {"SUPABASE_URL": "http://127.0.0.1:9", "SUPABASE_SECRET_KEY": "sb_secret_x"}
+    ended = watcher(command, PYTHONPATH=str(tmp_path), **given)
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert "this is a bug, please report it" in ended.stderr
+
+
 @pytest.mark.parametrize("arguments", [["fly"], ["run", "--fast"], ["replay", "not-a-uuid"]])
 def test_a_command_that_is_used_wrongly_ends_with_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(cli, arguments).exit_code == 2

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.database import Database
 from tests.support.pictures import jpeg
-from tests.support.scene import PICTURES, Scene, claim
+from tests.support.scene import PICTURES, Scene, carry, claim
 from watcher.engine.attempt import Attempts
 from watcher.engine.lease import Leases
 from watcher.engine.reach import Reach
@@ -170,11 +170,6 @@ def attempts_of(publisher: Publisher) -> Attempts:
 @pytest.fixture
 def attempts(publisher: Publisher) -> Attempts:
     return attempts_of(publisher)
-
-
-async def carry(attempts: Attempts, verbs: Verbs) -> None:
-    asked = asyncio.get_running_loop().time()
-    await attempts.carry(await claim(verbs), requested_at=asked)
 
 
 async def forbidden(scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID) -> None:

@@ -148,15 +148,16 @@ CASES: dict[str, tuple[str, int, str]] = {
     "forget: nobody to ask": ("forget {id}", 2, "no terminal to confirm on"),
     "erasures: an option that there is not": ("erasures --set repos=on", 2, "No such option"),
     "pause: an endless time": ("pause --for {digits}d", 2, "is no duration"),
-    "pause: a kind that there is not": ("pause --kind advise", 2, "is not one of"),
-    "repair: nobody to ask": ("migrate --repair", 2, "a terminal to confirm on"),
+    "pause: a kind that only the database knows": ("pause --kind advise", 1, AWAY),
+    "repair: nobody to ask": ("migrate --repair", 2, "no terminal to confirm on"),
+    "migrate: nothing to ask": ("migrate --yes", 2, "nothing else asks"),
     "erasures: no reason": ("erasures --close {id}", 2, "is closed with a reason"),
     "demo: two wishes": ("demo --keep --erase", 2, "Either --keep or --erase"),
 }
 # What is done to the process first; the arguments; the exit code; a part of what is said.
 STREAMS: dict[str, tuple[str, str, int, str]] = {
     "a full disk behind help": (FULL, "--help", 1, "No space left on device"),
-    "a full disk behind doctor": (FULL, "doctor", 1, "No space left on device"),
+    "a full disk behind doctor": (FULL, "doctor", 2, "No space left on device"),
     "a full disk behind migrate": (FULL, "migrate --into {tmp}/empty", 1, "No space left on device"),
     "a reader that left help": (GONE, "--help", 0, ""),
     "a reader that left doctor": (GONE, "doctor --json", 0, ""),

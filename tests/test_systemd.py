@@ -58,7 +58,6 @@ def test_the_units_expose_little_of_the_host(tmp_path: Path, name: str) -> None:
     unit = tmp_path / name.replace("@", "@one")
     shutil.copy(FOLDER / name, unit)
     [level] = re.findall(r"exposure level for \S+: (\S+)", analyze("security", "--offline=true", str(unit)))
-    print(f"{unit.name}: exposure level {level}")  # noqa: T201  (shown with pytest -rP)
     assert float(level) <= 1.1
 
 
@@ -113,6 +112,16 @@ def test_there_are_ten_alerts_and_each_says_what_happened_and_what_to_do() -> No
         assert "`" in rule["annotations"]["action"], "A command to begin with."
 
 
+def test_a_pause_of_one_kind_of_work_silences_no_alert_about_another() -> None:
+    silenced = {
+        rule["alert"]: re.findall(r'watcher_paused(?:\{kind="(\w+)"\})?', rule["expr"]) for rule in RULES
+    }
+    assert {alert: kinds for alert, kinds in silenced.items() if kinds} == {
+        "WatcherRowsWait": ["publish"],
+        "WatcherErasureOpen": ["erase"],
+    }
+
+
 def test_every_series_and_label_that_an_alert_names_exists() -> None:
     known = set(re.findall(r"^# TYPE (\w+)", metrics.exposition().decode(), re.MULTILINE))
     for rule in RULES:
@@ -124,6 +133,6 @@ def test_every_series_and_label_that_an_alert_names_exists() -> None:
                 # A counter shows all its labels from the start; the table's rows are counted once somebody asks.
                 exposed = (
                     metrics.exposition().decode()
-                    + 'job="watcher" status="pending" state="overdue" state="doubled"'
+                    + 'job="watcher" status="pending" state="overdue" state="doubled" kind="publish" kind="erase"'
                 )
                 assert all(f'{label}="{one}"' in exposed for one in value.split("|")), (label, value)

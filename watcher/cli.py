@@ -1,7 +1,7 @@
 """The commands: parse, build, call, print.
 
 Exit codes: 0 done; 1 failed for now, or a bug; 2 usage error; 130 interrupted by Ctrl-C; 78 configuration error: trying
-again does not help, and systemd does not restart the service.
+again does not help, and systemd does not restart the service. `doctor` ends with 1 for warnings only, and with 2 otherwise.
 
 Only click and the errors are imported here. What else a command needs is imported when it runs, so that `--version` and
 `--help` are quick and each process holds in memory only what it uses.
@@ -40,7 +40,7 @@ def main() -> None:
         # The reader of our output, such as `head`, has closed the pipe.
         code = 0
     except OSError as error:
-        code = 1
+        code = _exit_code(1)
         with suppress(OSError):
             click.echo(f"watcher: The output could not be written: {error.strerror}.", err=True)
     # A thread that waits for the Hub cannot be cancelled, and the interpreter would wait for it.
@@ -65,13 +65,18 @@ def _run() -> int:
         return EX_CONFIG
     except WatcherError as error:
         _print_error(error)
-        return 1
+        return _exit_code(1)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OUTPUT_FAILED:
             raise
         # Through the log, which redacts secrets.
         logging.getLogger("watcher").exception("Unexpected error: this is a bug, please report it.")
-        return 1
+        return _exit_code(1)
+
+
+def _exit_code(of_error: int) -> int:
+    """Return the exit code for an error: that, but 2 of `doctor`, whose 1 stands for warnings."""
+    return 2 if sys.argv[1:2] == ["doctor"] else of_error
 
 
 def _print_error(error: WatcherError) -> None:

@@ -14,6 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -74,25 +75,8 @@ def apply(db_url: str, *, on_wait: Callable[[str], object] = lambda _: None) -> 
     Each file is one transaction. Calls `on_wait` with a sentence each time a lock is not available. Raises Misconfigured if
     a migration fails, Transient if the database cannot be reached or a lock is not available for ten minutes.
     """
-    try:
-        ports = str(psycopg.conninfo.conninfo_to_dict(db_url).get("port") or 0)
-    except psycopg.ProgrammingError:
-        # Without psycopg's message, which contains the URL with its password.
-        raise Misconfigured(
-            "SUPABASE_DB_URL is not a database URL: set it to one that begins with postgresql://."
-        ) from None
-    if "://" in db_url and not re.fullmatch(r"[a-z]+://([^/@]*@)?[^@]*", db_url):
-        # libpq would parse a part of such a password as a host or port, and its message would contain it.
-        raise Misconfigured(
-            "SUPABASE_DB_URL has an @ or a / in its user or password: write %40 for @ and %2F for /."
-        )
-    if not re.fullmatch(r"[\d,]+", ports):
-        raise Misconfigured("SUPABASE_DB_URL has a port that is not a number: write host:5432.")
-    try:
-        # psycopg prepares what runs often, and a pooler may send it to another server.
-        with psycopg.connect(
-            db_url, autocommit=True, connect_timeout=10, prepare_threshold=None
-        ) as connection:
+    with connected(db_url) as connection:
+        try:
             done = _versions(connection)
             for file in files():
                 version = file.name.partition("_")[0]
@@ -106,12 +90,48 @@ def apply(db_url: str, *, on_wait: Callable[[str], object] = lambda _: None) -> 
                             f"{file.name} failed and was rolled back: {error.diag.message_primary}"
                         ) from error
                     yield version
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:
+            raise Misconfigured(str(error.diag.message_primary or error)) from error
+
+
+@contextmanager
+def connected(db_url: str) -> Iterator[psycopg.Connection]:
+    """Connect, each statement in a transaction of its own unless the block opens one.
+
+    Raises Misconfigured if the URL cannot be used, without quoting its password, and Transient if the database cannot be
+    reached or breaks the connection off. Other errors of Postgres are left to the block.
+    """
+    _check(db_url)
+    try:
+        # psycopg prepares what runs often, and a pooler may send it to another server.
+        with psycopg.connect(
+            db_url, autocommit=True, connect_timeout=10, prepare_threshold=None
+        ) as connection:
+            yield connection
     except psycopg.OperationalError as error:
         if re.match(r"(connection is bad: )?invalid ", str(error)):  # of an option of the URL
             raise Misconfigured(f"SUPABASE_DB_URL cannot be used: {error}") from error
         raise unreachable(error) from error
-    except psycopg.Error as error:
-        raise Misconfigured(str(error.diag.message_primary or error)) from error
+
+
+def _check(db_url: str) -> None:
+    """Raise Misconfigured for a URL that libpq would misread or refuse in a message that contains the password."""
+    try:
+        ports = str(psycopg.conninfo.conninfo_to_dict(db_url).get("port") or 0)
+    except psycopg.ProgrammingError:
+        # Without psycopg's message, which contains the URL with its password.
+        raise Misconfigured(
+            "SUPABASE_DB_URL is not a database URL: it begins with postgresql://, and a % in its password is written %25."
+        ) from None
+    if "://" in db_url and not re.fullmatch(r"[a-z]+://([^/@]*@)?[^@]*", db_url):
+        # libpq would parse a part of such a password as a host or port, and its message would contain it.
+        raise Misconfigured(
+            "SUPABASE_DB_URL has an @ or a / in its user or password: write %40 for @ and %2F for /."
+        )
+    if not re.fullmatch(r"[\d,]+", ports):
+        raise Misconfigured("SUPABASE_DB_URL has a port that is not a number: write host:5432.")
 
 
 def unreachable(error: psycopg.OperationalError) -> Transient:

@@ -14,19 +14,21 @@ from standardwebhooks.webhooks import Webhook
 from tests.acceptance.person import Person
 from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
+from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
 
-DEFERRED = "select count(*) from watcher.work where kind = 'notify' and next_at > now()"
 SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 class Receiver:
-    """An address of the operator's: it fails some times, then accepts."""
+    """An address of the operator's: it fails some times, then accepts; it answers while `answers` is set."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.failures = 0
+        self.answers = threading.Event()
+        self.answers.set()
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.accepted: list[dict[str, Any]] = []
         self.settings = {
@@ -46,6 +48,7 @@ def receiving() -> Iterator[Receiver]:
             content = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             kept.requests.append((headers, content))
+            kept.answers.wait(PATIENCE)
             if kept.failures:
                 kept.failures -= 1
                 self.send_response(503)
@@ -64,6 +67,7 @@ def receiving() -> Iterator[Receiver]:
     try:
         yield kept
     finally:
+        kept.answers.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -80,6 +84,20 @@ def unfit(person: Person) -> str:
     return person.insert("Ada Lovelace", [*person.photos(2), person.upload(b"no picture", "beach.jpg")])
 
 
+def nothing_to_tell(stage: Stage) -> bool:
+    """Let the time until the next attempt pass; whether all has been told, or given up."""
+    stage.sql("update watcher.work set next_at = now() where kind = 'notify' and next_at > now()")
+    return stage.sql("select count(*) from watcher.notifications") == [0]
+
+
+def outcomes(stage: Stage, receiver: Receiver) -> list[str]:
+    """The outcomes of all attempts to tell one thing."""
+    [told] = {headers["webhook-id"] for headers, _ in receiver.requests}
+    query = "select array_agg(outcome order by number) from watcher.attempts where identity_id = %s"
+    [found] = stage.sql(query, told.removeprefix("msg_"))
+    return list(found)
+
+
 def test_a_failed_row_is_told_once_though_the_receiver_fails_twice(
     stage: Stage, person: Person, receiver: Receiver
 ) -> None:
@@ -88,18 +106,14 @@ def test_a_failed_row_is_told_once_though_the_receiver_fails_twice(
         one.ready(), two.ready()
         identity = unfit(person)
         person.wait_for(identity, "failed")
-        for _ in range(2):
-            wait_until(lambda: stage.sql(DEFERRED) == [1])
-            stage.sql("update watcher.work set next_at = now() where kind = 'notify'")
-        wait_until(lambda: receiver.accepted)
-        wait_until(lambda: stage.sql("select count(*) from watcher.notifications") == [0])
+        wait_until(lambda: nothing_to_tell(stage))
         person.wait_for(person.insert(), "published")
         text = one.text + two.text
     [told] = receiver.accepted
     assert told["type"] == "row.failed"
     assert told["data"] == {"id": identity, "code": "image_not_jpeg_or_png", "image": 3}
     assert told["text"].startswith("Watcher: A row has failed.")
-    assert len({headers["webhook-id"] for headers, _ in receiver.requests}) == 1
+    assert outcomes(stage, receiver) == ["deferred", "deferred", "notified"]
     assert len(receiver.requests) == 3
     for secret in ("Ada", "beach", "photo", person.id):
         assert not any(secret.encode() in content for _, content in receiver.requests), secret
@@ -108,15 +122,14 @@ def test_a_failed_row_is_told_once_though_the_receiver_fails_twice(
 
 
 def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
-    stage: Stage, person: Person, receiver: Receiver
+    stage: Stage, sandbox: Sandbox, person: Person, receiver: Receiver
 ) -> None:
-    assert stage.sandbox is not None
     with Watcher(stage, **receiver.settings) as watcher:
         watcher.ready()
-        refused = stage.sandbox.faults.add(Answer(401, {"error": "Invalid token"}), service="hub", times=None)
+        refused = sandbox.faults.add(Answer(401, {"error": "Invalid token"}), service="hub", times=None)
         identity = person.insert("Ada Lovelace")
         wait_until(lambda: receiver.told("outage.began"))
-        stage.sandbox.faults.remove(refused)
+        sandbox.faults.remove(refused)
         person.wait_for(identity, "published")
         wait_until(lambda: receiver.told("outage.ended"))
         name = watcher.instance
@@ -134,16 +147,18 @@ def test_without_an_address_nothing_is_kept_to_be_told(stage: Stage, person: Per
     assert stage.sql("select count(*) from watcher.notifications") == [0]
 
 
-def test_a_receiver_that_never_answers_holds_nobody_up(
+def test_a_receiver_that_hangs_and_then_never_accepts_holds_nobody_up(
     stage: Stage, person: Person, receiver: Receiver
 ) -> None:
     receiver.failures = 10_000
+    receiver.answers.clear()
     with Watcher(stage, **receiver.settings) as watcher:
         watcher.ready()
         person.wait_for(unfit(person), "failed")
+        wait_until(lambda: receiver.requests)
         person.wait_for(person.insert(), "published")
-        for _ in range(7):
-            wait_until(lambda: stage.sql(DEFERRED) == [1])
-            stage.sql("update watcher.work set next_at = now() where kind = 'notify'")
-        wait_until(lambda: stage.sql("select count(*) from watcher.notifications") == [0])
+        receiver.answers.set()
+        wait_until(lambda: nothing_to_tell(stage))
+    assert outcomes(stage, receiver) == ["deferred"] * 8
+    assert len(receiver.requests) == 8
     assert not receiver.accepted

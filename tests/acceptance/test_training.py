@@ -9,13 +9,12 @@ from tests.acceptance.person import Person
 from tests.acceptance.running import Watcher
 from tests.acceptance.stage import Stage
 from tests.support.waiting import wait_until
+from watcher.sandbox import Sandbox
 
 
 @pytest.fixture
-def offered(stage: Stage) -> Iterator[dict[str, str]]:
-    """Trainings are on; gives the settings of a daemon that trains."""
-    if stage.sandbox is None:
-        pytest.skip("trainings cost money elsewhere")
+def offered(stage: Stage, sandbox: Sandbox) -> Iterator[dict[str, str]]:
+    """Trainings are on, in the sandbox, since they cost money elsewhere; gives the settings of a daemon that trains."""
     stage.sql(
         "create or replace function watcher.first_look_seconds() returns integer language sql as 'select 1'"
     )
@@ -23,7 +22,7 @@ def offered(stage: Stage) -> Iterator[dict[str, str]]:
     stage.rpc("watcher_set_limit", name="trainings_per_day", value=100, user=None)
     yield {"WATCHER_TRAINING_TOKEN": stage.token}
     stage.rpc("watcher_set_training", settings={"enabled": False})
-    stage.sandbox.hub.jobs.reset()
+    sandbox.hub.jobs.reset()
 
 
 def test_a_row_that_asks_for_it_becomes_ready(stage: Stage, person: Person, offered: dict[str, str]) -> None:
@@ -45,10 +44,9 @@ def test_a_row_that_asks_for_it_becomes_ready(stage: Stage, person: Person, offe
 
 
 def test_who_is_killed_at_any_time_leaves_one_job(
-    stage: Stage, person: Person, offered: dict[str, str]
+    stage: Stage, sandbox: Sandbox, person: Person, offered: dict[str, str]
 ) -> None:
-    assert stage.sandbox is not None
-    stage.sandbox.hub.jobs.hold_next("RUNNING")
+    sandbox.hub.jobs.hold_next("RUNNING")
     with Watcher(stage, "first", **offered) as watcher:
         watcher.ready()
         identity = person.insert(train=True)
@@ -58,10 +56,10 @@ def test_who_is_killed_at_any_time_leaves_one_job(
         watcher.ready()
         stage.sql("update watcher.trainings set intent_at = intent_at - interval '10 minutes'")
         wait_until(lambda: stage.sql("select job from watcher.trainings where identity_id = %s", identity)[0])
-        stage.sandbox.hub.jobs.release()
+        sandbox.hub.jobs.release()
         person.wait_for(identity, "ready")
         mine = [
-            job for job in stage.sandbox.hub.jobs.all() if job.spec.environment["WATCHER_REPO"]
+            job for job in sandbox.hub.jobs.all() if job.spec.environment["WATCHER_REPO"]
             == person.row(identity)["model_id"]
         ]  # fmt: skip
         assert len(mine) == 1

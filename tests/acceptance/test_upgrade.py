@@ -111,7 +111,7 @@ def test_the_next_migration_beside_a_running_daemon_loses_nothing(
         left = connection.execute(
             "select kind, turn_at is not null, count(*) from watcher.work where kind <> 'sweep' group by 1, 2"
         )
-        assert left.fetchall() == [("notify", True, len(rows))]
+        assert left.fetchall() == [("archive", True, len(rows))]
     # And it starts again beside that schema.
     with Watcher(stage) as again:
         again.wait_for("ready")

@@ -36,10 +36,10 @@ def version() -> str:
 
 
 def node(
-    arguments: Sequence[str | Path], *, cwd: Path, own: dict[str, str] | None = None
+    arguments: Sequence[str | Path], *, cwd: Path, own: dict[str, str] | None = None, within: float = 120
 ) -> "subprocess.CompletedProcess[str]":
-    """Run Node with these variables alone; raises Wrong after ten minutes."""
-    return run([PROGRAM, *arguments], cwd=cwd, env=variables(own), within=600)
+    """Run Node with these variables alone; raises Wrong after `within` seconds."""
+    return run([PROGRAM, *arguments], cwd=cwd, env=variables(own), within=within)
 
 
 def variables(own: dict[str, str] | None = None) -> dict[str, str]:

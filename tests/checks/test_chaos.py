@@ -53,7 +53,7 @@ def test_each_training_has_one_job_and_its_weights_whatever_happens(own_postgres
         _calm(4, train=True),
         lasts=6.0,
         slots=(2, 2),
-        acts=(Event(0.5, "delete_training", {"row": 3}),),
+        acts=(Event(0.5, "delete_training", {"row": 3, "with_job": True}),),
         harms=(
             Event(0.0, "lag_lists", {"seconds": 1.5, "lasts": 6.0}),
             Event(0.0, "exit_jobs", {"code": 15, "many": 1}),

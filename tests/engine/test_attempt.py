@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 import structlog
 
-from tests.support.scene import PICTURES, Scene, claim
+from tests.support.scene import PICTURES, Scene, carry, claim
 from watcher.engine import attempt as attempt_module
 from watcher.engine.attempt import Attempts
 from watcher.engine.lease import Lease
@@ -27,11 +27,6 @@ from watcher.supabase.verbs import Verbs
 Said = list[MutableMapping[str, Any]]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-
-async def carry(attempts: Attempts, verbs: Verbs, kind: str = "publish") -> None:
-    asked = asyncio.get_running_loop().time()
-    await attempts.carry(await claim(verbs, kind=kind), requested_at=asked)
 
 
 @pytest.fixture
@@ -319,8 +314,10 @@ async def test_whatever_a_service_answers_ends_the_attempt(
     service, path = CALLS[call]
     for what, body in STRANGE.items():
         identity = scene.insert()
+        before = 0
         if call == "commits":
             # They are listed where an earlier attempt may have made the repo.
+            before = 1
             earlier = (await claim(verbs)).attempt
             scene.make_repo(await verbs.reserve(earlier, "sandbox", "ada"))
             await verbs.release(earlier, "Stopping.", "shutdown", answered=True)
@@ -329,7 +326,7 @@ async def test_whatever_a_service_answers_ends_the_attempt(
         assert fault.reached, what
         scene.sandbox.faults.clear()
         row, line = scene.database.row(identity), scene.database.line(identity)
-        assert scene.database.outcomes(identity)[-1] in {"published", "failed", "deferred"}, what
+        assert scene.database.outcomes(identity)[before:] in (["published"], ["failed"], ["deferred"]), what
         assert row["status"] != "pending" or line["spent"] == 1, what
         scene.database.delete_account(row["user_id"])
 

@@ -1,7 +1,7 @@
 """What the daemon says of itself: to systemd, to probes, and that a claim loop that hangs says nothing any more."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -31,12 +31,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 WATCHDOG = 1.0
-
-
-@pytest.fixture
-def manager() -> Iterator[Manager]:
-    with Manager() as manager:
-        yield manager
 
 
 def watched(manager: Manager, outages: Outages, *, watchdog: float = WATCHDOG) -> Health:

@@ -25,11 +25,6 @@ class Services:
 
 
 @pytest.fixture
-def outages() -> Outages:
-    return Outages()
-
-
-@pytest.fixture
 def services() -> Services:
     return Services()
 

@@ -1,12 +1,13 @@
 """What ends the daemon at its start, and what it waits for, by what the services themselves say."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from tests.support.scene import Scene
+from tests.support.waiting import PATIENCE
 from tests.support.watching import Manager
 from watcher.engine.health import Health
 from watcher.engine.outages import Outages
@@ -17,6 +18,8 @@ from watcher.process.sd_notify import ServiceManager
 from watcher.sandbox.faults import Answer, Cut, LoseAnswer
 from watcher.supabase.verbs import Verbs
 
+PAUSE = 0.01
+"""Seconds between two looks."""
 PAGE = "<html><h1>Blocked by the firewall</h1></html>"
 HTML = {"content-type": "text/html"}
 RESTRICTED = {"message": "Service for this project is restricted: exceed_egress_quota."}
@@ -84,17 +87,6 @@ FINAL: dict[str, tuple[str, Answer, str]] = {
 }
 
 
-@pytest.fixture
-def manager() -> Iterator[Manager]:
-    with Manager() as manager:
-        yield manager
-
-
-@pytest.fixture
-def outages() -> Outages:
-    return Outages()
-
-
 Reaching = Callable[..., Awaitable[None]]
 
 
@@ -109,7 +101,7 @@ async def reaching(verbs: Verbs, hub: Hub, outages: Outages, manager: Manager) -
     async def reach(check: Callable[[], Awaitable[object]] = check) -> None:
         health = Health(ServiceManager({"NOTIFY_SOCKET": manager.address}), outages, answer_within=60)
         await reach_services(
-            check, outages=outages, health=health, sleep=lambda _seconds: asyncio.sleep(0.01)
+            check, outages=outages, health=health, sleep=lambda _seconds: asyncio.sleep(PAUSE)
         )
 
     return reach
@@ -124,6 +116,9 @@ async def test_what_passes_by_itself_is_waited_for_and_the_status_says_what_it_i
     await reaching()
     assert rule.reached == 2
     assert outages.reason is None
+    # It is read in the order in which it was sent.
+    ServiceManager({"NOTIFY_SOCKET": manager.address}).status("The last one.")
+    manager.wait_for("STATUS=The last one.")
     [status] = [line for line in (message.line for message in manager.told("STATUS=")) if says in line]
     assert status.startswith("STATUS=Starting: ")
     assert PAGE[:6] not in status
@@ -148,11 +143,13 @@ async def test_a_schema_that_is_still_missing_when_the_cache_must_be_loaded_ends
     async def check() -> None:
         nonlocal looks
         looks += 1
-        raise Misconfigured("The database lacks our functions.", passes_within=0.2)
+        # First longer than the test takes; at the third look, two pauses have passed since the first.
+        passes_within = PATIENCE if looks < 3 else PAUSE
+        raise Misconfigured("The database lacks our functions.", passes_within=passes_within)
 
     with pytest.raises(Misconfigured, match="lacks our functions"):
         await reaching(check)
-    assert looks > 2
+    assert looks == 3
     assert outages.reason == "The database lacks our functions."
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.support.scene import PICTURES, Scene, claim
+from tests.support.scene import PICTURES, Scene, carry, claim
 from tests.support.waiting import until
 from watcher.engine.attempt import Attempts
 from watcher.engine.lease import Leases
@@ -18,11 +18,6 @@ from watcher.supabase.verbs import Verbs
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 GIF = b"GIF89a" + bytes(99)
-
-
-async def carry(attempts: Attempts, verbs: Verbs, kind: str) -> None:
-    asked = asyncio.get_running_loop().time()
-    await attempts.carry(await claim(verbs, kind=kind), requested_at=asked)
 
 
 async def abandoned(

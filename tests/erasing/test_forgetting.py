@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import structlog
 
-from tests.support.scene import PICTURES, Scene, claim
+from tests.support.scene import PICTURES, Scene, carry
 from tests.support.waiting import until
 from watcher.engine.attempt import Attempts
 from watcher.erasing.sweeper import Sweeper
@@ -20,11 +20,6 @@ from watcher.supabase.verbs import Verbs
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 DELETE = "delete from public.trained_identities where id = %s"
-
-
-async def carry(attempts: Attempts, verbs: Verbs, kind: str) -> None:
-    asked = asyncio.get_running_loop().time()
-    await attempts.carry(await claim(verbs, kind=kind), requested_at=asked)
 
 
 async def published(scene: Scene, verbs: Verbs, attempts: Attempts) -> tuple[UUID, str]:

@@ -11,12 +11,13 @@ import pytest
 
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
-from watcher.errors import Misconfigured, Outage, Rejected, Transient
+from watcher.errors import Misconfigured, Outage, Permanent, Transient
 from watcher.hub import client
 from watcher.hub.jobs import Job, Jobs, JobSpec
 from watcher.hub.repos import Hub
 from watcher.sandbox.faults import Answer, Cut, Hang, Late, LoseAnswer
 from watcher.sandbox.hub import User
+from watcher.training.outcomes import exit_code, failure
 
 REPO = "sandbox/identity-ada-1"
 LABELS = {"watcher": "abc", "training": "7"}
@@ -113,7 +114,7 @@ async def test_a_job_runs_in_every_stage_but_the_four_last_ones(
     scene.sandbox.hub.jobs.set_stage(made.id, stage)
     seen = await jobs.inspect(made.id)
     assert seen is not None
-    assert (seen.stage, seen.ended, seen.completed) == (stage, ended, stage == "COMPLETED")
+    assert (seen.stage, seen.ended) == (stage, ended)
 
 
 async def ended(jobs: Jobs, job: Job) -> Job:
@@ -128,13 +129,13 @@ async def ended(jobs: Jobs, job: Job) -> Job:
 
 
 @pytest.mark.parametrize("code", [0, 15, 137])
-async def test_the_exit_code_is_read_from_the_message(
+async def test_how_its_command_ended_is_in_the_message(
     scene: Scene, jobs: Jobs, spec: JobSpec, code: int
 ) -> None:
     scene.sandbox.hub.jobs.set_timing(running=0.0)
     scene.sandbox.hub.jobs.exit_next(code)
     seen = await ended(jobs, await jobs.run_job(spec))
-    assert (seen.completed, seen.exit_code, seen.timed_out) == (code == 0, code, False)
+    assert (seen.stage, exit_code(seen.message)) == (("ERROR", code) if code else ("COMPLETED", None))
 
 
 async def test_a_job_that_timed_out_says_so_and_how_long_it_ran(
@@ -142,7 +143,7 @@ async def test_a_job_that_timed_out_says_so_and_how_long_it_ran(
 ) -> None:
     scene.sandbox.hub.jobs.set_timing(speed=36000)
     seen = await ended(jobs, await jobs.run_job(spec))
-    assert (seen.timed_out, seen.exit_code) == (True, None)
+    assert failure(seen.stage, exit_code(seen.message), seen.message).code == "training_timed_out"
     assert (seen.seconds or 0) >= 3600
 
 
@@ -162,7 +163,7 @@ async def test_a_job_is_cancelled_once_and_again(scene: Scene, jobs: Jobs, spec:
     await jobs.cancel(made.id)
     seen = await jobs.inspect(made.id)
     assert seen is not None
-    assert (seen.stage, seen.exit_code) == ("CANCELED", None)
+    assert (seen.stage, exit_code(seen.message)) == ("CANCELED", None)
 
 
 @pytest.mark.parametrize("status", [400, 409])
@@ -171,7 +172,7 @@ async def test_a_refusal_to_cancel_what_has_ended_is_no_error(
 ) -> None:
     made = await jobs.run_job(spec)
     scene.sandbox.faults.add(Answer(status, {"error": "not running"}), path="/cancel$", times=2)
-    with pytest.raises((Transient, Rejected)):
+    with pytest.raises((Transient, Permanent)):
         await jobs.cancel(made.id)
     scene.sandbox.hub.jobs.set_stage(made.id, "COMPLETED")
     await jobs.cancel(made.id)
@@ -292,7 +293,7 @@ async def test_a_namespace_without_jobs_is_an_outage_of_this_kind_of_work(
 async def test_a_job_that_the_hub_does_not_accept_is_refused_in_a_sentence(
     jobs: Jobs, spec: JobSpec, wrong: dict[str, Any]
 ) -> None:
-    with pytest.raises(Rejected, match=r"The Hub refused the job: .*HTTP 400") as caught:
+    with pytest.raises(Permanent, match=r"The Hub refused the job: .*HTTP 400") as caught:
         await jobs.run_job(replace(spec, **wrong))
     assert caught.value.code == "training_refused"
 

@@ -78,3 +78,32 @@ def test_an_overdue_erasure_is_told_once(database: Database, worker: Worker) -> 
         worker.call("notify_from_now")
         worker.sweep()
     assert told(database) == [("erasure.overdue", identity, {})]
+
+
+def test_an_erasure_that_was_overdue_while_nobody_told_is_told_later(
+    database: Database, worker: Worker
+) -> None:
+    identity = database.insert(database.user())
+    worker.reserve(worker.claim_one())
+    database.run("delete from public.trained_identities")
+    database.pass_time(3 * 86400)
+    worker.sweep()
+    assert told(database) == []
+    worker.call("notify_from_now")
+    worker.sweep()
+    assert told(database) == [("erasure.overdue", identity, {})]
+
+
+def test_what_was_not_told_for_a_week_is_forgotten(database: Database, worker: Worker) -> None:
+    old = database.insert(database.user())
+    worker.fail(worker.claim_one())
+    database.pass_time(6 * 86400)
+    worker.call("notify_from_now")
+    young = database.insert(database.user())
+    worker.fail(worker.claim_one(kind="publish"))
+    worker.sweep()
+    assert [identity for _, identity, _ in told(database)] == [old, young]
+    database.pass_time(86400 + 60)
+    worker.sweep()
+    assert [identity for _, identity, _ in told(database)] == [young]
+    assert database.value("select count(*) from watcher.work where kind = 'notify'") == 1

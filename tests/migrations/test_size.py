@@ -85,6 +85,7 @@ def test_the_search_begins_again_behind_the_last_row(database: Database, admin: 
 def test_the_status_reads_no_row_to_count_it(database: Database, admin: Connection) -> None:
     many.defer(admin, _MANY)
     many.fail(admin, _MANY)
+    many.settle(admin)
     # Once before, since the first call in a session reads the catalogue.
     for _ in range(2):
         [row] = admin.execute(

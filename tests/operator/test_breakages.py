@@ -485,7 +485,3 @@ def test_what_a_service_owns_is_named_first_and_mended_by_its_owner(
 
 def test_doctor_is_green_after_all_of_it(first: First) -> None:
     assert first() is None
-
-
-def test_there_are_sixty_and_more() -> None:
-    assert len(BREAKAGES | OTHERS) >= 60

@@ -7,24 +7,20 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
-from click.testing import CliRunner, Result
 from psycopg.types.json import Jsonb
 
+from tests.operator import commands
 from tests.support.database import Worker
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
-from watcher.cli import cli
 from watcher.sandbox.faults import Answer, Delay, Hold
 from watcher.settings.settings import environment
 
-
-def watcher(scene: Scene, *arguments: str, columns: int | None = 100) -> Result:
-    """Run a command without a terminal."""
-    width = None if columns is None else str(columns)
-    return CliRunner().invoke(cli, arguments, env={**scene.sandbox.settings(), "COLUMNS": width})
+watcher = partial(commands.watcher, columns=100)
 
 
 def failed(scene: Scene, message: str = "Image 2 (beach.jpg) is gone.", code: str = "image_missing") -> UUID:
@@ -70,6 +66,16 @@ def test_status_names_who_waits_who_works_and_what_failed_and_why(scene: Scene) 
     assert (
         "The oldest due row has waited for 10 min. Run `watcher doctor`." in watcher(scene, "status").output
     )
+
+
+def test_status_sends_to_the_doctor_unless_rows_are_paused(scene: Scene) -> None:
+    scene.insert()
+    scene.database.pass_time(600)
+    for kind, sent in (("train", True), ("publish", False)):
+        Worker(scene.database).call("pause", kind=kind)
+        output = watcher(scene, "status").output
+        assert f"{kind} until `watcher resume`" in " ".join(output.split())
+        assert ("Run `watcher doctor`." in output) is sent
 
 
 def test_status_tells_why_a_row_waits(scene: Scene) -> None:

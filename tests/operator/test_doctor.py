@@ -10,31 +10,21 @@ from pathlib import Path
 from shutil import disk_usage
 
 import httpx
-import psycopg
 import pytest
 from click.testing import CliRunner
 from psycopg.types.json import Jsonb
 
+from tests.operator.commands import bad, only, sql
 from tests.operator.conftest import Look
 from tests.support.database import Database, Worker
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE
 from watcher.cli import cli
-from watcher.operator.doctor import Finding, as_json, exit_code
+from watcher.operator.doctor import as_json, exit_code
 from watcher.operator.doctor.supabase import clock
 from watcher.process.instance import InstanceLock, machine
 from watcher.sandbox import Sandbox
 from watcher.sandbox.faults import Answer
-
-
-def bad(findings: list[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.state in {"warning", "error"}]
-
-
-def sql(scene: Scene, statements: str) -> None:
-    """As somebody does who has the SQL editor open."""
-    with psycopg.connect(scene.sandbox.db_url, autocommit=True) as connection:
-        connection.execute(statements.encode())
 
 
 def test_what_works_is_said_to_work(look: Look) -> None:
@@ -52,17 +42,10 @@ def test_a_bucket_that_is_gone_is_made_anew_with_its_limits(scene: Scene, look: 
         headers={"apikey": key, "Authorization": f"Bearer {key}"},
     ).raise_for_status()
     first, storage = bad(look())
-    sql(scene, first.remedy)
+    sql(scene.sandbox.db_url, first.remedy)
     assert first.sentence == "The bucket identity-images is missing."
     assert storage.remedy == "Fix the errors above first."
     assert bad(look()) == []
-
-
-def only(findings: list[Finding], state: str = "error") -> Finding:
-    [finding] = bad(findings)
-    assert finding.state == state
-    assert finding.remedy
-    return finding
 
 
 def test_a_revoked_key_is_the_one_thing_that_is_wrong(look: Look) -> None:
@@ -116,15 +99,20 @@ def test_a_schema_that_is_missing_older_or_too_new(scene: Scene, look: Look, pro
         assert "lacks Watcher's tables" in finding.sentence
         assert "watcher migrate" in finding.remedy
     sql(
-        scene,
+        scene.sandbox.db_url,
         "begin; update watcher.migrations set version = '20261122100199' where version = '20261122100300'; commit",
     )
     assert "this version needs 20261122100300" in only(look()).sentence
-    sql(scene, "update watcher.migrations set version = '20261122100300' where version = '20261122100199'")
+    sql(
+        scene.sandbox.db_url,
+        "update watcher.migrations set version = '20261122100300' where version = '20261122100199'",
+    )
     definition = scene.database.value("select pg_get_functiondef('public.watcher_version'::regproc)")
-    sql(scene, definition.replace("0.1.0", "9.0.0").replace("max(version)", "'20990101000000'"))
+    sql(
+        scene.sandbox.db_url, definition.replace("0.1.0", "9.0.0").replace("max(version)", "'20990101000000'")
+    )
     assert "upgrade Watcher" in only(look()).sentence
-    sql(scene, definition)
+    sql(scene.sandbox.db_url, definition)
     assert bad(look()) == []
 
 
@@ -138,6 +126,14 @@ def test_realtime_that_is_down_and_realtime_that_is_deaf(scene: Scene, look: Loo
     scene.sandbox.realtime.refuse(502, times=0)
     scene.sandbox.realtime.drop_events(PATIENCE)
     assert "did not deliver the pulse" in only(look()).sentence
+
+
+def test_a_pulse_without_a_row_is_put_back(scene: Scene, look: Look) -> None:
+    sql(scene.sandbox.db_url, "delete from public.watcher_pulse")
+    finding = only(look())
+    assert finding.sentence == "The table public.watcher_pulse has no row."
+    sql(scene.sandbox.db_url, finding.remedy)
+    assert bad(look()) == []
 
 
 def test_a_hub_that_is_down_and_tokens_that_are_not_enough(scene: Scene, look: Look) -> None:
@@ -208,6 +204,15 @@ def test_a_pause_is_told_and_is_no_error(scene: Scene, look: Look) -> None:
     assert (finding.sentence, finding.remedy) == ("Paused: publish until `watcher resume`.", "watcher resume")
 
 
+def test_a_pause_of_another_kind_hides_no_row_that_waits(scene: Scene, look: Look) -> None:
+    scene.insert()
+    Worker(scene.database).call("pause", kind="train")
+    scene.database.pass_time(600)
+    paused, waiting = bad(look())
+    assert (paused.state, paused.sentence) == ("warning", "Paused: train until `watcher resume`.")
+    assert (waiting.state, waiting.sentence.startswith("Rows wait for 10 min")) == ("error", True)
+
+
 def test_an_outage_is_told_as_the_daemon_tells_it(scene: Scene, look: Look) -> None:
     worker = Worker(scene.database, "attic", machine=machine())
     for kind, what in (("every", ""), ("erase", " (erase)")):
@@ -272,9 +277,9 @@ def test_another_machine_that_has_this_name_is_named_while_it_is_heard(scene: Sc
 
 
 def test_json_has_every_check_and_the_exit_code(scene: Scene, look: Look) -> None:
-    sql(scene, "update storage.buckets set public = true where id = 'identity-images'")
+    sql(scene.sandbox.db_url, "update storage.buckets set public = true where id = 'identity-images'")
     findings = look()
-    sql(scene, bad(findings)[0].remedy)
+    sql(scene.sandbox.db_url, bad(findings)[0].remedy)
     told = json.loads(json.dumps(as_json(findings)))
     assert told["exit"] == 2
     assert [check["check"] for check in told["checks"] if check["state"] == "error"] == ["bucket"]

@@ -5,17 +5,12 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
+from tests.operator.commands import watcher
 from tests.support.database import Worker
 from tests.support.scene import Scene
 from watcher.cli import cli
-
-
-def watcher(scene: Scene, *arguments: str, answer: str | None = None) -> Result:
-    return CliRunner().invoke(
-        cli, arguments, env={**scene.sandbox.settings(), "COLUMNS": "200"}, input=answer
-    )
 
 
 def deleted(scene: Scene) -> UUID:

@@ -3,15 +3,10 @@
 import json
 
 import pytest
-from click.testing import CliRunner, Result
 
+from tests.operator.commands import watcher
 from tests.support.database import Worker
 from tests.support.scene import Scene
-from watcher.cli import cli
-
-
-def watcher(scene: Scene, *arguments: str) -> Result:
-    return CliRunner().invoke(cli, arguments, env={**scene.sandbox.settings(), "COLUMNS": "200"})
 
 
 def test_nothing_is_claimed_until_it_is_resumed(scene: Scene) -> None:
@@ -61,3 +56,12 @@ def test_a_pause_ends_by_itself(scene: Scene) -> None:
 def test_a_pause_that_cannot_be_is_a_usage_error(scene: Scene, arguments: list[str]) -> None:
     assert watcher(scene, "pause", *arguments).exit_code == 2
     assert Worker(scene.database).call("status")["paused"] == []
+
+
+def test_a_kind_that_there_is_not_is_neither_paused_nor_resumed(scene: Scene) -> None:
+    watcher(scene, "pause", "--kind", "train")
+    for command in ("pause", "resume"):
+        refused = watcher(scene, command, "--kind", "advise")
+        assert refused.exit_code == 2
+        assert f"{command.capitalize()} one of publish, erase, sweep, train, follow, notify" in refused.output
+    assert [pause["kind"] for pause in Worker(scene.database).call("status")["paused"]] == ["train"]

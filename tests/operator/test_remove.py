@@ -1,14 +1,11 @@
 """`watcher migrate --remove` takes out what the migrations made, and nothing else."""
 
-from typing import Any
-
-import psycopg
 import pytest
-from click.testing import CliRunner, Result
 
+from tests.operator.commands import migrate as command
+from tests.operator.commands import sql
 from tests.support.database import Database, Worker, schema
 from watcher import migrate
-from watcher.cli import cli
 from watcher.errors import Misconfigured, Transient
 from watcher.operator.remove import Plan, remove
 
@@ -16,15 +13,6 @@ from watcher.operator.remove import Plan, remove
 @pytest.fixture
 def url(project: Database) -> str:
     return project.dsn("postgres")
-
-
-def sql(url: str, statements: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statements.encode())
-
-
-def command(url: str, *options: str, **more: Any) -> Result:
-    return CliRunner().invoke(cli, ["migrate", *options], env={"SUPABASE_DB_URL": url}, **more)
 
 
 def test_what_the_migrations_made_is_gone_and_they_work_again(project: Database, url: str) -> None:

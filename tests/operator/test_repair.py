@@ -8,10 +8,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from click.testing import CliRunner, Result
 
+from tests.operator.commands import migrate, sql
 from tests.support.database import Database, Worker
-from watcher.cli import cli
 from watcher.errors import Misconfigured, Transient
 from watcher.operator.doctor import drift
 from watcher.operator.repair import repair
@@ -36,19 +35,10 @@ def url(own: Database) -> str:
     return own.postgres.dsn(own.name, "postgres")
 
 
-def sql(url: str, statements: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statements.encode())
-
-
 def catalogue(own: Database) -> dict[str, Any]:
     answer = Worker(own).call("catalogue")
     assert isinstance(answer, dict)
     return answer
-
-
-def migrate(url: str, *options: str, **more: Any) -> Result:
-    return CliRunner().invoke(cli, ["migrate", *options], env={"SUPABASE_DB_URL": url}, **more)
 
 
 def test_what_was_changed_is_told_first_and_restored(own: Database, url: str) -> None:
@@ -99,6 +89,8 @@ def test_nobody_to_ask_is_a_usage_error_and_a_lock_leaves_everything_as_it_was(
     own: Database, url: str
 ) -> None:
     assert migrate(url, "--repair").exit_code == 2
+    unasked = migrate(url, "--yes")
+    assert (unasked.exit_code, "nothing else asks" in unasked.output) == (2, True)
     assert migrate(url, "--repair", "--yes", "--into", "/tmp").exit_code == 2
     sql(url, "drop index public.trained_identities_failed")
     try:
@@ -110,6 +102,15 @@ def test_nobody_to_ask_is_a_usage_error_and_a_lock_leaves_everything_as_it_was(
         assert "is locked, and nothing was changed" in str(locked.exception)
     finally:
         assert migrate(url, "--repair", "--yes").exit_code == 0
+
+
+def test_what_the_last_pass_has_restored_is_restored(
+    own: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.operator.repair._PASSES", 1)
+    sql(url, HARM)
+    assert "Restored 1: see `watcher doctor`." in migrate(url, "--repair", "--yes").output
+    assert catalogue(own) == drift.load_expected()
 
 
 def test_what_cannot_be_restored_is_told_and_nothing_is_changed(own: Database, url: str) -> None:

@@ -1,6 +1,5 @@
 """What docs/operating.md says under "Changing something", but for commands that have tests of their own."""
 
-import asyncio
 import re
 import subprocess
 from collections.abc import Callable
@@ -10,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.support.database import Database, Worker
-from tests.support.scene import Scene, claim
+from tests.support.scene import Scene, carry
 from tests.support.waiting import PATIENCE
 from watcher.engine.attempt import Attempts
 from watcher.operator.doctor import drift
@@ -43,10 +42,6 @@ def restore(scene: Scene) -> None:
         connection.execute("drop schema backup cascade")
 
 
-async def carry(attempts: Attempts, verbs: Verbs) -> None:
-    await attempts.carry(await claim(verbs), requested_at=asyncio.get_running_loop().time())
-
-
 async def test_a_row_that_was_published_after_the_backup_finds_its_repo_again(
     scene: Scene, verbs: Verbs, attempts: Attempts
 ) -> None:
@@ -72,6 +67,9 @@ def test_rows_and_history_move_to_another_project_with_the_commands_of_the_page(
 ) -> None:
     user = database.user()
     published, waiting = database.insert(user), database.insert(user)
+    database.run(
+        "update watcher.training_settings set usd_a_day = 12.5, flavor = 'a100-large', prompts = '{A}'"
+    )
     worker = Worker(database)
     worker.complete(first := worker.claim_one())
     name = "moved"
@@ -90,6 +88,8 @@ def test_rows_and_history_move_to_another_project_with_the_commands_of_the_page(
         assert done.returncode == 0, done.stderr
         assert [other.status(row) for row in (published, waiting)] == ["published", "pending"]
         assert other.row(published) == database.row(published)
+        settings = "select * from watcher.training_settings"
+        assert other.run(settings) == database.run(settings)
         there = Worker(other)
         second = there.claim_one()
         assert second > first

@@ -6,25 +6,20 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from tests.operator.commands import watcher
 from tests.support.database import Worker
 from tests.support.scene import Scene
-from watcher.cli import cli
-from watcher.errors import TRAINING_CODES, Misconfigured, Transient
+from tests.support.trainings import ask
+from watcher.errors import Misconfigured, Transient
 from watcher.operator.money import Price
 from watcher.sandbox.faults import Answer
-from watcher.training import outcomes
 
 ON = (
     *("training", "on", "--usd-a-day", "5", "--trainings-per-user-a-day", "2", "--flavor", "l40sx1"),
     *("--minutes", "60", "--base", "black-forest-labs/FLUX.2-klein-base-4B"),
 )
-
-
-def watcher(scene: Scene, *arguments: str, **given: str | None) -> Result:
-    settings: dict[str, str | None] = {**scene.sandbox.settings(), "COLUMNS": "200", **given}
-    return CliRunner().invoke(cli, arguments, env=settings)
 
 
 def lines(result: Result) -> list[str]:
@@ -37,7 +32,7 @@ def asked(scene: Scene, name: str = "Ada") -> UUID:
     worker = Worker(scene.database)
     identity = scene.insert(name=name)
     worker.complete(worker.claim_one(), answered=True)
-    scene.database.run("update public.trained_identities set train = true where id = %s", [identity])
+    assert ask(scene.database, identity)
     return identity
 
 
@@ -310,7 +305,3 @@ def test_any_number_of_trainings_is_replayed_in_batches(scene: Scene) -> None:
     done = watcher(scene, "replay", "--trainings", "--yes")
     assert done.output == "Replayed 1,200 failed trainings: 1,200 training_out_of_memory.\n"
     assert len(scene.seen("POST", "/rpc/watcher_replay_trainings")) == 2
-
-
-def test_every_code_of_a_training_is_known_to_the_metrics() -> None:
-    assert set(outcomes.CODES) == set(TRAINING_CODES)

@@ -3,11 +3,14 @@
 import base64
 import gzip
 import json
+import os
+import signal
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -375,17 +378,21 @@ def test_jobs_end_with_the_hub(hub_client: None, tmp_path: Path, site: Site) -> 
 
 def test_a_command_ends_when_the_sandbox_was_killed() -> None:
     leashed = subprocess.Popen(
-        [sys.executable, "-I", leash.__file__, "bash", "-c", "sleep 1000 & echo $!; wait"],
+        [sys.executable, "-I", leash.__file__, "bash", "-c", "sleep 1000 & echo $$ $!; wait"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     with leashed:
         assert leashed.stdin
         assert leashed.stdout
-        background = int(leashed.stdout.readline())
-        leashed.stdin.close()
-        assert leashed.wait(PATIENCE) == 137
-    wait_for_no_process(background)
+        command, background = map(int, leashed.stdout.readline().split())
+        try:
+            leashed.stdin.close()
+            assert leashed.wait(PATIENCE) == 137
+            wait_for_no_process(background)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(command, signal.SIGKILL)
 
 
 def test_an_unknown_command_and_a_killed_one_end_as_in_a_shell(real: Site) -> None:

@@ -187,9 +187,11 @@ def test_a_job_that_there_is_not_is_its_own_error(site: Site, api: HfApi) -> Non
 
 def test_a_job_goes_through_its_stages_by_itself(site: Site, api: HfApi) -> None:
     site.hub.jobs.set_timing(speed=1000, scheduling=100, running=200)
+    site.hub.jobs.hold_next("RUNNING")
     job = run(api)
     assert (job.status.stage, job.started_at) == ("SCHEDULING", None)
     wait(api, job, "RUNNING")
+    site.hub.jobs.release()
     done = wait(api, job, "COMPLETED")
     assert done.durations is not None
     assert (done.durations.scheduling_secs or 0) >= 100

@@ -104,3 +104,12 @@ async def test_proxies_of_the_environment_are_obeyed(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("HTTP_PROXY", url)
         async with Client(verify=TLS) as client:
             assert (await client.get("http://somewhere.example/")).text == "hello"
+
+
+async def test_what_is_sent_when_all_is_closed_fails_as_a_connection_does() -> None:
+    async with answering() as (url, _):
+        client = Client(verify=TLS)
+        assert (await client.get(url)).text == "hello"
+        await client.aclose()
+        with pytest.raises(httpx.ConnectError, match="stopped"):
+            await client.get(url)

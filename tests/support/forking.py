@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ def _stream(number: int, mode: str, encoding: str) -> Any:
 
 
 def _child(run: Run, pipes: tuple[int, int]) -> None:
+    os.setsid()  # so that what it starts can be killed with it
     os.environ.clear()  # noqa: TID251  (a program's own, as if it had been started with it)
     os.environ.update(run.environment)  # noqa: TID251  (as above)
     os.chdir(run.folder)
@@ -132,19 +134,23 @@ def _run(run: Run) -> Ended:
     texts = {out[0]: b"", err[0]: b""}
     hung = False
     deadline = time.monotonic() + PATIENCE
-    with selectors.DefaultSelector() as selector:
-        for pipe in texts:
-            selector.register(pipe, selectors.EVENT_READ)
-        while selector.get_map():
-            for key, _ in selector.select(1):
-                part = os.read(key.fd, 65536)
-                texts[key.fd] += part
-                if not part:
-                    selector.unregister(key.fd)
-            if time.monotonic() > deadline and not hung:
-                hung = True
-                os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    try:
+        with selectors.DefaultSelector() as selector:
+            for pipe in texts:
+                selector.register(pipe, selectors.EVENT_READ)
+            while selector.get_map() and not hung:
+                for key, _ in selector.select(1):
+                    part = os.read(key.fd, 65536)
+                    texts[key.fd] += part
+                    if not part:
+                        selector.unregister(key.fd)
+                hung = time.monotonic() > deadline and bool(selector.get_map())
+        if hung:
+            os.killpg(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
     for pipe in texts:
         os.close(pipe)
     output, errors = (text.decode(errors="replace") for text in texts.values())

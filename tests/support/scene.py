@@ -1,5 +1,6 @@
 """A migrated project in its sandbox, and what a frontend, an operator and a stranger on the Hub do there."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import httpx
 
 from tests.support.database import Database
 from tests.support.pictures import jpeg, png
+from watcher.engine.attempt import Attempts
 from watcher.identity import Claim, StoredObject
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults.traffic import Seen
@@ -143,3 +145,9 @@ async def claim(verbs: Verbs, *, lease: float = 20, kind: str = "publish") -> Cl
     )
     [claim] = answer.claims
     return claim
+
+
+async def carry(attempts: Attempts, verbs: Verbs, kind: str = "publish") -> None:
+    """Claim the one piece of work that is due, and carry it to its end."""
+    asked = asyncio.get_running_loop().time()
+    await attempts.carry(await claim(verbs, kind=kind), requested_at=asked)

@@ -111,6 +111,12 @@ def training(database: Database, identity: UUID) -> Row:
     return rows[0] if rows else {}
 
 
+def costs(database: Database) -> tuple[float, float]:
+    """What today's trainings have cost, and what is reserved; US dollars."""
+    [row] = database.run("select * from watcher.training_costs()")
+    return float(row["spent"]), float(row["reserved"])
+
+
 def running(database: Database, user: UUID | None = None, job: str | None = "job1", **more: Any) -> UUID:
     """Return a row whose training runs, with a job unless that is None, and whose attempt waits."""
     identity = asked(database, user, **more)

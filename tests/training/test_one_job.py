@@ -46,12 +46,11 @@ def jobs_made(dice: random.Random, settled_after: float) -> int:
             now += dice.uniform(0, 40)
             first = False
             continue
-        age = None if first else now - intent
-        first = False
+        age = now - intent
         now += dice.uniform(0, 2)
-        match next_step(
-            jobs=0 if age is None else hub.listed(now), intent_age=age, settled_after=settled_after
-        ):
+        step = next_step(jobs=hub.listed(now), intent_age=age, settled_after=settled_after)
+        # The attempt that has begun the training knows that nothing was requested before.
+        match "request" if first else step:
             case "adopt":
                 return len(hub.made)
             case "request":
@@ -62,6 +61,7 @@ def jobs_made(dice: random.Random, settled_after: float) -> int:
                         return len(hub.made)
             case "wait":
                 pass
+        first = False
         now += dice.uniform(0, 60)
 
 

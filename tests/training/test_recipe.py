@@ -11,17 +11,20 @@ from string import Template
 import pytest
 
 from tests.checks.training.requirements import requirements
+from watcher.errors import TRAINING_CODES
+from watcher.hub.weights import training_description
 from watcher.sandbox.hub.card import metadata, validate
 from watcher.training.bases import KNOWN, parse_base
 from watcher.training.card import card_template
-from watcher.training.outcomes import CODES, exit_code, failure
+from watcher.training.outcomes import exit_code, failure
 from watcher.training.recipe import PROMPTS, TRIGGER, Training, job_spec, prompts_of
-from watcher.training.script import Exit
+from watcher.training.script import Exit, description
 
 KLEIN, FLUX1 = "black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.1-dev"
 TRAINING = Training(
     label="7",
     project="0123abcd",
+    namespace="studio",
     repo_id="alice/identity-1761480000",
     revision="a" * 40,
     base=KLEIN,
@@ -41,6 +44,14 @@ def test_a_job_has_a_time_out_labels_and_the_published_commit() -> None:
     assert spec.labels["training"] == "7"
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,100}", part) for pair in spec.labels.items() for part in pair)
     assert (spec.repo_id, spec.revision, spec.mount_path) == (TRAINING.repo_id, TRAINING.revision, "/data")
+
+
+def test_a_job_looks_for_its_like_where_it_runs_and_not_where_the_repo_is() -> None:
+    assert job_spec(TRAINING, "hf_x").environment["WATCHER_NAMESPACE"] == "studio"
+
+
+def test_the_daemon_knows_a_commit_by_what_the_script_writes() -> None:
+    assert training_description("7") == description("7")
 
 
 def test_the_script_travels_whole_and_in_one_line() -> None:
@@ -165,26 +176,26 @@ def test_a_base_that_fits_on_no_machine_is_refused() -> None:
         ("ERROR", "Job failed with exit code: 1.", "training_failed"),
         ("ERROR", "Job timeout", "training_timed_out"),
         ("ERROR", "Job timed out", "training_timed_out"),
-        ("ERROR", None, "training_failed"),
-        ("COMPLETED", None, "training_left_nothing"),
-        ("CANCELED", None, "training_failed"),
+        ("ERROR", "", "training_failed"),
+        ("COMPLETED", "", "training_left_nothing"),
+        ("CANCELED", "", "training_failed"),
         ("DELETED", "", "training_failed"),
         ("SOMETHING_NEW", "", "training_failed"),
     ],
 )
-def test_an_ended_job_has_a_code_and_a_sentence(stage: str, message: str | None, code: str) -> None:
-    found = failure(stage, message)
+def test_an_ended_job_has_a_code_and_a_sentence(stage: str, message: str, code: str) -> None:
+    found = failure(stage, exit_code(message), message)
     assert found.code == code
-    assert found.code in CODES
+    assert found.code in TRAINING_CODES
     assert found.sentence.endswith(".")
 
 
 def test_every_exit_code_but_the_general_one_has_a_sentence_of_its_own() -> None:
-    sentences = [failure("ERROR", f"Job failed with exit code: {code.value}.").sentence for code in Exit]
+    sentences = [failure("ERROR", code, "").sentence for code in Exit]
     assert len(set(sentences)) == len(Exit)
 
 
 def test_the_exit_code_is_read_from_the_message() -> None:
     assert exit_code("Job failed with exit code: 137. Reason: OOMKilled") == 137
     assert exit_code("Job timeout") is None
-    assert exit_code(None) is None
+    assert exit_code("") is None

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi, JobInfo
+from huggingface_hub import CommitOperationAdd, HfApi, JobInfo, constants
 from hypothesis import example, given
 from hypothesis import settings as settings_of_hypothesis
 from PIL import Image
@@ -64,8 +64,9 @@ def site(hub: Site) -> Iterator[Site]:
 
 
 @pytest.fixture
-def settings(site: Site, tmp_path: Path) -> Settings:
-    """Those of a job for a published repo, on a base model that can be trained."""
+def settings(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Those of a job for a published repo, on a base model that can be trained; on a machine that has fetched nothing."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     push(site.api("hf_bob"), BASE, {"model_index.json": b'{"_class_name": "Flux2KleinPipeline"}'})
     for path, content in FILES.items():
         (tmp_path / "data" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -468,6 +469,7 @@ def ran(site: Site, settings: Settings, base: str = BASE) -> tuple[JobInfo, str]
     training = Training(
         label=LABELS["training"],
         project=LABELS["watcher"],
+        namespace="alice",
         repo_id=REPO,
         revision=settings.revision,
         base=base,

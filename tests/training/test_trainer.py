@@ -1,14 +1,13 @@
 """A training: one job, followed, its weights seen in the repo; what can go wrong, and what it then costs and says."""
 
 import asyncio
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
-from psycopg.types.json import Jsonb
 
-from tests.support.scene import Scene, claim
+from tests.support.scene import Scene, carry
+from tests.support.trainings import PRICE, ask, costs, due, switch_on, training
 from tests.support.waiting import until
 from watcher.engine.attempt import Attempts
 from watcher.errors import Outage
@@ -18,68 +17,30 @@ from watcher.supabase.verbs import Verbs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
-PRICE = Decimal("0.03")
-"""Dollars a minute of the default machine."""
-
-
-async def carry(attempts: Attempts, verbs: Verbs, kind: str) -> None:
-    asked = asyncio.get_running_loop().time()
-    await attempts.carry(await claim(verbs, kind=kind), requested_at=asked)
-
 
 @pytest.fixture
 async def identity(scene: Scene, verbs: Verbs, attempts: Attempts) -> UUID:
     """A published row, to be trained; trainings are switched on, and the programs of jobs run."""
-    switch_on(scene)
+    switch_on(scene.database, usd_a_day=10, minutes=30)
     identity = scene.insert()
     await carry(attempts, verbs, "publish")
-    ask(scene, identity)
+    ask(scene.database, identity)
     return identity
-
-
-def switch_on(scene: Scene, **settings: Any) -> None:
-    scene.database.run(
-        "select watcher_set_training(%s)",
-        [Jsonb({"enabled": True, "usd_a_day": 10, "minutes": 30} | settings)],
-    )
-
-
-def ask(scene: Scene, identity: UUID) -> None:
-    scene.database.run("update public.trained_identities set train = true where id = %s", [identity])
 
 
 def jobs(scene: Scene) -> list[Job]:
     return scene.sandbox.hub.jobs.all()
 
 
-def training(scene: Scene, identity: UUID) -> dict[str, Any]:
-    rows = scene.database.run(
-        "select * from watcher.trainings where identity_id = %s order by number desc", [identity]
-    )
-    return dict(rows[0])
-
-
-def costs(scene: Scene) -> tuple[Decimal, Decimal]:
-    found = scene.database.run("select * from watcher.training_costs()")[0]
-    return found["spent"], found["reserved"]
-
-
 async def ended(scene: Scene) -> None:
     await until(lambda: all(job.ended for job in jobs(scene)))
-
-
-def due_now(scene: Scene, identity: UUID) -> None:
-    scene.database.run(
-        "update watcher.work set turn_at = now(), next_at = null where identity_id = %s and kind = 'train'",
-        [identity],
-    )
 
 
 async def train(scene: Scene, verbs: Verbs, attempts: Attempts, identity: UUID) -> None:
     """Start a training, and look at it once its job has ended."""
     await carry(attempts, verbs, "train")
     await ended(scene)
-    due_now(scene, identity)
+    due(scene.database, identity)
     await carry(attempts, verbs, "train")
 
 
@@ -91,10 +52,10 @@ async def test_a_training_gives_a_row_its_weights_and_first_pictures(
     assert (row["status"], row["train"]) == ("training", True)
     [job] = jobs(scene)
     assert row["training_url"].endswith(f"/jobs/sandbox/{job.id}")
-    assert costs(scene) == (Decimal(), 40 * PRICE)
+    assert costs(scene.database) == (0, 40 * PRICE)
     await ended(scene)
 
-    due_now(scene, identity)
+    due(scene.database, identity)
     await carry(attempts, verbs, "train")
     row = scene.database.row(identity)
     assert (row["status"], row["train"], row["training_error_code"]) == ("ready", False, None)
@@ -104,7 +65,7 @@ async def test_a_training_gives_a_row_its_weights_and_first_pictures(
     ]
     assert scene.database.outcomes(identity, "train") == ["waited", "trained"]
     assert scene.database.work(identity, "train") == {}
-    spent, reserved = costs(scene)
+    spent, reserved = costs(scene.database)
     assert reserved == 0
     assert 0 <= spent <= 2 * PRICE
 
@@ -115,7 +76,7 @@ async def test_a_ready_row_is_trained_again(
     scene.database.run("insert into watcher.limits (name, value) values ('trainings_per_day', 5)")
     weights = set()
     for _ in range(2):
-        ask(scene, identity)
+        ask(scene.database, identity)
         await train(scene, verbs, attempts, identity)
         row = scene.database.row(identity)
         assert (row["status"], row["training_error_code"]) == ("ready", None)
@@ -129,10 +90,10 @@ async def test_weights_that_landed_after_their_training_had_failed_stand_in_no_l
     scene.database.run("insert into watcher.limits (name, value) values ('trainings_per_day', 5)")
     scene.sandbox.hub.jobs.exit_next(1)
     for expected in ("published", "ready"):
-        ask(scene, identity)
+        ask(scene.database, identity)
         await train(scene, verbs, attempts, identity)
         assert scene.database.status(identity) == expected
-        commit_by_hand(scene, identity, f"Watcher training: {training(scene, identity)['label']}")
+        commit_by_hand(scene, identity, f"Watcher training: {training(scene.database, identity)['label']}")
 
 
 @pytest.mark.parametrize("what", ["gone", "changed"])
@@ -181,19 +142,19 @@ async def test_a_request_that_was_not_answered_is_looked_for_before_the_next(
     await carry(attempts, verbs, "train")
     assert scene.database.status(identity) == "training"
     assert len(jobs(scene)) == landed
-    due_now(scene, identity)
+    due(scene.database, identity)
     await carry(attempts, verbs, "train")
     assert len(jobs(scene)) == landed
     if not landed:
         # It may land still: believed to be lost only after a while.
-        due_now(scene, identity)
+        due(scene.database, identity)
         await carry(attempts, verbs, "train")
         assert jobs(scene) == []
         scene.database.pass_time(160)
-        due_now(scene, identity)
+        due(scene.database, identity)
         await carry(attempts, verbs, "train")
     [job] = jobs(scene)
-    assert training(scene, identity)["job"] == job.id
+    assert training(scene.database, identity)["job"] == job.id
 
 
 async def test_of_two_jobs_with_one_label_the_older_one_is_the_trainings(
@@ -204,19 +165,19 @@ async def test_of_two_jobs_with_one_label_the_older_one_is_the_trainings(
     scene.sandbox.hub.jobs.lag(600)
     await carry(attempts, verbs, "train")
     scene.database.pass_time(160)
-    due_now(scene, identity)
+    due(scene.database, identity)
     await carry(attempts, verbs, "train")  # the list lags for longer than it ever should
     older, younger = jobs(scene)
-    assert training(scene, identity)["job"] == younger.id
+    assert training(scene.database, identity)["job"] == younger.id
     scene.sandbox.hub.jobs.lag(0)
     scene.sandbox.hub.jobs.release()
     await ended(scene)
     assert (older.stage, younger.message) == ("COMPLETED", "Job failed with exit code: 10.")
     for expected in ("training", "ready"):
-        due_now(scene, identity)
+        due(scene.database, identity)
         await carry(attempts, verbs, "train")
         assert scene.database.status(identity) == expected
-    made = training(scene, identity)
+    made = training(scene.database, identity)
     assert (made["job"], made["doubled"]) == (older.id, True)
 
 
@@ -242,7 +203,7 @@ async def test_a_script_that_fails_gives_its_code_and_the_repo_stays_good(
     row = scene.database.row(identity)
     assert (row["status"], row["train"], row["training_error_code"]) == ("published", False, expected)
     assert row["training_error_message"].endswith(".")
-    assert costs(scene)[1] == 0
+    assert costs(scene.database)[1] == 0
     assert scene.database.work(identity, "erase") == {}
     # What the first checks refuse does not use up the user's day.
     counted = 0 if expected in {"training_refused", "training_base_refused"} else 1
@@ -250,7 +211,7 @@ async def test_a_script_that_fails_gives_its_code_and_the_repo_stays_good(
 
     # Asked for again, it succeeds: a second training on the same day.
     scene.database.run("insert into watcher.limits (name, value) values ('trainings_per_day', 5)")
-    ask(scene, identity)
+    ask(scene.database, identity)
     await train(scene, verbs, attempts, identity)
     row = scene.database.row(identity)
     assert (row["status"], row["training_error_code"]) == ("ready", None)
@@ -283,13 +244,13 @@ async def test_a_job_that_leaves_no_weights_fails_the_training(
         scene.sandbox.hub.jobs.delete(job.id)
     else:
         scene.sandbox.hub.jobs.set_stage(job.id, stage, message)
-    due_now(scene, identity)
+    due(scene.database, identity)
     await carry(attempts, verbs, "train")
     if stage == "COMPLETED":
         # Its commit may be shown a moment later.
         assert scene.database.status(identity) == "training"
         scene.database.pass_time(60)
-        due_now(scene, identity)
+        due(scene.database, identity)
         await carry(attempts, verbs, "train")
     row = scene.database.row(identity)
     assert (row["status"], row["training_error_code"]) == ("published", expected)
@@ -305,7 +266,7 @@ async def test_a_hub_that_runs_nobodys_jobs_is_an_outage_and_nothing_is_spent(
     assert outage.value.of_kind
     row = scene.database.row(identity)
     assert (row["status"], row["train"]) == ("published", True)
-    assert costs(scene) == (Decimal(), Decimal())
+    assert costs(scene.database) == (0, 0)
     assert scene.database.value("select sum(trainings) from watcher.usage") == 0
     assert scene.database.work(identity, "train")["spent"] == 0
 
@@ -332,18 +293,18 @@ async def test_a_training_that_goes_on_for_too_long_is_ended_and_its_job_cancell
         await asyncio.sleep(41 * 60 / 1e4)
     else:
         scene.database.pass_time(6 * 3600)
-    due_now(scene, identity)
+    due(scene.database, identity)
     await carry(attempts, verbs, "train")
     row = scene.database.row(identity)
     assert (row["status"], row["training_error_code"]) == ("published", "training_timed_out")
-    assert training(scene, identity)["spent_usd"] is None
+    assert training(scene.database, identity)["spent_usd"] is None
     await carry(attempts, verbs, "erase")
     assert job.stage == "CANCELED"
     scene.database.pass_time(160)
     while scene.database.work(identity, "erase"):
         await carry(attempts, verbs, "erase")
         scene.database.pass_time(160)
-    assert training(scene, identity)["spent_usd"] > 0
+    assert training(scene.database, identity)["spent_usd"] > 0
     assert scene.database.value("select count(*) from watcher.erasures") == 0
 
 
@@ -354,7 +315,7 @@ async def test_a_deleted_row_cancels_its_job_and_takes_its_pictures_along(
     assert samples(scene) == 4
     scene.database.run("insert into watcher.limits (name, value) values ('trainings_per_day', 5)")
     scene.sandbox.hub.jobs.hold_next("RUNNING")
-    ask(scene, identity)
+    ask(scene.database, identity)
     await carry(attempts, verbs, "train")
     job = jobs(scene)[-1]
     scene.database.run("delete from public.trained_identities where id = %s", [identity])
@@ -388,7 +349,7 @@ async def test_what_has_ended_is_found_by_one_list(
     scene.database.run("update watcher.work set turn_at = now(), next_at = null where kind = 'follow'")
     await carry(attempts, verbs, "follow")
     assert scene.database.work(identity, "train")["turn_at"] is None
-    assert training(scene, identity)["running_since"] is not None
+    assert training(scene.database, identity)["running_since"] is not None
     scene.sandbox.hub.jobs.release()
     await ended(scene)
     scene.database.pass_time(20)
@@ -421,9 +382,9 @@ async def test_with_its_attempts_used_up_a_training_fails_and_cancels_its_job(
     [job] = jobs(scene)
     scene.sandbox.faults.add(Answer(500), method="GET", path=f"/api/jobs/sandbox/{job.id}", times=None)
     for _ in range(8):
-        due_now(scene, identity)
+        due(scene.database, identity)
         await carry(attempts, verbs, "train")
-    due_now(scene, identity)
+    due(scene.database, identity)
     await carry(attempts, verbs, "train")  # the last look
     row = scene.database.row(identity)
     assert (row["status"], row["training_error_code"]) == ("published", "training_failed")
@@ -451,14 +412,14 @@ async def test_a_full_day_waits_until_tomorrow(
             " on conflict (user_id, hour) do update set trainings = 1",
             [scene.database.row(identity)["user_id"]],
         )
-    switch_on(scene, **settings)
+    switch_on(scene.database, **{"usd_a_day": 10, **settings})
     await carry(attempts, verbs, "train")
     row = scene.database.row(identity)
     assert (row["status"], row["train"]) == ("published", True)
     assert row["training_waits_until"] == scene.database.value("select watcher.tomorrow()")
     assert jobs(scene) == []
     assert scene.database.work(identity, "train")["spent"] == 0
-    assert costs(scene) == (Decimal(), Decimal())
+    assert costs(scene.database) == (0, 0)
 
 
 async def test_where_the_hub_says_no_exit_code_the_last_line_of_the_log_does(
@@ -470,6 +431,6 @@ async def test_where_the_hub_says_no_exit_code_the_last_line_of_the_log_does(
     await until(lambda: job.stage == "RUNNING")
     job.logs.append((job.created_at, "Exit 15: OutOfMemoryError"))
     scene.sandbox.hub.jobs.set_stage(job.id, "ERROR", "Something went wrong")
-    due_now(scene, identity)
+    due(scene.database, identity)
     await carry(attempts, verbs, "train")
     assert scene.database.row(identity)["training_error_code"] == "training_out_of_memory"

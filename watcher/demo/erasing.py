@@ -7,9 +7,9 @@ from huggingface_hub import HfApi
 from rich.console import Console
 from supabase import AsyncClient
 
-from watcher.demo.photos import BUCKET
 from watcher.errors import Transient
 from watcher.settings.settings import FrontendSettings
+from watcher.supabase.storage import BUCKET
 
 _ERASED_WITHIN = 300.0
 """Seconds."""

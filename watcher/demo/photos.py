@@ -9,7 +9,6 @@ from typing import cast
 from watcher.errors import Misconfigured, SandboxMissing
 from watcher.process.untrusted import one_line
 
-BUCKET = "identity-images"
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 
 

@@ -29,6 +29,7 @@ from watcher.errors import Transient
 from watcher.process.untrusted import one_line
 from watcher.settings import settings
 from watcher.settings.settings import FrontendSettings
+from watcher.supabase.storage import BUCKET
 
 _PUBLISHED_WITHIN = 300.0
 """Seconds for the row to be published."""
@@ -154,7 +155,7 @@ async def _upload(console: Console, user: AsyncClient, user_id: str, pictures: l
         bar = progress.add_task("Uploading photos to the bucket", total=len(pictures))
         for number, picture in enumerate(pictures, 1):
             path = f"{user_id}/{folder}/{number:02}{Path(picture.name).suffix.lower()}"
-            await user.storage.from_(photos.BUCKET).upload(
+            await user.storage.from_(BUCKET).upload(
                 path, picture.content, {"content-type": picture.media_type}
             )
             paths.append(path)
@@ -271,7 +272,7 @@ async def _remove(
     """Delete user, photos and repo, since Supabase and Hub may be the operator's real ones."""
     await admin.auth.admin.delete_user(user_id)
     if paths:
-        await admin.storage.from_(photos.BUCKET).remove(paths)
+        await admin.storage.from_(BUCKET).remove(paths)
     if model_id is not None:
         api = HfApi(endpoint=frontend.hf_endpoint, token=frontend.hf_token.get_secret_value())
         await asyncio.to_thread(api.delete_repo, model_id, missing_ok=True)

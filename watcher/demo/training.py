@@ -9,11 +9,11 @@ from rich.syntax import Syntax
 from supabase import AsyncClient
 
 from watcher.errors import Misconfigured, Transient
+from watcher.hub.weights import WEIGHTS
+from watcher.supabase.storage import SAMPLES
 
 _TRAINED_WITHIN = {True: 300.0, False: 8 * 3600.0}
 """Seconds for the row to be ready: on a sandbox, and on the real Hub, where the job may wait for a machine."""
-_BUCKET = "identity-samples"
-_WEIGHTS = "pytorch_lora_weights.safetensors"
 _USES = "## How to use"
 """The first words of the card's section that says how."""
 
@@ -55,14 +55,14 @@ async def show(
     console: Console, user: AsyncClient, row: dict[str, Any], files: dict[str, str], card: str
 ) -> dict[str, Any]:
     """Show the weights, the pictures as the user may download them, and how to use the weights."""
-    if _WEIGHTS not in files:
-        raise Transient(f"The row is ready, and its repo has no {_WEIGHTS}.")
-    console.print(f"[green]✓[/] Weights: {_WEIGHTS}, sha256 {files[_WEIGHTS]}", soft_wrap=True)
+    if WEIGHTS not in files:
+        raise Transient(f"The row is ready, and its repo has no {WEIGHTS}.")
+    console.print(f"[green]✓[/] Weights: {WEIGHTS}, sha256 {files[WEIGHTS]}", soft_wrap=True)
     samples = []
     for path in row["sample_paths"] or []:
-        picture = await user.storage.from_(_BUCKET).download(path)
+        picture = await user.storage.from_(SAMPLES).download(path)
         samples.append({"path": path, "bytes": len(picture)})
         console.print(f"[green]✓[/] A first picture of {len(picture):,} bytes: {path}", soft_wrap=True)
     uses = card[card.index(_USES) :] if _USES in card else card
     console.print(Panel(Syntax(uses, "markdown", word_wrap=True), title="How to use it", title_align="left"))
-    return {"weights": {"file": _WEIGHTS, "sha256": files[_WEIGHTS]}, "samples": samples}
+    return {"weights": {"file": WEIGHTS, "sha256": files[WEIGHTS]}, "samples": samples}

@@ -5,11 +5,11 @@ make one job of two requests. Who runs a job lists its labels first, and again a
 """
 
 import math
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from typing import Final, TypeVar
 
@@ -17,7 +17,7 @@ import httpx2
 from huggingface_hub import JobHardwareInfo, JobInfo, JobStage, Volume
 from huggingface_hub.errors import HfHubHTTPError
 
-from watcher.errors import Outage, Rejected, Transient
+from watcher.errors import Outage, Permanent, Transient
 from watcher.hub.client import at_once
 from watcher.hub.errors import reason_of
 from watcher.hub.repos import Hub
@@ -27,8 +27,6 @@ T = TypeVar("T")
 
 _ENDED: Final = frozenset({"COMPLETED", "ERROR", "CANCELED", "DELETED"})
 """Every other stage is one of a job that costs money or will; the Hub has some that its client does not know."""
-_EXIT_CODE = re.compile(r"exit code:? (\d+)")
-_TIMED_OUT = re.compile(r"time(d )?-?out", re.IGNORECASE)
 _MINUTES: Final = {"second": 1 / 60, "minute": 1.0, "hour": 60.0}
 
 
@@ -74,22 +72,6 @@ class Job:
         """Whether it will never run again."""
         return self.stage in _ENDED
 
-    @property
-    def completed(self) -> bool:
-        """Whether its command exited with 0, which does not show that it kept anything."""
-        return self.stage == "COMPLETED"
-
-    @property
-    def exit_code(self) -> int | None:
-        """What its command exited with, if the Hub's message says so; 137 if it was killed, mostly for want of memory."""
-        found = _EXIT_CODE.search(self.message)
-        return int(found[1]) if found else 0 if self.completed else None
-
-    @property
-    def timed_out(self) -> bool:
-        """Whether its time-out ended it."""
-        return self.stage == "ERROR" and _TIMED_OUT.search(self.message) is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -100,11 +82,16 @@ class Machine:
     micro_usd_per_minute: int
     """In millionths of a dollar, rounded up."""
 
+    @property
+    def usd_per_minute(self) -> Decimal:
+        """In dollars."""
+        return Decimal(self.micro_usd_per_minute) / 1_000_000
+
 
 class Jobs:
     """The jobs of the Hub's namespace, used with the Hub's token.
 
-    Requests run in threads; see `in_thread` about cancellation. They raise Outage, Rejected or Transient.
+    Requests run in threads; see `in_thread` about cancellation. They raise Outage, Permanent or Transient.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -124,7 +111,7 @@ class Jobs:
     async def run_job(self, spec: JobSpec) -> Job:
         """Run a job, and return it; sent at once, since it must not be requested long after that was written down.
 
-        Raises Outage without credit or the right to run jobs, Rejected for a spec that the Hub does not accept: there is no
+        Raises Outage without credit or the right to run jobs, Permanent for a spec that the Hub does not accept: there is no
         job then. Whatever else it raises, there may be a job all the same, up to a minute later.
         """
         return await self._ask(partial(self._run, spec))
@@ -152,7 +139,7 @@ class Jobs:
                 )
         except HfHubHTTPError as error:
             if error.response.status_code in {httpx2.codes.BAD_REQUEST, httpx2.codes.UNPROCESSABLE_CONTENT}:
-                raise _rejected(reason_of(error)) from error
+                raise Permanent("training_refused", f"The Hub refused the job: {reason_of(error)}") from error
             raise
         return _job(made)
 
@@ -245,14 +232,6 @@ def _outage(error: HfHubHTTPError) -> Outage | None:
         case _:
             return None
     return Outage(what, of_kind=True)
-
-
-def _rejected(reason: str) -> Rejected:
-    everybody = (
-        f"The Hub has refused the jobs of three identities and accepted none: {reason}. Check the flavor and the base "
-        "model, or upgrade Watcher."
-    )
-    return Rejected("training_refused", f"The Hub refused the job: {reason}", everybody=everybody)
 
 
 def _job(info: JobInfo) -> Job:

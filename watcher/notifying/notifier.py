@@ -7,7 +7,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -49,18 +48,15 @@ class Notifier:
     async def carry(self, claim: Claim, lease: Lease) -> Done:
         """Send the notification once; a receiver that does not accept it gets it again at a later attempt."""
         details = claim.details
-        data = {"id": details["identity_id"], **details["details"]}
         notification = Notification(
             id=claim.identity_id,
             event=details["event"],
             happened_at=details["happened_at"],
-            data={name: value for name, value in data.items() if value is not None},
+            data={"id": details["identity_id"], **details["details"]},
         )
         lease.check()
         await self.receiver.send(notification, now=_now())
-        return Done(
-            "notified", {"told": details["event"]}, partial(self.verbs.notified, claim.attempt, answered=True)
-        )
+        return Done("notified", {"told": details["event"]}, partial(self.verbs.notified, claim.attempt))
 
     def outage_began(self, reason: str) -> None:
         """Tell of an outage, in a task of its own."""
@@ -91,11 +87,10 @@ class Notifier:
         async def send() -> None:
             await self.receiver.send(notification, now=_now())
 
-        with suppress(asyncio.CancelledError):
-            try:
-                await _OUTAGES_WITHIN(send)
-            except Transient as error:
-                log.warning("not_notified", told=notification.event, reason=str(error))
+        try:
+            await _OUTAGES_WITHIN(send)
+        except Transient as error:
+            log.warning("not_notified", told=notification.event, reason=str(error))
 
 
 def _now() -> int:

@@ -30,6 +30,12 @@ _FEW, _ALL = 10, 10_000
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, with times in seconds.")
 
 
+def require_terminal(otherwise: str) -> None:
+    """Raise UsageError unless there is a terminal to ask on; `otherwise` names the options with which nothing is asked."""
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"There is no terminal to confirm on: {otherwise}.")
+
+
 class _Since(click.ParamType[float | str]):
     """A duration in seconds that ends now, or a point in time with its zone."""
 
@@ -190,10 +196,8 @@ def replay(
         raise click.UsageError("Choose the rows: IDS, --failed, --code, --since, --user or --trainings.")
     if trainings and since is not None:
         raise click.UsageError("Trainings are chosen by IDS, --code or --user, not by --since.")
-    if not (yes or dry_run) and not sys.stdin.isatty():
-        raise click.UsageError(
-            "There is no terminal to confirm on: add --yes, or --dry-run to see what would be done."
-        )
+    if not (yes or dry_run):
+        require_terminal("add --yes, or --dry-run to see what would be done")
     from watcher.operator import queries, screens, terminal
     from watcher.operator.replay import replay as replay_rows
 
@@ -238,7 +242,9 @@ def replay(
         raise click.exceptions.Exit(130)
 
 
-@click.command(epilog="Exit codes: 0 no problem; 1 warnings; 2 errors.")
+@click.command(
+    epilog="Exit codes: 0 no problem; 1 warnings; 2 errors, or the checks could not be finished: a bug, a full disk."
+)
 @as_json
 def doctor(*, as_json: bool) -> None:
     """Check everything that `run` needs, and say how to fix it.

@@ -11,22 +11,22 @@ from watcher.errors import Misconfigured, Transient
 
 @contextmanager
 def connected(db_url: str) -> Iterator[psycopg.Connection]:
-    """Connect, each statement in a transaction of its own unless the block opens one.
+    """Connect as `migrate.connected` does.
 
-    Raises Transient if the database cannot be reached or a lock is not available, and Misconfigured for every other error of
-    Postgres: the block's transaction is rolled back then.
+    Raises Transient if the database cannot be reached or a lock is not available, and Misconfigured for a URL that cannot be
+    used and for every other error of Postgres: the block's transaction is rolled back then.
     """
-    try:
-        with psycopg.connect(
-            db_url, autocommit=True, connect_timeout=10, prepare_threshold=None
-        ) as connection:
+    with migrate.connected(db_url) as connection:
+        try:
             yield connection
-    except psycopg.errors.LockNotAvailable as error:
-        raise Transient(
-            "A table that has to be changed is locked, and nothing was changed: run it again when the app is less busy."
-        ) from error
-    except psycopg.OperationalError as error:
-        raise migrate.unreachable(error) from error
-    except psycopg.Error as error:
-        detail = f" ({error.diag.message_detail.splitlines()[0]})" if error.diag.message_detail else ""
-        raise Misconfigured(f"Nothing was changed: {error.diag.message_primary or error}{detail}") from error
+        except psycopg.errors.LockNotAvailable as error:
+            raise Transient(
+                "A table that has to be changed is locked, and nothing was changed: run it again when the app is less busy."
+            ) from error
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:
+            detail = f" ({error.diag.message_detail.splitlines()[0]})" if error.diag.message_detail else ""
+            raise Misconfigured(
+                f"Nothing was changed: {error.diag.message_primary or error}{detail}"
+            ) from error

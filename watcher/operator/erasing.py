@@ -4,14 +4,13 @@ Only click is imported here; see console.py.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import click
 
-from watcher.operator.console import as_json
+from watcher.operator.console import as_json, require_terminal
 
 
 @click.command(
@@ -32,10 +31,8 @@ def forget(*, user: UUID, yes: bool, dry_run: bool, as_json: bool) -> None:
     """
     from watcher.operator import erasing_screens, queries, terminal
 
-    if not (yes or dry_run) and not sys.stdin.isatty():
-        raise click.UsageError(
-            "There is no terminal to confirm on: add --yes, or --dry-run to see what would be erased."
-        )
+    if not (yes or dry_run):
+        require_terminal("add --yes, or --dry-run to see what would be erased")
     planned = queries.ask(lambda database: database.forget(str(user), dry_run=True))
     if not (as_json and (yes or dry_run)):
         click.echo("\n".join(erasing_screens.plan(planned)), err=as_json)

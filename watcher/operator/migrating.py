@@ -3,11 +3,12 @@
 Only click is imported here; see console.py.
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from watcher.operator.console import require_terminal
 
 if TYPE_CHECKING:
     from watcher.operator.doctor.drift import Drift
@@ -42,12 +43,15 @@ def migrate_(*, into: Path | None, repair: bool, remove: bool, yes: bool, force:
     from watcher import migrate
     from watcher.settings import settings
 
-    if (repair or remove) and (into is not None or not (yes or sys.stdin.isatty())):
-        raise click.UsageError(
-            "--repair and --remove need the database, not --into, and a terminal to confirm on, or --yes."
-        )
     if (repair and remove) or (force and not remove):
         raise click.UsageError("Either --repair, or --remove, which may have --force.")
+    if repair or remove:
+        if into is not None:
+            raise click.UsageError("--repair and --remove need the database, not --into.")
+        if not yes:
+            require_terminal("add --yes")
+    elif yes:
+        raise click.UsageError("--yes is for --repair and --remove: nothing else asks.")
     if into is not None:
         for file in migrate.copy(into):
             click.echo(f"Wrote {file}")

@@ -55,13 +55,18 @@ def _restore(connection: psycopg.Connection, expected: dict[str, object]) -> Ite
     for function in _CATALOGUE:
         yield from _without_catalogue(connection, function, shown[f"function {function}"])
     for _ in range(_PASSES):
-        found = [one for check in _CHECKS for one in check(_catalogue(connection), expected)]
+        found = _differences(connection, expected)
         for one in found:
             _execute(connection, one)
         yield from found
         if not found:
             return
-    raise Misconfigured(f"This could not be restored, and nothing was changed: {found[0].sentence}")
+    if found := _differences(connection, expected):
+        raise Misconfigured(f"This could not be restored, and nothing was changed: {found[0].sentence}")
+
+
+def _differences(connection: psycopg.Connection, expected: dict[str, object]) -> list[Drift]:
+    return [one for check in _CHECKS for one in check(_catalogue(connection), expected)]
 
 
 def _without_catalogue(connection: psycopg.Connection, function: str, want: str) -> Iterator[Drift]:

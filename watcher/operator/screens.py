@@ -15,12 +15,10 @@ from watcher.operator import erasing_screens, training_screens
 from watcher.operator.format import ago, count, duration, moment
 from watcher.operator.row_screens import STATUSES
 from watcher.operator.tables import cell, new_table
-from watcher.operator.waiting import outages, paused, why_waiting
+from watcher.operator.waiting import OVERDUE, is_paused, outages, paused, why_waiting
 from watcher.process.log import redact
 from watcher.process.untrusted import one_line
 
-_OVERDUE = 300.0
-"""Seconds that a due row may wait before the screen suggests `watcher doctor`."""
 _NAME = 30
 """Columns of a name in a table: the reason needs the room more, and a row's own screen shows the whole name."""
 
@@ -28,7 +26,7 @@ _NAME = 30
 def status(answer: Mapping[str, Any]) -> RenderableType:
     """Show the answer of `watcher_status`."""
     parts: list[RenderableType] = [_summary(answer)]
-    if answer["overdue_seconds"] > _OVERDUE and not answer["paused"]:
+    if answer["overdue_seconds"] > OVERDUE and not is_paused(answer["paused"], "publish"):
         overdue = duration(answer["overdue_seconds"])
         sentence = f"\nThe oldest due row has waited for {overdue}. Run `watcher doctor`."
         parts += [Text(sentence, "yellow")]

@@ -68,15 +68,13 @@ def training(context: click.Context, *, as_json: bool) -> None:
 def _prices_if_any() -> tuple["Prices | None", str]:
     """Return the prices, or why there are none."""
     from watcher.errors import WatcherError
+    from watcher.operator import hub
     from watcher.process.log import redact
-    from watcher.settings import settings
 
     try:
-        if settings.load_operator().hf_token is None:
-            return None, "With HF_TOKEN set, the Hub's prices are shown, too."
-        from watcher.operator import hub  # only here, since it takes a while to import
-
         return hub.prices(), ""
+    except hub.NoToken:
+        return None, "With HF_TOKEN set, the Hub's prices are shown, too."
     except WatcherError as error:
         return None, f"The Hub's prices could not be fetched: {redact(str(error))}"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from watcher.errors import WatcherError
-from watcher.settings import settings
+from watcher.operator import hub
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,11 @@ def of(row: Mapping[str, Any]) -> Log:
         return Log()
     command = f"hf jobs logs --namespace {last['namespace']} {last['job']}"
     try:
-        if settings.load_operator().hf_token is None:
-            return Log(
-                why_none=f"With HF_TOKEN set, the last lines of the job's log are shown here. All of it: {command}"
-            )
-        from watcher.operator import hub  # only here, since it takes a while to import
-
         lines = hub.last_lines(last["namespace"], last["job"])
+    except hub.NoToken:
+        return Log(
+            why_none=f"With HF_TOKEN set, the last lines of the job's log are shown here. All of it: {command}"
+        )
     except WatcherError as error:
         return Log(why_none=f"The job's log could not be fetched: {error} Try: {command}")
     return Log(lines, "" if lines else "The job has printed nothing, or is gone.")

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from watcher.engine.outages import EVERY_KIND
 from watcher.operator.format import duration
 from watcher.process.untrusted import one_line
 
 UNHEARD = 30.0
 """Seconds that a due row may wait if no daemon is heard."""
-_EVERY_KIND = "every"
-"""What the daemons report instead of a kind of work if an outage concerns all."""
+OVERDUE = 300.0
+"""Seconds that a due row may wait while daemons are heard."""
 
 
 def paused(pauses: Sequence[Mapping[str, Any]]) -> str:
@@ -22,27 +23,37 @@ def paused(pauses: Sequence[Mapping[str, Any]]) -> str:
     return f"Paused: {'; '.join(told)}." if told else ""
 
 
+def is_paused(pauses: Sequence[Mapping[str, Any]], kind: str) -> bool:
+    """Whether a kind of work is paused: a pause of every kind is listed as one of each."""
+    return any(pause["kind"] == kind for pause in pauses)
+
+
 def outages(answer: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the outages that the daemons report: a daemon's name, what it does not do and why.
 
     The second is empty if it does nothing at all, and otherwise for example " (erase)".
     """
     return [
-        (name, "" if kind == _EVERY_KIND else f" ({kind})", reason)
+        (name, "" if kind == EVERY_KIND else f" ({kind})", reason)
         for name, instance in answer["instances"].items()
         for kind, reason in instance["outages"].items()
     ]
+
+
+def has_outage(instance: Mapping[str, Any], kind: str) -> bool:
+    """Whether a daemon reports an outage of that kind of work, or of every kind."""
+    return bool({EVERY_KIND, kind} & instance["outages"].keys())
 
 
 def why_waiting(row: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
     """Return why a pending row waits."""
     if row["due_in_seconds"]:
         return str(row["last_reason"] or "put off")
-    if any(pause["kind"] == "publish" for pause in answer["paused"]):
+    if is_paused(answer["paused"], "publish"):
         return "paused"
     if not answer["instances"] and row["overdue_seconds"] > UNHEARD:
         return "no daemon was heard lately"
     instances = answer["instances"].values()
-    if instances and all({_EVERY_KIND, "publish"} & instance["outages"].keys() for instance in instances):
+    if instances and all(has_outage(instance, "publish") for instance in instances):
         return "outage"
     return str(row["last_reason"] or "its turn")

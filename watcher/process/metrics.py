@@ -42,7 +42,7 @@ ROWS = Gauge(
 )
 PAUSED = Gauge(
     "watcher_paused",
-    "1 while the operator has paused a kind of work; else absent.",
+    "1 while the operator has paused that kind of work; else absent. A pause of every kind is one of each.",
     ["kind"],
     registry=REGISTRY,
 )
@@ -61,8 +61,8 @@ OLDEST = Gauge(
 ATTEMPTS = Counter(
     "watcher_attempts",
     "Attempts that ended, by outcome: `published`, `erased`, `swept`, `trained`, `followed`, `training_postponed`, "
-    "`failed`, `deferred`, `waited`, `released` or `lease_lost`; `code` is the row's `error_code` or `training_error_code` "
-    "if it failed, and `unexpected` if a bug ended the attempt.",
+    "`notified`, `failed`, `deferred`, `waited`, `released` or `lease_lost`; `code` is the row's `error_code` or "
+    "`training_error_code` if it failed, and `unexpected` if a bug ended the attempt.",
     ["outcome", "code"],
     registry=REGISTRY,
 )
@@ -153,7 +153,7 @@ def exposition() -> bytes:
 
 # Start every counter at 0: Prometheus does not count the first increase of a series that appears at 1.
 for _outcome in (
-    *("published", "erased", "swept", "trained", "followed", "training_postponed"),
+    *("published", "erased", "swept", "trained", "followed", "training_postponed", "notified"),
     *("deferred", "waited", "released", "lease_lost"),
 ):
     ATTEMPTS.labels(_outcome, "")

@@ -48,8 +48,8 @@ def main(log: str, user: str, folder: str, *command: str) -> None:
             user=uid,
             group=gid,
             extra_groups=None if uid is None else [],
-            # After the change of user, which would reset it. preexec_fn is safe with one thread.
-            preexec_fn=_die_with_guard if sys.platform == "linux" else None,  # noqa: PLW1509
+            # After the change of user, which would reset it.
+            preexec_fn=_die_with_guard if sys.platform == "linux" else None,  # noqa: PLW1509  (safe with one thread)
         )
         try:
             orphaned = not sys.stdin.buffer.read()

@@ -26,6 +26,15 @@ class Client(httpx.AsyncClient):
         """`verify`: shared by all pools, since it takes a fifth of a second to make one."""
         super().__init__(verify=verify, limits=UNLIMITED, **options)
 
+    async def send(self, request: httpx.Request, *args: Any, **options: Any) -> httpx.Response:
+        """Send a request; raises httpx.TransportError, also once the client is closed, where httpx raises RuntimeError.
+
+        A write-back that outlives the daemon's last seconds was then not sent, which is no bug.
+        """
+        if self.is_closed:
+            raise httpx.ConnectError("the daemon has stopped", request=request)
+        return await super().send(request, *args, **options)
+
     # Passing `transport` instead would turn the proxies of the environment off.
     def _init_transport(self, *args: Any, **options: Any) -> httpx.AsyncBaseTransport:
         make = super()._init_transport

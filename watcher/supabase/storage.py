@@ -1,4 +1,4 @@
-"""Streams objects from the bucket in Supabase Storage."""
+"""Streams objects from the buckets in Supabase Storage, and puts pictures there."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager

@@ -103,16 +103,16 @@ class Verbs:
         """Have the database keep what happens, to be told."""
         await self._rpc.call("watcher_notify_from_now")
 
-    async def notified(self, attempt: int, *, answered: bool) -> None:
+    async def notified(self, attempt: int) -> None:
         """End the attempt; it was told."""
-        await write_back(self._rpc, "watcher_notified", attempt, p_answered=answered)
+        await write_back(self._rpc, "watcher_notified", attempt)
 
     async def settle_repo(self, attempt: int, line: int) -> None:
         """Record that the repo of this line was found to be ours, before anything of it is deleted."""
         await write_back(self._rpc, "watcher_settle_repo", attempt, p_line=line)
 
     async def erase_left(self, attempt: int, lines: Sequence[int]) -> int:
-        """Return how many of these photos that the attempt erases are still in the bucket."""
+        """Return how many of these photos and pictures that the attempt erases are still in their bucket."""
         left = await self._rpc.call("watcher_erase_left", p_attempt=attempt, p_lines=list(lines))
         return read("watcher_erase_left", lambda: int(left))
 

@@ -6,6 +6,7 @@ The template travels in the job's environment, which whoever may see the job can
 import json
 from typing import Final
 
+from watcher.hub.weights import WEIGHTS
 from watcher.training.bases import Base
 
 _TAGS: Final = ("flux", "identity", "lora", "template:sd-lora", "text-to-image")
@@ -40,7 +41,7 @@ import torch
 from diffusers import {base.pipeline or "DiffusionPipeline"} as Pipeline
 
 pipeline = Pipeline.from_pretrained("{base.model_id}", torch_dtype=torch.bfloat16).to("cuda")
-pipeline.load_lora_weights("$repo", weight_name="pytorch_lora_weights.safetensors", token=True)
+pipeline.load_lora_weights("$repo", weight_name="{WEIGHTS}", token=True)
 pipeline({_literal(json.dumps(example, ensure_ascii=False))}).images[0].save("picture.png")
 ```
 {_faster(base)}
@@ -48,7 +49,7 @@ With [ComfyUI](https://github.com/comfyanonymous/ComfyUI), a version that knows 
 for LoRAs, then add the node "Load LoRA" behind the one that loads the base model.
 
 ```sh
-hf download $repo pytorch_lora_weights.safetensors --local-dir ComfyUI/models/loras
+hf download $repo {WEIGHTS} --local-dir ComfyUI/models/loras
 ```
 
 Inference Providers cannot use it: they do not see private LoRAs.

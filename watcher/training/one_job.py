@@ -9,15 +9,14 @@ from typing import Literal
 Step = Literal["adopt", "request", "wait"]
 
 
-def next_step(*, jobs: int, intent_age: float | None, settled_after: float) -> Step:
+def next_step(*, jobs: int, intent_age: float, settled_after: float) -> Step:
     """Return what to do about a training whose job is not known.
 
     `jobs`: how many the Hub lists with its label. `intent_age`: seconds since the intent was last written, measured before
-    that list was requested; None if this attempt has written it, and so no request can have been sent before.
-    `settled_after`: seconds from the intent after which its job, if there is one, is listed.
+    that list was requested. `settled_after`: seconds from the intent after which its job, if there is one, is listed.
     """
     if jobs:
         return "adopt"
-    if intent_age is None or intent_age >= settled_after:
+    if intent_age >= settled_after:
         return "request"
     return "wait"

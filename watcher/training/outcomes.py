@@ -69,26 +69,21 @@ _FAILED: Final = Failure(
     "training_failed", "The training failed; the operator of this app can see why in the log of its job."
 )
 
-CODES: Final = tuple(
-    sorted({one.code for one in (*_BY_EXIT.values(), *_BY_STAGE.values(), _TIMED_OUT, _FAILED)})
-)
-"""Why a training failed."""
 
-
-def exit_code(message: str | None) -> int | None:
+def exit_code(message: str) -> int | None:
     """Return the exit code that a job's status message, or the last line of its log, names: the API has no field for it."""
-    found = re.search(r"\bexit(?: code:?)? (\d+)", message or "", re.IGNORECASE)
+    found = re.search(r"\bexit(?: code:?)? (\d+)", message, re.IGNORECASE)
     return int(found[1]) if found else None
 
 
-def failure(stage: str, message: str | None) -> Failure:
-    """Return the failure of a job that has ended in a stage with a message, and whose weights are not in the repo.
+def failure(stage: str, code: int | None, message: str) -> Failure:
+    """Return the failure of a job that has ended without weights: its stage, its exit code if it is known, its message.
 
     A job that ended with `Exit.DOUBLED` is not the training's own: the older job with the same labels is, so look at
     that one first.
     """
-    if (code := exit_code(message)) is not None:
+    if code is not None:
         return _BY_EXIT.get(code, _FAILED)
-    if re.search(r"time(d )?-?out", message or "", re.IGNORECASE):
+    if re.search(r"time(d )?-?out", message, re.IGNORECASE):
         return _TIMED_OUT
     return _BY_STAGE.get(stage, _FAILED)

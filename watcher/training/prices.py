@@ -36,4 +36,4 @@ class Prices:
                 f"The Hub has no machine {flavor!r} for trainings: choose another one with `watcher training on --flavor`.",
                 of_kind=True,
             )
-        return Decimal(machine.micro_usd_per_minute) / 1_000_000
+        return machine.usd_per_minute

@@ -54,6 +54,8 @@ class Training:
     """The training's; never used twice."""
     project: str
     """A digest of the project."""
+    namespace: str
+    """The one that the job runs in."""
     repo_id: str
     revision: str
     """The commit that the job trains on and commits on top of."""
@@ -68,7 +70,6 @@ class Training:
     steps: int | None = None
     """None, here and below: what training_config.json says."""
     learning_rate: float | None = None
-    resolution: int | None = None
 
 
 def job_spec(training: Training, token: str) -> JobSpec:
@@ -127,7 +128,6 @@ def _environment(training: Training) -> dict[str, str]:
     overrides = {
         "WATCHER_STEPS": training.steps,
         "WATCHER_LEARNING_RATE": training.learning_rate,
-        "WATCHER_RESOLUTION": training.resolution,
     }
     return {
         "WATCHER_REPO": training.repo_id,
@@ -136,7 +136,7 @@ def _environment(training: Training) -> dict[str, str]:
         "WATCHER_DATA": _DATA,
         "WATCHER_TRAINING": training.label,
         "WATCHER_PROJECT": training.project,
-        "WATCHER_NAMESPACE": training.repo_id.partition("/")[0],
+        "WATCHER_NAMESPACE": training.namespace,
         "WATCHER_SECONDS": str(training.minutes * 60),
         "WATCHER_SCRIPT": _packed(_SCRIPT.read_text()),
         # Bars would be most of the log, and a warning may quote a prompt.

@@ -41,7 +41,6 @@ from huggingface_hub.errors import HfHubHTTPError
 
 T = TypeVar("T")
 
-WEIGHTS: Final = "pytorch_lora_weights.safetensors"
 RANK: Final = 16
 KEEP: Final = "\n**Keep this repo private.**"
 """From here on, the card of the published photos stays."""

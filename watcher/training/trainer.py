@@ -87,10 +87,11 @@ class _Attempt:
         if self._training["job"] is None:
             raise await self._find_job(self._training["label"], self._training["intent_age_seconds"])
         job = await self._retry(self._jobs.inspect, self._training["job"])
-        if job is not None and job.ended and job.exit_code == Exit.DOUBLED:
-            raise await self._follow_older(job)
         if job is None or job.ended:
-            return await self._finish(job)
+            code = None if job is None else await self._exit_code(job)
+            if job is not None and code == Exit.DOUBLED:
+                raise await self._follow_older(job)
+            return await self._finish(job, code)
         await self._record(job)
         self._check_deadlines(job)
         raise self._look_again(job, _NEXT_LOOK)
@@ -162,6 +163,7 @@ class _Attempt:
         training = Training(
             label=label,
             project=self._trainer.project,
+            namespace=self._jobs.namespace,
             repo_id=details["model_id"],
             revision=revision,
             base=details["base"],
@@ -212,7 +214,15 @@ class _Attempt:
             last_words="The training has not ended in time.",
         )
 
-    async def _finish(self, job: Job | None) -> Done:
+    async def _exit_code(self, job: Job) -> int | None:
+        """Return what the job's command exited with, if the Hub tells it."""
+        code = exit_code(job.message)
+        if job.stage == "ERROR" and code is None:
+            # What the Hub says of an error is not documented; the script says it, too, as its last line.
+            code = exit_code(" ".join(await self._retry(self._jobs.last_lines, job.id, 3)))
+        return code
+
+    async def _finish(self, job: Job | None, code: int | None) -> Done:
         """Look whether the job that has ended, or is gone, has left weights; raise Permanent if not."""
         stage = "DELETED" if job is None else job.stage
         running = 0.0 if job is None or job.seconds is None else float(job.seconds)
@@ -228,7 +238,7 @@ class _Attempt:
         repo_id, label = self._details["model_id"], self._training["label"]
         commit = await self._retry(self._trainer.weights.commit_of, repo_id, label)
         if commit is None:
-            raise await self._without_weights(job, stage)
+            raise self._without_weights(job, stage, code)
         samples = await self._copy_samples(repo_id, commit, label)
         return Done(
             "trained",
@@ -236,16 +246,11 @@ class _Attempt:
             partial(self._verbs.trained, self._claim.attempt, commit, samples, answered=self._lease.answered),
         )
 
-    async def _without_weights(self, job: Job | None, stage: str) -> Permanent | Transient:
-        message = "" if job is None else job.message
-        code = exit_code(message)
-        if job is not None and stage == "ERROR" and code is None:
-            # What the Hub says of an error is not documented; the script says it, too, as its last line.
-            code = exit_code(" ".join(await self._retry(self._jobs.last_lines, job.id, 3)))
+    def _without_weights(self, job: Job | None, stage: str, code: int | None) -> Permanent | Transient:
         ago = self._training["job_ended_seconds_ago"]
         if stage == "COMPLETED" and (ago is None or ago < _COMMIT_WITHIN) and not self._claim.look_only:
             return Transient("The job has ended, and the repo does not show its commit yet.", retry_after=10)
-        failed = failure(stage, f"exit code {code}" if code is not None else message)
+        failed = failure(stage, code, "" if job is None else job.message)
         return Permanent(failed.code, failed.sentence)
 
     async def _billed(self, job: Job | None) -> float | None:

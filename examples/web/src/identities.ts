@@ -152,7 +152,8 @@ export class Identities {
 
   /** Have a failed row tried again. */
   async retry(row: Identity): Promise<void> {
-    const changed = answered(await this.#table().update({ status: 'pending' }).eq('id', row.id).select('id'))
+    const failed = this.#table().update({ status: 'pending' }).eq('id', row.id).eq('status', 'failed')
+    const changed = answered(await failed.select('id'))
     if (!changed.length) throw new Refusal('This identity has not failed, so it cannot be tried again.')
   }
 

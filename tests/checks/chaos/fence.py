@@ -9,11 +9,14 @@ from typing import Any
 from tests.checks.chaos.record import Exchange
 
 _ENDS = {
-    "complete": "published", "erased": "erased", "trained": "trained", "fail": "failed", "defer": "deferred",
-    "wait": "waited", "training_postpone": "waited", "followed": "followed",
+    "complete": {"published"}, "erased": {"erased"}, "trained": {"trained"}, "fail": {"failed"}, "defer": {"deferred"},
+    "wait": {"waited", "failed", "deferred"}, "training_postpone": {"waited"}, "followed": {"followed"},
 }  # fmt: skip
+"""Write-backs that end an attempt, and the outcomes that they can give it."""
 _BETWEEN = {"training_start", "training_intend", "training_undo", "training_job", "training_ended"}
 """Write-backs of a training after which its attempt goes on."""
+_ACCEPTED = {"done", "started", "waited", "failed", "deferred"}
+"""What an accepted write-back is answered."""
 
 
 @dataclass(slots=True)
@@ -77,7 +80,7 @@ class Fence:
                 if exchange.began <= hold.until:
                     accepted.add((exchange.name, attempt))
                 elif exchange.name in _ENDS and (
-                    (exchange.name, attempt) in accepted or own_ends.get(attempt) == _ENDS[exchange.name]
+                    (exchange.name, attempt) in accepted or own_ends.get(attempt) in _ENDS[exchange.name]
                 ):
                     continue
                 else:
@@ -109,7 +112,7 @@ class Fence:
         return {
             one.asked["p_attempt"]
             for one in self._exchanges
-            if one.name in ends and _result(one.answered) in {"done", "waited", "failed", "deferred"}
+            if one.name in ends and _result(one.answered) in _ACCEPTED
         }
 
 
@@ -132,7 +135,7 @@ def _accepted(exchange: Exchange) -> list[int]:
     if answer is None:
         return []
     if exchange.name in _ENDS or exchange.name in _BETWEEN:
-        return [asked["p_attempt"]] if _result(answer) in {"done", "started", "waited"} else []
+        return [asked["p_attempt"]] if _result(answer) in _ACCEPTED else []
     if exchange.name == "reserve":
         return [asked["p_attempt"]]
     if exchange.name == "renew":

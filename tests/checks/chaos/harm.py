@@ -285,9 +285,16 @@ class Harm:
         self._agenda.later(lasts, lambda: self._sandbox.hub.jobs.set_timing(ending=0.0))
 
     def end_job(self, *, stage: Stage, newest: bool) -> None:
-        """A person cancels or deletes a job that runs, or its time-out ends it."""
+        """A person cancels or deletes a job that runs, or its time-out ends it.
+
+        One is deleted only once the database knows it: what then remains of it on the Hub, nobody could tell from a job that
+        was never made. (The real Hub keeps all jobs.)
+        """
         jobs = self._sandbox.hub.jobs
         running = [job for job in jobs.all() if not job.ended]
+        if stage == "DELETED":
+            known = {job for (job,) in self._sql("select job from watcher.trainings where job is not null")}
+            running = [job for job in running if job.id in known]
         for job in running[-1:] if newest else running[:1]:
             self._service("hub", f"job {job.id} is ended: {stage}")
             if stage == "DELETED":

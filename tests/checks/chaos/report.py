@@ -14,7 +14,7 @@ lost                   findings: a row that is none of these; a row that nobody 
                        was still in flight during that look.
 doubled                findings: a repo with more than one commit after the initial one (apart from those made by hand);
                        a row named by the commits of more than one repo.
-stuck                  rows still open, and repos still to be erased, 240 s after all faults were removed.
+stuck                  rows still open, and repos still to be erased, 90 s after all faults were removed.
 stale_writes_accepted  calls of complete, erased, fail, defer, wait, reserve or renew that began after another attempt
                        had got the work and were accepted by the database (recorded before a fault can lose the answer).
                        A repeated write-back of the same attempt is not counted: it changes nothing.
@@ -37,6 +37,7 @@ training_stuck         findings: trainings without an end or not settled, rows s
                        is not reached, jobs that still run or belong to no training.
 overspent              findings: dollars over the day's budget, spent and reserved (looked at twice a second and at the
                        end), or billed by the Hub.
+healed_seconds         from the removal of all faults until every row had ended and nothing was left to be erased.
 takeover_seconds       from the SIGKILL of a daemon that held a row to the next claim of that row, without the time in
                        which no daemon could claim: none was running, ready, not frozen and without an outage (checked
                        every 0.1 s), Postgres was down, or a fault held the claim. The lease is 2 s; a daemon that
@@ -118,14 +119,16 @@ def figures(runs: Sequence[Run]) -> str:
             "ready_without_weights": sum(len(one.without_weights) for one in trainings),
             "training_stuck": sum(len(one.stuck) for one in trainings),
             "overspent": sum(len(one.overspent) for one in trainings),
-            "erase_seconds": {
-                "median": round(median(erased), 2) if erased else None,
-                "max": round(max(erased), 2) if erased else None,
-            },
-            "takeover_seconds": {
-                "median": round(median(takeovers), 2) if takeovers else None,
-                "max": round(max(takeovers), 2) if takeovers else None,
-            },
+            "erase_seconds": _spread(erased),
+            "healed_seconds": _spread([run.healed_in for run in runs]),
+            "takeover_seconds": _spread(takeovers),
             "seed_of_first_failure": min(failures) if failures else None,
         }
     )
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, float | None]:
+    return {
+        "median": round(median(seconds), 2) if seconds else None,
+        "max": round(max(seconds), 2) if seconds else None,
+    }

@@ -30,9 +30,9 @@ from tests.support.scene import QUICK
 from watcher.sandbox import Postgres, Sandbox
 from watcher.sandbox.faults import RoundTrip
 
-WAIT = 240.0
+WAIT = 90.0
 """Seconds after the faults are removed in which all work must end; normally it takes five, or 1.25 * LATE_SECONDS and a
-little where something has to be erased. A machine that does other work takes much longer: leases of 2 s are lost there."""
+little where something has to be erased."""
 
 _databases = (f"chaos_{number}" for number in itertools.count(1))
 

@@ -189,13 +189,15 @@ class User:
             return
         self._notes.add(self.name, f"{word} a training of {identity}: {[one['status'] for one in changed]}")
 
-    def _delete_training(self, row: int) -> None:
-        """Delete a row while it is trained, if that comes soon."""
+    def _delete_training(self, row: int, *, with_job: bool = False) -> None:
+        """Delete a row while it is trained, if that comes soon; or once its job is known."""
         identity = self._plans[row].id
         give_up = time.monotonic() + 3
-        look = self._person.table.select("status").eq("id", identity)
+        look = self._person.table.select("status", "training_url").eq("id", identity).eq("status", "training")
+        if with_job:
+            look = look.not_.is_("training_url", "null")
         while time.monotonic() < give_up:
-            if [one["status"] for one in self._until_done(lambda: look.execute().data)] == ["training"]:
+            if self._until_done(lambda: look.execute().data):
                 self._delete_row(identity)
                 return
             time.sleep(0.2)

@@ -212,7 +212,9 @@ await scenario("6 two identities at once, React's StrictMode, two tabs", async (
       const waited = !!followed().training_waits_until
       await it.withdraw(followed())
       await until(() => !followed().train)
-      runs.push({ row: followed(), pictures: (await it.pictures(it.row)).length, waited, samples: await it.samples(followed()) })
+      const asked = await it.createAndTrain()
+      await it.remove(asked)
+      runs.push({ row: followed(), pictures: (await it.pictures(it.row)).length, waited, asked, samples: await it.samples(followed()) })
       if (number === 2) await it.remove(followed())
       it.stop()
     }
@@ -225,6 +227,8 @@ await scenario("6 two identities at once, React's StrictMode, two tabs", async (
   expect("The statuses of docs/frontend.md's program, run twice in one page", said.runs.map(({ row, pictures }) => [row.status, pictures]), [['published', 3], ['published', 3]])
   expect('Its trainings: whether they waited, are withdrawn, and have left pictures',
     said.runs.map(({ row, waited, samples }) => [waited, row.train, samples.length]), [[true, false, 0], [true, false, 0]])
+  expect('What is asked for with a row', said.runs.map(({ asked }) => [asked.identity_name, asked.train, asked.trigger_word]),
+    [['Ada', true, 'ada face'], ['Ada', true, 'ada face']])
   expect('What the page and the daemon say of files', said.told, given.formats.map(([, words]) => words))
   await snippet.context().close()
   await strict.close()

@@ -5,7 +5,7 @@ from typing import Any
 
 from watcher.errors import Misconfigured, WatcherError
 from watcher.hub.repos import Hub
-from watcher.operator.doctor.finding import Finding, unanswered
+from watcher.operator.doctor.finding import Finding, State, unanswered
 from watcher.operator.erasing_screens import failed, held, overdue
 from watcher.operator.format import count
 from watcher.operator.queries import Queries
@@ -58,9 +58,9 @@ def _open(summary: Mapping[str, Any], shown: list[dict[str, object]]) -> Finding
     late = summary["overdue_seconds"]
     if late < _SLOW:
         return Finding("erasures", "ok", f"{sentence}.")
-    state = "error" if late > LATE else "warning"
+    state: State = "error" if late > LATE else "warning"
     because = f": {reason}" if reason else "."
-    return Finding("erasures", state, f"{sentence}{because}", "watcher erasures")  # type: ignore[arg-type]
+    return Finding("erasures", state, f"{sentence}{because}", "watcher erasures")
 
 
 async def _namespaces(settings: Settings, namespaces: list[str]) -> AsyncIterator[Finding]:

@@ -7,12 +7,10 @@ from watcher.errors import WatcherError
 from watcher.operator.doctor.finding import Finding, unanswered
 from watcher.operator.format import ago, count, duration
 from watcher.operator.queries import Queries
-from watcher.operator.waiting import UNHEARD, outages, paused
+from watcher.operator.waiting import OVERDUE, UNHEARD, is_paused, outages, paused
 from watcher.process.instance import machine
 from watcher.settings.settings import Settings
 
-_OVERDUE = 300.0
-"""Seconds that a due row may wait before it is a problem."""
 _OFTEN = 3
 """Attempts after which a row that waits is worth a look."""
 _LATELY = 3600.0
@@ -31,7 +29,7 @@ async def findings(settings: Settings, queries: Queries) -> AsyncIterator[Findin
         yield Finding("outage", "error", sentence, "journalctl -u watcher -p warning -n 50")
     if sentence := paused(status["paused"]):
         yield Finding("paused", "warning", sentence, "watcher resume")
-    else:
+    if not is_paused(status["paused"], "publish"):
         yield _waiting(status)
     if stuck := [row for row in status["waiting"] if row["spent"] >= _OFTEN]:
         sentence = (
@@ -65,7 +63,7 @@ def _waiting(status: Mapping[str, Any]) -> Finding:
         since = f" for {duration(waits)}" if waits > 0 else ""
         sentence = f"Rows wait{since}, and no daemon was heard in the last {UNHEARD:.0f} s."
         return Finding("queue", "error", sentence, _REMEDY)
-    if waits > _OVERDUE or unheld:
+    if waits > OVERDUE or unheld:
         sentence = f"The oldest due row has waited for {duration(waits)}: all slots are busy, or rows are not claimed."
         return Finding("queue", "warning", sentence, _REMEDY)
     return Finding("queue", "ok", f"No due row waits for long; {count(status['pending'], 'row')} pending.")

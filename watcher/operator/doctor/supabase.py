@@ -109,8 +109,7 @@ def clock(answer: httpx.Response) -> Finding | None:
         theirs = parsedate_to_datetime(answer.headers["Date"])
     except (KeyError, ValueError):
         return None
-    # The only place that reads this host's clock, since it is what is checked.
-    ours = datetime.now(UTC)  # noqa: TID251
+    ours = datetime.now(UTC)  # noqa: TID251  (this host's clock is what is checked)
     skew = (ours - theirs).total_seconds()
     if abs(skew) < _SKEW:
         return Finding("clock", "ok", "This host's clock agrees with Supabase's.")

@@ -13,7 +13,7 @@ from watcher.operator.hub import prices_of
 from watcher.operator.money import Prices
 from watcher.operator.queries import Queries, connected
 from watcher.operator.training_screens import doubled, money, overdue
-from watcher.operator.waiting import outages
+from watcher.operator.waiting import has_outage, is_paused
 from watcher.settings.settings import Settings
 from watcher.training.recipe import project_digest, project_label
 
@@ -75,7 +75,9 @@ def _progress(
 def _taken(settings: Settings, training: Mapping[str, Any], status: Mapping[str, Any]) -> Finding:
     """Check that a daemon takes what is due, as far as one can tell from here."""
     waits, here = training["due_seconds"], settings.training_token is not None
-    excused = outages(status) or any(pause["kind"] == "train" for pause in status["paused"])
+    excused = is_paused(status["paused"], "train") or any(
+        has_outage(instance, "train") for instance in status["instances"].values()
+    )
     if waits > _UNHEARD and not excused:
         sentence = f"A training has been due for {duration(waits)}, and no daemon takes it"
         sentence += (

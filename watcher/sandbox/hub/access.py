@@ -31,20 +31,21 @@ class User:
 
     def may_write(self, namespace: str) -> bool:
         """Return whether repos in the namespace may be created, changed and deleted."""
-        if self.role == "read" or (self.role == "fineGrained" and "repo.write" not in self.permissions):
-            return False
-        return namespace == self.name or self.orgs.get(namespace, "read") != "read"
+        return self._may_change(namespace, "repo.write")
 
     def may_run_jobs(self, namespace: str) -> bool:
         """Return whether jobs in the namespace may be run and cancelled."""
-        if self.role == "read" or (self.role == "fineGrained" and "job.write" not in self.permissions):
-            return False
-        return namespace == self.name or self.orgs.get(namespace, "read") != "read"
+        return self._may_change(namespace, "job.write")
 
     def may_see_jobs(self, namespace: str) -> bool:
         """Return whether jobs in the namespace, with their environment and logs, are visible."""
         scoped = self.role != "fineGrained" or "job.write" in self.permissions
         return scoped and (namespace == self.name or namespace in self.orgs)
+
+    def _may_change(self, namespace: str, permission: str) -> bool:
+        if self.role == "read" or (self.role == "fineGrained" and permission not in self.permissions):
+            return False
+        return namespace == self.name or self.orgs.get(namespace, "read") != "read"
 
 
 class Access:
@@ -122,6 +123,11 @@ class Access:
         return self._users[token]
 
 
+def id_of(name: str) -> str:
+    """Return the id of a user or an organisation, in the form that the Hub's have."""
+    return f"{name.encode().hex():0>24.24}"
+
+
 def whoami(user: User) -> dict[str, Any]:
     """Return the answer of /api/whoami-v2."""
     token: dict[str, Any] = {
@@ -136,7 +142,7 @@ def whoami(user: User) -> dict[str, Any]:
             "global": [],
             "scoped": [
                 {
-                    "entity": {"_id": f"{name.encode().hex():0>24.24}", "type": kind, "name": name},
+                    "entity": {"_id": id_of(name), "type": kind, "name": name},
                     "permissions": list(user.permissions),
                 }
                 for kind, name in entities
@@ -144,7 +150,7 @@ def whoami(user: User) -> dict[str, Any]:
         }
     return {
         "type": "user",
-        "id": f"{user.name.encode().hex():0>24.24}",
+        "id": id_of(user.name),
         "name": user.name,
         "fullname": user.name,
         "isPro": False,
@@ -155,7 +161,7 @@ def whoami(user: User) -> dict[str, Any]:
         "orgs": [
             {
                 "type": "org",
-                "id": f"{org.encode().hex():0>24.24}",
+                "id": id_of(org),
                 "name": org,
                 "fullname": org,
                 "roleInOrg": role,

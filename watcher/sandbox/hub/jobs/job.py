@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from watcher.sandbox.hub.access import id_of
 from watcher.sandbox.hub.jobs.spec import Spec
 
 Stage = Literal["SCHEDULING", "RUNNING", "UPDATING", "COMPLETED", "ERROR", "CANCELED", "DELETED"]
@@ -67,8 +68,8 @@ class Job:
             "volumes": [dict(volume.shown) for volume in spec.volumes],
             "status": {"stage": self.stage, "message": self.message},
             "durations": self._durations(speed),
-            "owner": {"id": _id(self.namespace), "name": self.namespace, "type": self.owner_type},
-            "initiator": {"type": "user", "id": _id(self.author), "name": self.author},
+            "owner": {"id": id_of(self.namespace), "name": self.namespace, "type": self.owner_type},
+            "initiator": {"type": "user", "id": id_of(self.author), "name": self.author},
         }
 
     def _durations(self, speed: float) -> dict[str, int | None]:
@@ -77,7 +78,3 @@ class Job:
         running = None if self.started is None else end - self.started
         spans = {"schedulingSecs": scheduled, "runningSecs": running, "totalSecs": end - self.created}
         return {name: None if span is None else int(span * speed) for name, span in spans.items()}
-
-
-def _id(name: str) -> str:
-    return f"{name.encode().hex():0>24.24}"

@@ -10,8 +10,8 @@ from watcher.sandbox.hub.errors import HubError, bad_request
 from watcher.sandbox.hub.jobs.hardware import FLAVORS
 from watcher.sandbox.hub.store import Commit, Kind, Repo
 
+# On the Hub the label `name` may also have dots, which the client's own default for it never has.
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,100}")
-# `name` may also have dots, which the client's own default for it never has.
 _DEFAULT_SECONDS = 30 * 60
 _ELSEWHERE = ("expose", "ssh", "network", "resourceGroupId", "spaceId")
 _KINDS: dict[object, Kind] = {"model": "models", "dataset": "datasets"}

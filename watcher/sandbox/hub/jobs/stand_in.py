@@ -148,14 +148,7 @@ class Hub:
 
     def get(self, path: str) -> Any:
         """Return what the Hub answers to a GET, which is repeated if need be."""
-        for left in reversed(range(_TRIES)):
-            try:
-                return self.send("GET", path)
-            except Lost as error:
-                if not left:
-                    end(FAILED, f"{path}: {error}")
-                time.sleep(0.1)
-        return None
+        return self._again("GET", path)
 
     def send(self, method: str, url: str, body: bytes | None = None, kind: str = "application/json") -> Any:
         """Send one request; raises Answered or Lost."""
@@ -190,14 +183,14 @@ class Hub:
                 path = actions["verify"]["href"].removeprefix(self._endpoint)
                 self._again("POST", path, json.dumps({name: one[name] for name in ("oid", "size")}).encode())
 
-    def _again(self, method: str, url: str, body: bytes, kind: str = "application/json") -> Any:
+    def _again(self, method: str, url: str, body: bytes | None = None, kind: str = "application/json") -> Any:
         """Send a request that can be repeated."""
         for left in reversed(range(_TRIES)):
             try:
                 return self.send(method, url, body, kind)
             except Lost as error:
                 if not left:
-                    end(FAILED, f"{method}: {error}")
+                    end(FAILED, f"{method} {url}: {error}")
                 time.sleep(0.1)
         return None
 
