@@ -4,17 +4,15 @@ Realtime is subscribed. All requests to all services are counted, since the daem
 as one request, and its frames as none.
 """
 
-import os
 import time
-from pathlib import Path
 
 from bench.report import Bench, Found, Line, at_most, info
 from tests.acceptance.running import Watcher
 from tests.checks.figures.scene import Scene, scene
+from tests.support import cpu
 
 _WARM_UP = 20.0
 _WINDOW = 150.0  # two pulses, ten polls
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def _measure() -> Found:
@@ -22,14 +20,14 @@ def _measure() -> Found:
         watcher.ready()
         time.sleep(_WARM_UP)
         here.sandbox.faults.reset()
-        began, spent = time.monotonic(), _cpu_seconds(watcher)
+        began, spent = time.monotonic(), cpu.seconds(watcher.process.pid)
         time.sleep(_WINDOW)
-        seconds, cpu = time.monotonic() - began, _cpu_seconds(watcher) - spent
+        seconds, used = time.monotonic() - began, cpu.seconds(watcher.process.pid) - spent
         counts = here.sandbox.faults.counts()
         _check_alive(here, watcher)
         watcher.stop()
     per_minute = sum(one.requests for one in counts) * 60 / seconds
-    percent = cpu / seconds * 100
+    percent = used / seconds * 100
     lines = [
         at_most("CPU of one core", percent, 0.5, " %", digits=3),
         at_most("requests a minute, of all services", per_minute, 15, digits=1),
@@ -37,27 +35,22 @@ def _measure() -> Found:
             info(f"… {one.method} {one.route}", f"{one.requests * 60 / seconds:.1f} a minute")
             for one in counts
         ),
-        _window(seconds, cpu),
+        _window(seconds, used),
     ]
     numbers = {"idle": {"cpu_percent": round(percent, 3), "requests_per_minute": round(per_minute, 1)}}
     return Found(numbers, lines)
 
 
-def _window(seconds: float, cpu: float) -> Line:
-    return info("window", f"{cpu:.2f} s of CPU in {seconds:.0f} s, counted in steps of {1000 / _TICKS:g} ms")
+def _window(seconds: float, used: float) -> Line:
+    return info(
+        "window", f"{used:.2f} s of CPU in {seconds:.0f} s, counted in steps of {1000 / cpu.TICKS:g} ms"
+    )
 
 
 def _check_alive(here: Scene, watcher: Watcher) -> None:
     """Check that the daemon was idle, and neither dead nor disconnected from Realtime."""
     assert not watcher.said("feed_lost"), watcher.text
     watcher.wait_for("published", within=10, identity=here.insert()[0])
-
-
-def _cpu_seconds(watcher: Watcher) -> float:
-    """User and system CPU time of all its threads."""
-    fields = Path(f"/proc/{watcher.process.pid}/stat").read_text().rpartition(")")[2].split()
-    user, system = fields[11:13]
-    return (int(user) + int(system)) / _TICKS
 
 
 BENCH = Bench("idle", "what does an idle daemon cost?", _measure)

@@ -1,6 +1,5 @@
 """A backlog of rows, the programs that process it, and the CPU time that takes in each process."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +15,8 @@ import psycopg
 from bench.rivals import ROOT
 from tests.acceptance.running import environment
 from tests.checks.figures.scene import Scene
+from tests.support import cpu
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _FIRST, _LAST = 0.1, 0.9
 """Measured is the part of a backlog between these shares, without start and end."""
 
@@ -124,29 +123,19 @@ def work_off(
     )
 
 
-def cpu(pid: int) -> float:
-    """Seconds of CPU that a process has used; asks Linux."""
-    return sum(map(int, _stat(pid)[11:13])) / _TICKS
-
-
 def cpu_of_postgres(database: psycopg.Connection[Any]) -> Callable[[], float]:
     """Return a function for the CPU seconds of all processes of a connection's server."""
-    server = int(_stat(database.info.backend_pid)[1])
+    server = int(cpu.fields(database.info.backend_pid)[1])
 
     def used() -> float:
-        total = sum(map(int, _stat(server)[11:15]))  # with its children that have ended
+        total = sum(map(int, cpu.fields(server)[11:15]))  # with its children that have ended
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                stat = _stat(int(process.name))
+                stat = cpu.fields(int(process.name))
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if int(stat[1]) == server:
                 total += sum(map(int, stat[11:13]))
-        return total / _TICKS
+        return total / cpu.TICKS
 
     return used
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on, which is the state."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

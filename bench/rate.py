@@ -16,6 +16,7 @@ from bench import load
 from bench.report import Bench, Found, Line, at_least, at_most, info, ratio_of_medians, spread
 from bench.rivals import Procrastinate
 from tests.checks.figures.scene import Scene, scene, until
+from tests.support import cpu
 
 _SLOTS = (8, 32)
 _DAEMONS = 4
@@ -137,7 +138,7 @@ def _watch(here: Scene, since: object, programs: list[load.Program], start: Any)
         left=lambda: here.one(_LEFT),
         ended=lambda: [float(moment) for (moment,) in here.database.execute(_ENDED, [since])],
         who={
-            "program": lambda: sum(load.cpu(program.pid) for program in programs),
+            "program": lambda: sum(cpu.seconds(program.pid) for program in programs),
             "sandbox": time.process_time,
             "Postgres": load.cpu_of_postgres(here.database),
         },
@@ -156,7 +157,7 @@ def _procrastinate(rival: Procrastinate, slots: int) -> _Run:
             left=lambda: rival.one(_JOBS_LEFT),
             ended=lambda: [float(moment) for (moment,) in rival.database.execute(_JOBS_ENDED, [since])],
             who={
-                "program": lambda: load.cpu(process.pid),
+                "program": lambda: cpu.seconds(process.pid),
                 "Postgres": load.cpu_of_postgres(rival.database),
             },
         )

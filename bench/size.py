@@ -28,9 +28,6 @@ _WARM_UP = 6
 _ROWS, _IMAGES = 16, 20
 
 _CLAIM = 'select public.watcher_claim(\'bench\', %s, \'{"publish": 8, "erase": 2, "sweep": 1}\', 20)'
-_UPDATES = """
-    select n_tup_upd, n_tup_hot_upd from pg_stat_all_tables where relid = 'public.trained_identities'::regclass
-"""
 
 
 def _measure() -> Found:
@@ -129,17 +126,14 @@ def _hot_share(here: Scene) -> float:
         here.person.insert("Ada", paths)
     attempts = _claim(here, _ROWS)
     assert len(attempts) == _ROWS
-    flush = "select pg_stat_force_next_flush()"
-    here.database.execute(flush)
-    [before] = here.database.execute(_UPDATES).fetchall()
+    before = many.updates(here.database)
     for images in range(1, _IMAGES + 1):
         here.database.execute(
             "select public.watcher_renew(jsonb_object_agg(number, jsonb_build_object('images_published', %s::int)), 600)"
             " from unnest(%s::bigint[]) number",
             [images, attempts],
         )
-    here.database.execute(flush)
-    [after] = here.database.execute(_UPDATES).fetchall()
+    after = many.updates(here.database)
     assert after[0] - before[0] == _ROWS * _IMAGES
     for attempt in attempts:
         here.one("select public.watcher_fail(%(n)s, 'hub_refused', 'X.')", n=attempt)

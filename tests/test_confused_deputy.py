@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.support.database import Database
+from tests.support.deprecations import CONTENT
 from tests.support.pictures import jpeg
 from tests.support.scene import PICTURES, Scene, carry, claim
 from watcher.engine.attempt import Attempts
@@ -30,7 +31,7 @@ from watcher.supabase.realtime import Feed
 from watcher.supabase.rpc import Rpc
 from watcher.supabase.verbs import Verbs
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = CONTENT
 
 OTHER = "0b4e6f4e-0000-4000-8000-000000000002"
 

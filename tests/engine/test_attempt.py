@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 import structlog
 
+from tests.support.deprecations import CONTENT
 from tests.support.scene import PICTURES, Scene, carry, claim
 from watcher.engine import attempt as attempt_module
 from watcher.engine.attempt import Attempts
@@ -26,7 +27,7 @@ from watcher.supabase.verbs import Verbs
 
 Said = list[MutableMapping[str, Any]]
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = CONTENT
 
 
 @pytest.fixture

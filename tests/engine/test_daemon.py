@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg.types.json import Jsonb
 
 from tests.support.database import Worker
+from tests.support.deprecations import CLOSED, CONTENT
 from tests.support.scene import PICTURES, Scene
 from tests.support.waiting import PATIENCE, until
 from tests.support.watching import free_address, get
@@ -29,8 +30,8 @@ from watcher.settings import settings
 from watcher.supabase.verbs import Verbs
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:ConnectionClosed.(code|reason) is deprecated:DeprecationWarning"),
+    CONTENT,
+    CLOSED,
 ]
 
 Running = Callable[..., AbstractAsyncContextManager[asyncio.Task[None]]]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.deprecations import CLOSED
 from tests.support.scene import Scene
 from tests.support.waiting import PATIENCE, until
 from tests.support.watching import Manager
@@ -26,9 +27,7 @@ from watcher.supabase.answers import Claims
 from watcher.supabase.rpc import Rpc
 from watcher.supabase.verbs import Verbs
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:ConnectionClosed.(code|reason) is deprecated:DeprecationWarning"
-)
+pytestmark = CLOSED
 
 WATCHDOG = 1.0
 

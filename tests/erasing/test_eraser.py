@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.support.deprecations import CONTENT
 from tests.support.scene import PICTURES, Scene, carry, claim
 from tests.support.waiting import until
 from watcher.engine.attempt import Attempts
@@ -15,7 +16,7 @@ from watcher.errors import LeaseLost, Outage
 from watcher.sandbox.faults import Answer, Delay, Hold, LoseAnswer
 from watcher.supabase.verbs import Verbs
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = CONTENT
 
 GIF = b"GIF89a" + bytes(99)
 

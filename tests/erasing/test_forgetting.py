@@ -9,6 +9,7 @@ import psycopg
 import pytest
 import structlog
 
+from tests.support.deprecations import CONTENT
 from tests.support.scene import PICTURES, Scene, carry
 from tests.support.waiting import until
 from watcher.engine.attempt import Attempts
@@ -17,7 +18,7 @@ from watcher.errors import Outage
 from watcher.sandbox.faults import Answer, Cut, Hold, LoseAnswer
 from watcher.supabase.verbs import Verbs
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = CONTENT
 
 DELETE = "delete from public.trained_identities where id = %s"
 

@@ -10,6 +10,7 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.utils._http import get_session
 from huggingface_hub.utils.tqdm import hf_thread_map
 
+from tests.support.deprecations import CONTENT
 from tests.support.limits import no_more_files, no_more_threads
 from tests.support.pictures import jpeg
 from tests.support.scene import Scene
@@ -23,7 +24,7 @@ from watcher.sandbox.faults import Answer, Hang, LoseAnswer
 from watcher.sandbox.hub import User
 
 # httpx2 deprecates what huggingface_hub 2.4.0 still does.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = CONTENT
 
 REPO, ROW = "sandbox/identity-ada-1", "5d0f2c1e-0000-4000-8000-000000000001"
 CARD = "---\nlicense: mit\n---\n# Ada\n"

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
-import pytest
 
 from tests.support.database import Database, Worker
+from tests.support.deprecations import CONTENT
 from tests.support.scene import Scene, carry
 from tests.support.waiting import PATIENCE
 from watcher.engine.attempt import Attempts
@@ -16,7 +16,7 @@ from watcher.operator.doctor import drift
 from watcher.sandbox import Postgres
 from watcher.supabase.verbs import Verbs
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = CONTENT
 
 PAGE = Path(__file__).parents[2] / "docs/operating.md"
 TABLES = [

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.deprecations import CONTENT
 from tests.support.pictures import jpeg
 from tests.support.scene import PICTURES, Scene, claim
 from tests.support.waiting import until
@@ -16,7 +17,7 @@ from watcher.publishing.publisher import Publisher
 from watcher.sandbox.faults import Answer, Cache, Hold, LoseAnswer
 from watcher.supabase.verbs import Verbs
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = CONTENT
 
 
 async def publish(publisher: Publisher, claimed: Claim) -> Publication:

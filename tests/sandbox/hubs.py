@@ -6,16 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from starlette.types import ASGIApp
 
 from watcher.sandbox.faults import Faults
 from watcher.sandbox.hub import Hub, User
 from watcher.sandbox.server import HOST, Server
-
-# huggingface_hub passes its LFS bodies to httpx2 under an argument's deprecated name.
-DEPRECATED = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 USERS = {
     "hf_alice": User("alice", orgs={"acme": "write", "museum": "read"}),

@@ -6,16 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import pytest
 from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
 from realtime.types import RealtimePostgresChangesListenEvent
 
 from tests.sandbox.project import INSERTS, PATIENCE, Project, until
-
-# The client uses what its WebSocket library has deprecated.
-DEPRECATED = pytest.mark.filterwarnings(
-    "ignore:ConnectionClosed.(code|reason) is deprecated:DeprecationWarning"
-)
 
 
 @dataclass

@@ -22,8 +22,9 @@ from storage3.exceptions import StorageApiError
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 from supabase_auth.errors import AuthApiError
 
-from tests.sandbox.listening import DEPRECATED, end_timers
+from tests.sandbox.listening import end_timers
 from tests.sandbox.project import PATIENCE, Project, until
+from tests.support.deprecations import CLOSED
 from watcher.sandbox.absent import Absent
 
 PAGE = (Path(__file__).parents[2] / "docs/sandbox.md").read_text()
@@ -158,7 +159,7 @@ def test_the_hubs_client_raises_the_sentence(project: Project, hub_client: None)
         assert (caught.value.response.status_code, caught.value.server_message) == (501, feature.sentence)
 
 
-@DEPRECATED
+@CLOSED
 async def test_presence_and_broadcast_reach_the_realtime_client_as_errors(project: Project) -> None:
     before = asyncio.all_tasks()
     client = AsyncRealtimeClient(project.realtime_url, project.keys.secret)

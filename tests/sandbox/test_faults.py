@@ -32,8 +32,8 @@ from supabase.lib.client_options import SyncClientOptions
 from websockets.sync.client import connect
 
 from tests.sandbox import clock
-from tests.sandbox.hubs import DEPRECATED
 from tests.sandbox.project import PATIENCE
+from tests.support.deprecations import CONTENT
 from tests.support.pictures import jpeg
 from tests.support.scene import Scene
 from watcher.sandbox.faults import (
@@ -53,7 +53,7 @@ from watcher.sandbox.faults import (
 from watcher.sandbox.faults.link import BURST
 from watcher.sandbox.server import CONNECTION, HOST, Server
 
-pytestmark = DEPRECATED
+pytestmark = CONTENT
 
 
 class Work:

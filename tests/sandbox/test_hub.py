@@ -31,14 +31,15 @@ from huggingface_hub.hf_api import RepoFile, RepoFolder
 from huggingface_hub.lfs import UploadInfo, post_lfs_batch_info
 
 from tests.sandbox import hubs
-from tests.sandbox.hubs import CARD, DEPRECATED, IMAGE_LFS, USERS, Site, additions, image
+from tests.sandbox.hubs import CARD, IMAGE_LFS, USERS, Site, additions, image
 from tests.sandbox.project import PATIENCE
+from tests.support.deprecations import CONTENT
 from watcher.sandbox.faults import Answer
 from watcher.sandbox.hub import Hub
 from watcher.sandbox.hub.bytes import Bytes, RepoGoneError
 from watcher.sandbox.server import HOST, Server
 
-pytestmark = DEPRECATED
+pytestmark = CONTENT
 
 
 @pytest.mark.parametrize("count", [3, 10])

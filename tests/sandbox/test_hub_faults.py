@@ -12,10 +12,11 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils._http import parse_ratelimit_headers
 
-from tests.sandbox.hubs import DEPRECATED, IMAGE_LFS, Site, additions, image
+from tests.sandbox.hubs import IMAGE_LFS, Site, additions, image
+from tests.support.deprecations import CONTENT
 from watcher.sandbox.faults import Answer
 
-pytestmark = DEPRECATED
+pytestmark = CONTENT
 
 Ask = Callable[..., None]
 

@@ -7,11 +7,12 @@ import httpx
 import pytest
 from huggingface_hub import CommitOperationAdd
 
-from tests.sandbox.hubs import DEPRECATED, IMAGE_LFS, Site
+from tests.sandbox.hubs import IMAGE_LFS, Site
 from tests.sandbox.project import PATIENCE
+from tests.support.deprecations import CONTENT
 from tests.support.pictures import jpeg
 
-pytestmark = DEPRECATED
+pytestmark = CONTENT
 
 REPO = "alice/identity-zoe-1"
 CARD = b"---\nlicense: mit\n---\n# Zo\xc3\xab <script>alert(1)</script>\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"

@@ -20,13 +20,14 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, JobInfo, Volume
 from PIL import Image
 
-from tests.sandbox.hubs import CARD, DEPRECATED, IMAGE_LFS, Site, image, served
+from tests.sandbox.hubs import CARD, IMAGE_LFS, Site, image, served
 from tests.sandbox.project import PATIENCE
+from tests.support.deprecations import CONTENT
 from watcher.sandbox.faults import Answer, LoseAnswer
 from watcher.sandbox.hub.jobs import leash
 from watcher.sandbox.hub.jobs.job import Job
 
-pytestmark = DEPRECATED
+pytestmark = CONTENT
 
 REPO, BASE = "alice/identity-ada", "black-forest-labs/FLUX.2-klein-base-4B"
 LORA_CARD = f"""\

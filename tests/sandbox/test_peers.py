@@ -22,10 +22,11 @@ from postgrest import APIError, CountMethod
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 from supabase_auth.errors import AuthApiError
 
-from tests.sandbox.hubs import DEPRECATED, Site
+from tests.sandbox.hubs import Site
 from tests.sandbox.project import PATIENCE, Project
+from tests.support.deprecations import CONTENT
 
-pytestmark = DEPRECATED
+pytestmark = CONTENT
 
 ANNA = "00000000-0000-4000-8000-00000000000a"
 TABLES = """

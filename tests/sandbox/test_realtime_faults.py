@@ -10,11 +10,12 @@ import pytest
 import realtime._async.channel
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 
-from tests.sandbox.listening import DEPRECATED, listening
+from tests.sandbox.listening import listening
 from tests.sandbox.project import INSERTS, JOBS, PATIENCE, Project, running, template, until
+from tests.support.deprecations import CLOSED
 from watcher.sandbox import Postgres
 
-pytestmark = DEPRECATED
+pytestmark = CLOSED
 
 SLOT = "select slot_name from pg_replication_slots where database = current_database()"
 

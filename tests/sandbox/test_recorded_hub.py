@@ -17,13 +17,14 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.sandbox.hub_recording import Exchange, Recording, blob
-from tests.sandbox.hubs import CARD, DEPRECATED, USERS, Site, image
+from tests.sandbox.hubs import CARD, USERS, Site, image
+from tests.support.deprecations import CONTENT
 from watcher.hub.repos import Hub as DaemonsHub
 from watcher.sandbox.hub import Hub
 from watcher.sandbox.hub.git import DEFAULT_ATTRIBUTES
 from watcher.sandbox.server import HOST, Server
 
-pytestmark = DEPRECATED
+pytestmark = CONTENT
 
 RECORDINGS = ["hub_lfs_3images", "hub_lfs_10images"]
 

@@ -17,13 +17,14 @@ import pytest
 import realtime._async.channel
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.sandbox.listening import DEPRECATED, listening
+from tests.sandbox.listening import listening
 from tests.sandbox.project import FOREIGN, INSERTS, JOBS, PATIENCE, QUICK, Project, running, template, until
 from tests.sandbox.replay import TIMING, TRIMMED, Replay, opened
 from tests.sandbox.transcripts import Step, fields, lines, merged, row, steps, system
+from tests.support.deprecations import CLOSED
 from watcher.sandbox import Postgres
 
-pytestmark = DEPRECATED
+pytestmark = CLOSED
 
 # What is not replayed, none of which is done by a client: it was done to the server, or was not recorded.
 LEFT_OUT = {

@@ -7,16 +7,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from tests.support.deprecations import CLOSED
 from tests.support.scene import QUICK, Scene, claim
 from tests.support.waiting import PATIENCE, until
 from watcher.sandbox.faults import Answer
 from watcher.supabase.realtime import _BACKOFF_FIRST, Feed
 from watcher.supabase.verbs import Verbs
 
-# How the library's own client reports a connection that was cut, in words that websockets deprecates.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:ConnectionClosed.(code|reason) is deprecated:DeprecationWarning"
-)
+pytestmark = CLOSED
 
 
 @dataclass

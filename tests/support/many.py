@@ -3,6 +3,7 @@
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from tests.support.waiting import wait_until
 
@@ -41,6 +42,9 @@ from generate_series(%(first)s::bigint, %(last)s::bigint) second
 """
 
 _VACUUM: LiteralString = "vacuum (analyze) public.trained_identities, watcher.work, watcher.names"
+_UPDATES: LiteralString = """
+select n_tup_upd, n_tup_hot_upd from pg_stat_all_tables where relid = 'public.trained_identities'::regclass
+"""
 _UNMARKED = """
 select from pg_class where relallvisible < relpages
   and oid in ('public.trained_identities'::regclass, 'watcher.work'::regclass)
@@ -73,6 +77,13 @@ def settle(admin: psycopg.Connection[Any]) -> None:
         return admin.execute(_UNMARKED).fetchone() is None
 
     wait_until(settled)
+
+
+def updates(connection: psycopg.Connection[Any]) -> tuple[int, int]:
+    """Count the updates of rows up to this connection's last, and those of them that were HOT: in no index."""
+    connection.execute("select pg_stat_force_next_flush()")
+    [counted] = connection.cursor(row_factory=tuple_row).execute(_UPDATES).fetchall()
+    return counted[0], counted[1]
 
 
 def _fill(

@@ -17,8 +17,9 @@ from hypothesis import settings as settings_of_hypothesis
 from PIL import Image
 
 from tests.publishing.test_documents import names, steady
-from tests.sandbox.hubs import DEPRECATED, Site, served
+from tests.sandbox.hubs import Site, served
 from tests.support import jobs
+from tests.support.deprecations import CONTENT
 from tests.support.pictures import photo, saved
 from watcher.identity import Identity
 from watcher.publishing.documents import documents
@@ -40,7 +41,7 @@ from watcher.training.script import (
     unexpected,
 )
 
-pytestmark = DEPRECATED
+pytestmark = CONTENT
 
 REPO, BASE = "alice/identity-zoe-1", "bob/klein"
 LABELS = {"watcher": "abc", "training": "7"}

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.support.deprecations import CONTENT
 from tests.support.scene import Scene, carry
 from tests.support.trainings import PRICE, ask, costs, due, switch_on, training
 from tests.support.waiting import until
@@ -15,7 +16,7 @@ from watcher.sandbox.faults import Answer, LoseAnswer
 from watcher.sandbox.hub.jobs.job import Job
 from watcher.supabase.verbs import Verbs
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = CONTENT
 
 
 @pytest.fixture

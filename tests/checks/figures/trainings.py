@@ -1,11 +1,10 @@
 """Trainings that run: what following them costs. `MINUTES=55` says for how long they are watched."""
 
-import os
 import time
 from datetime import timedelta
-from pathlib import Path
 
 from tests.acceptance.running import Watcher
+from tests.support import cpu
 from watcher.settings.settings import environment
 
 from .figure import Figure, Measured
@@ -25,11 +24,6 @@ def switch_on(here: Scene, **settings: object) -> None:
     here.stage.rpc("watcher_set_limit", name="open_rows", value=1000, user=None)
 
 
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _followed() -> Measured:
     """Fifty trainings run, and nothing happens to them."""
     minutes = float(environment().get("MINUTES", _MINUTES))
@@ -47,7 +41,7 @@ def _followed() -> Measured:
             until(lambda: here.one(looked) == _TRAININGS, 120)
             history = "select count(*) from watcher.attempts"
             before, requests = here.one(history), len(here.sandbox.faults.log())
-            began, spent = time.monotonic(), _cpu_seconds(daemon.process.pid)
+            began, spent = time.monotonic(), cpu.seconds(daemon.process.pid)
             held = 0
             while time.monotonic() - began < 60 * minutes:
                 held = max(
@@ -58,7 +52,7 @@ def _followed() -> Measured:
                 )
                 time.sleep(1)
             seconds = time.monotonic() - began
-            percent = 100 * (_cpu_seconds(daemon.process.pid) - spent) / seconds
+            percent = 100 * (cpu.seconds(daemon.process.pid) - spent) / seconds
             asked = [one.path for one in here.sandbox.faults.log()[requests:] if "/api/jobs/" in one.path]
             grown = here.one(history) - before
     lists = sum(path.rstrip("/").endswith("/api/jobs/sandbox") for path in asked)
