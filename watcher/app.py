@@ -27,6 +27,7 @@ from watcher.notifying.webhook import Receiver
 from watcher.operator.queries import Queries
 from watcher.photos.fetch import Photos
 from watcher.photos.spool import Spool
+from watcher.process.allocator import share_one_heap
 from watcher.process.http import serving
 from watcher.process.instance import InstanceLock, machine
 from watcher.process.sd_notify import ServiceManager
@@ -64,6 +65,7 @@ async def run(settings: Settings, *, stopped: Callable[[], object] = lambda: Non
     Calls `stopped` once every row is finished or released, before connections are closed.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL)
+    share_one_heap()
     for notice in notices():
         log.warning("setting_unused", reason=notice)
     key = settings.supabase_key.get_secret_value()
