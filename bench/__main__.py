@@ -16,20 +16,19 @@ from rich.table import Table
 from bench.report import Bench, Found
 
 NAMES = (
-    *(
-        "end_to_end",
-        "wire",
-        "overlap",
-        "memory",
-        "requests",
-        "budget",
-        "latency",
-        "rate",
-        "claim",
-        "size",
-        "idle",
-    ),
-    *("after_crash", "soak"),
+    "end_to_end",
+    "wire",
+    "overlap",
+    "memory",
+    "requests",
+    "budget",
+    "latency",
+    "rate",
+    "claim",
+    "size",
+    "idle",
+    "after_crash",
+    "soak",
 )
 _MARKS = {True: "✓", False: "✗", None: ""}
 

@@ -755,8 +755,8 @@ begin
   language sql security definer set search_path = pg_catalog, pg_temp as $function$ select watcher.queue_following() $function$;
 
   -- Ends the attempt; the next list is due in watcher.follow_seconds() as long as there is a job. It leaves no entry in the
-  -- history. p_running has the project's jobs that have not ended, the oldest first: [{"label": text, "job": text, "stage": text}]. A training
-  -- whose job is not among them looks at it itself.
+  -- history. p_running has the project's jobs that have not ended, the oldest first: [{"label": text, "job": text, "stage": text}].
+  -- A training whose job is not among them looks at it itself.
   --
   -- Returns {"result": "done" or "lost", "cancel": the jobs that belong to no open training, or came after its own}. One that
   -- is older than its own goes on: the younger one gives way by itself.

@@ -94,6 +94,20 @@ def test_an_erasure_that_was_overdue_while_nobody_told_is_told_later(
     assert told(database) == [("erasure.overdue", identity, {})]
 
 
+def test_an_erasure_that_is_opened_again_is_told_again(database: Database, worker: Worker) -> None:
+    identity = database.insert(database.user())
+    worker.reserve(worker.claim_one())
+    database.run("delete from public.trained_identities")
+    for many in (1, 2):
+        database.pass_time(86400 + 3600)
+        worker.call("notify_from_now")
+        worker.sweep()
+        assert told(database) == [("erasure.overdue", identity, {})] * many
+        assert worker.call("close_erasure", id=identity, because="By hand.")
+        database.run("select watcher.open_erasure(%s, 'row', null)", [identity])
+        database.run("update watcher.erase_lines set gone_at = null, due_at = now()")
+
+
 def test_what_was_not_told_for_a_week_is_forgotten(database: Database, worker: Worker) -> None:
     old = database.insert(database.user())
     worker.fail(worker.claim_one())

@@ -857,6 +857,18 @@ def test_a_job_is_cancelled_at_once_whenever_the_rest_is_to_go(database: Databas
     assert {"repo", "photo"} <= lines(database, identity).keys()
 
 
+def test_who_asks_to_be_forgotten_waits_for_the_repo_alone(database: Database) -> None:
+    Worker(database).call("set_limit", name="erase_after_hours", value=720)
+    user = database.user()
+    ready(database, user, samples=2)
+    database.run("delete from public.trained_identities")
+    Worker(database).call("forget", user=user)
+    due_now = database.run(
+        "select what, bool_and(due_at <= now()) as due from watcher.erase_lines group by what"
+    )
+    assert {line["what"]: line["due"] for line in due_now} == {"photo": True, "repo": False, "sample": True}
+
+
 def test_a_row_that_was_trained_again_loses_its_first_pictures(database: Database, trainer: Trainer) -> None:
     user = database.user()
     limit(database, 2, user)
