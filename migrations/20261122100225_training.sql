@@ -272,13 +272,15 @@ begin
     select case when p_training_commit_sha is null then 'published' else 'ready' end
   $function$;
 
-  -- Takes a training back out of its user's day, unless somebody is just changing that: the user may not be locked here.
+  -- Takes a training back out of its user's day, so that one that waits for that is tried now; unless somebody is just
+  -- changing that day: the user may not be locked here.
   create function watcher.uncount_training(p_training watcher.trainings) returns void
   language sql security definer set search_path = pg_catalog, pg_temp as $function$
     update watcher.usage u set trainings = greatest(u.trainings - 1, 0) where (u.user_id, u.hour) in (
       select c.user_id, c.hour from watcher.usage c join public.trained_identities t on t.user_id = c.user_id
       where t.id = p_training.identity_id and c.hour = date_trunc('hour', p_training.started_at, 'UTC')
-      for update of c skip locked)
+      for update of c skip locked);
+    select watcher.wake_trainings_of(user_id) from public.trained_identities where id = p_training.identity_id
   $function$;
 
   -- The row is what it was before. A job that may still run is cancelled, as work of its own.
@@ -659,6 +661,13 @@ begin
     if (select watcher.training_fits(usd_per_minute) from watcher.trainings order by number desc limit 1) then
       perform watcher.wake_waiting_training();
     end if;
+    -- Likewise one that was put off just as its user's day had room again.
+    perform watcher.wake_trainings_of(owner)
+    from (
+      select distinct owner from watcher.work
+      where kind = 'train' and next_at > now() and last_reason = watcher.training_waits_for('user')
+    ) waiting
+    where watcher.trainings_of_the_day(owner) < watcher.limit_of('trainings_per_day', owner);
   end
   $function$;
 

@@ -381,7 +381,7 @@ def test_a_day_begins_at_midnight_in_utc(database: Database, trainer: Trainer) -
     assert costs(database) == pytest.approx((0, WORST))
     database.overwrite(f"update watcher.trainings set started_at = {DAY} - interval '1 microsecond'")
     database.overwrite(f"update watcher.usage set hour = {DAY} - interval '1 hour' where trainings > 0")
-    assert costs(database) == (0, 0)
+    assert database.run("select * from watcher.training_costs()") == [{"spent": 0, "reserved": 0}]
     for _ in range(2):
         asked(database, user)
     attempts = [claim["attempt"] for claim in trainer.claim({"train": 4})]
@@ -424,7 +424,7 @@ def test_the_deadline_of_a_training_that_was_undone_is_none_of_the_next(
     attempt = trainer.take()
     trainer.start(attempt)
     assert trainer.look_later(attempt, 60) == "waited"  # its request was not answered
-    database.pass_time(121)
+    database.pass_time(3600)
     attempt = trainer.take()
     trainer.call("training_undo", attempt=attempt)
     trainer.release(attempt, cause="outage")
@@ -1037,12 +1037,33 @@ def test_however_many_wait_a_search_looks_at_a_page_of_them(database: Database, 
 def test_what_the_first_checks_refuse_does_not_use_up_the_day(
     database: Database, trainer: Trainer, seconds: int, counted: int
 ) -> None:
-    identity = running(database)
+    user = database.user()
+    identity, waits, others = running(database, user), asked(database, user), asked(database)
+    for row in (waits, others):
+        trainer.postpone(trainer.take(row), "user")
     due(database, identity)
     attempt = trainer.take(identity)
     trainer.ended(attempt, "ERROR", seconds, seconds)
     assert trainer.fail(attempt, "training_refused", "No.") == "done"
     assert database.value("select sum(trainings) from watcher.usage") == counted
+    tried = [str(waits)] if counted == 0 else []
+    assert [claim["identity_id"] for claim in trainer.claim({"train": 4})] == tried
+
+
+def test_who_was_put_off_just_as_the_day_had_room_again_is_found(
+    database: Database, trainer: Trainer
+) -> None:
+    user = database.user()
+    asked(database, user), asked(database, user)
+    first, second = (claim["attempt"] for claim in trainer.claim({"train": 4}))
+    assert trainer.start(first)["result"] == "started"
+    assert trainer.start(second) == {"result": "user"}
+    assert trainer.call("training_undo", attempt=first) == "done"
+    assert trainer.postpone(second, "user") == "done"
+    assert trainer.claim({"train": 4}, [first]) == []
+    Worker(database).sweep()
+    [claim] = trainer.claim({"train": 4}, [first])
+    assert trainer.start(claim["attempt"])["result"] == "started"
 
 
 # Following.

