@@ -45,6 +45,10 @@ class Side:
         self.worker = Worker(database, name, own_connection=True)
         self.user = database.connect("authenticated")
         self.auth = database.connect("supabase_auth_admin")
+        for connection in (self.worker.connection, self.user, self.auth):
+            # One waits for the other here for as long as a busy machine takes.
+            connection.execute("set statement_timeout = 0")
+            connection.execute("set lock_timeout = 0")
 
     def connection(self, verb: str) -> Connection:
         return {"retry": self.user, "delete": self.user, "leave": self.auth}.get(verb, self.worker.connection)
