@@ -11,6 +11,7 @@ from tests.support.deprecations import CLOSED
 from tests.support.scene import QUICK, Scene, claim
 from tests.support.waiting import PATIENCE, until
 from watcher.sandbox.faults import Answer
+from watcher.supabase import realtime
 from watcher.supabase.realtime import _BACKOFF_FIRST, Feed
 from watcher.supabase.verbs import Verbs
 
@@ -189,6 +190,28 @@ async def test_a_row_that_was_announced_or_came_too_early_shows_nothing(scene: S
         await asyncio.sleep(0.3)
         assert feed.alive
         assert bell.sockets() == 1
+
+
+async def test_of_a_row_before_so_many_others_that_it_is_forgotten_nothing_is_known(
+    scene: Scene, verbs: Verbs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(realtime, "_MAX_ANNOUNCED", 2)
+    async with listening(scene, verbs, pulse_answer=0.2) as (feed, bell):
+        await until(lambda: feed.alive)
+        await asyncio.sleep(0.6)
+        inserted_at = asyncio.get_running_loop().time()
+        first, *_ = [await asyncio.to_thread(scene.insert) for _ in range(4)]
+        await until(lambda: bell.rings == 5)
+        await asyncio.sleep(0.3)
+        feed.check_announced(str(first), age=asyncio.get_running_loop().time() - inserted_at)
+        await asyncio.sleep(0.3)
+        assert feed.alive
+        scene.sandbox.realtime.drop_events(PATIENCE)
+        missed = await asyncio.to_thread(scene.insert)
+        await asyncio.sleep(0.3)
+        scene.sandbox.realtime.drop_events(0)
+        feed.check_announced(str(missed), age=0.3)
+        await until(lambda: bell.sockets() == 2)
 
 
 @pytest.mark.parametrize("after", [0, 0.005, 0.02, 0.05, 0.3])

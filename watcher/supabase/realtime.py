@@ -28,8 +28,8 @@ _BACKOFF_FIRST, _BACKOFF_LONGEST = 0.5, 30.0
 # A connection that lasted this long resets the back-off.
 _STABLE_AFTER = 60.0
 
-_MAX_ANNOUNCED = 10_000
-"""Row ids that are remembered."""
+_MAX_ANNOUNCED = 1000
+"""Row ids that are remembered: 0.25 MB."""
 
 
 class FeedLost(Exception):
@@ -55,7 +55,9 @@ class Feed:
         self._wake = wake
         self._alive_since: float | None = None
         self._down_since = 0.0
-        self._announced: OrderedDict[str, None] = OrderedDict()
+        # When each row was last announced, oldest first, on the loop's clock; and since when none of them is forgotten.
+        self._announced: OrderedDict[str, float] = OrderedDict()
+        self._complete_since = 0.0
         self._events: asyncio.Queue[str] = asyncio.Queue()
 
     @property
@@ -66,11 +68,13 @@ class Feed:
     def check_announced(self, identity_id: str, *, age: float) -> None:
         """Drop the connection if it should have announced this row, inserted `age` seconds ago and claimed first now.
 
-        It should have if it was alive since `pulse_answer` seconds before the insert, and the row is older than that.
+        It should have if it was alive since `pulse_answer` seconds before the insert, and the row is older than that. Of a
+        row that was inserted before so many others that it may be forgotten, nothing is known.
         """
         if self._alive_since is None or identity_id in self._announced or age < self._pulse_answer:
             return
-        if asyncio.get_running_loop().time() - age - self._pulse_answer > self._alive_since:
+        known_since = max(self._alive_since, self._complete_since)
+        if asyncio.get_running_loop().time() - age - self._pulse_answer > known_since:
             HINTS_MISSED.inc()
             self._events.put_nowait(f"missed {identity_id}")
 
@@ -188,9 +192,11 @@ class Feed:
         """Remember the id of an announced row. The rest is not used: it may be truncated, and the table is the truth."""
         record = (payload.get("data") or {}).get("record") or {} if isinstance(payload, dict) else {}
         if "id" in record:
-            self._announced[str(record["id"])] = None
+            identity_id = str(record["id"])
+            self._announced[identity_id] = asyncio.get_running_loop().time()
+            self._announced.move_to_end(identity_id)
             if len(self._announced) > _MAX_ANNOUNCED:
-                self._announced.popitem(last=False)
+                _, self._complete_since = self._announced.popitem(last=False)
 
     async def _close(self, client: AsyncRealtimeClient) -> None:
         # `client.close` leaves the timers of an unanswered join, and of the next join, running.
