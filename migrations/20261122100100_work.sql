@@ -846,7 +846,7 @@ begin
   -- The schema's version, and the lowest version of the program that it serves.
   create function public.watcher_version() returns jsonb
   language sql stable security definer set search_path = pg_catalog, pg_temp as $function$
-    select jsonb_build_object('schema', max(version), 'serves', '0.1.0') from watcher.migrations
+    select jsonb_build_object('schema', max(version), 'serves', '0.2.0') from watcher.migrations
   $function$;
 
 

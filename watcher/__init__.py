@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # huggingface_hub 2.4 reads these when it is imported, so they are set before anything can import it.
 os.environ.update(
